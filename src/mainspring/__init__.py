@@ -1,0 +1,37 @@
+"""Mainspring: the whole machine-learning loop in one system.
+
+The names below load on first use, so that ``import mainspring`` stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_LAZY: dict[str, str] = {
+    "Client": "mainspring.client.client",
+    "MainspringError": "mainspring.errors",
+    "Workspace": "mainspring.workspace",
+    "connect": "mainspring.client.client",
+    "load_settings": "mainspring.settings",
+}
+
+__all__ = ["__version__", *sorted(_LAZY)]  # noqa: PLE0604 - the names of _LAZY
+
+if TYPE_CHECKING:
+    from mainspring.client.client import Client, connect
+    from mainspring.errors import MainspringError
+    from mainspring.settings import load_settings
+    from mainspring.workspace import Workspace
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'mainspring' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

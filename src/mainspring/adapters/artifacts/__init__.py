@@ -1,0 +1,1 @@
+"""Artifact stores: a local folder, and the object stores of the clouds."""

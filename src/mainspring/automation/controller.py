@@ -1,0 +1,178 @@
+"""The controller: one process that reads the event log and keeps the loop going.
+
+Each `tick` does what is due now, in a fixed order, until nothing is left to do. Everything it does is idempotent by its
+cause and recorded in the transaction of its effect, so a controller that was killed anywhere carries on where the log
+and the rows say it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from mainspring.automation.service import CONTROLLER, Triggers
+from mainspring.core.actor import acting_as
+from mainspring.core.events import Event
+from mainspring.deploy.model import Release
+from mainspring.deploy.service import Deployments
+from mainspring.errors import MainspringError, NotFound
+from mainspring.governance.service import Approvals
+from mainspring.monitoring.service import Monitors
+from mainspring.pipelines.service import Pipelines
+from mainspring.ports.artifacts import ArtifactStore
+from mainspring.registry.model import ModelVersion
+from mainspring.registry.service import Models
+from mainspring.serving.service import Predictions
+from mainspring.store import Store
+
+log = logging.getLogger("mainspring.controller")
+CURSOR = "controller"
+_MAX_ROUNDS = 50
+_ORPHAN_AGE = timedelta(hours=1)
+
+
+class Controller:
+    """Carries the loop on.
+
+    Args:
+        store: The database.
+        pipelines: The room `pipelines`.
+        models: The room `registry`.
+        approvals: The room `governance`.
+        deployments: The room `deploy`.
+        predictions: The room `serving`.
+        monitors: The room `monitoring`.
+        triggers: Triggers.
+        artifacts: Swept of what nobody owns.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        pipelines: Pipelines,
+        models: Models,
+        approvals: Approvals,
+        deployments: Deployments,
+        predictions: Predictions,
+        monitors: Monitors,
+        triggers: Triggers,
+        artifacts: ArtifactStore,
+    ) -> None:
+        self._store = store
+        self._pipelines = pipelines
+        self._models = models
+        self._approvals = approvals
+        self._deployments = deployments
+        self._predictions = predictions
+        self._monitors = monitors
+        self._triggers = triggers
+        self._artifacts = artifacts
+
+    def tick(self) -> None:
+        """Does everything that is due now."""
+        with acting_as(CONTROLLER, "controller"):
+            self.reconcile()
+            for deployment in self._deployments.find(limit=1000):
+                self._guard(deployment.name, self._predictions.ingest, deployment.name)
+            for deployment in self._deployments.find(limit=1000):
+                self._guard(deployment.name, self._judge, deployment.name)
+            for monitor in self._monitors.find(limit=1000):
+                self._guard(monitor.name, self._monitors.evaluate_due, monitor.name)
+            self._triggers.look_at_schedules()
+            for _ in range(_MAX_ROUNDS):
+                if not self._react() and not self._work():
+                    break
+            self.reconcile()
+
+    def reconcile(self) -> None:
+        """Makes what runs equal to what is wanted: starts what died, changes what differs."""
+        with acting_as(CONTROLLER, "controller"):
+            for deployment in self._deployments.find(limit=1000):
+                self._guard(deployment.name, self._deployments.reconcile, deployment.name)
+
+    def _react(self) -> bool:
+        """Reads the events since the last time; whether there were any."""
+        events = self._store.events(after=self._store.cursor(CURSOR), limit=500)
+        for event in events:
+            self._triggers.notice(event)
+            reaction = {
+                "tracking.run.succeeded": self._propose,
+                "registry.version.proposed": self._evaluate,
+            }.get(event.type)
+            if reaction is not None:
+                with acting_as(CONTROLLER, "controller", cause=event.id):
+                    self._guard(event.subject, reaction, event)
+        if events:
+            with self._store.transaction() as tx:
+                tx.advance(CURSOR, events[-1].seq)
+        return bool(events)
+
+    def _work(self) -> bool:
+        """Starts and carries out runs, releases what is approved; whether there was any."""
+        started = self._triggers.start_due()
+        waiting = self._pipelines.abandoned()
+        for run in waiting:
+            self._guard(run.name, self._pipelines.execute, run.name)
+        released = [self._release_newest(item.name) for item in self._deployments.find(limit=1000)]
+        return bool(started or waiting or any(released))
+
+    def _propose(self, event: Event) -> None:
+        """A pipeline's run has succeeded: what it made becomes a candidate."""
+        name = str(event.data.get("pipeline", ""))
+        model = self._pipelines.show(name).model if name else ""
+        if model:
+            self._models.propose(model, event.subject)
+
+    def _evaluate(self, event: Event) -> None:
+        self._approvals.evaluate(event.subject)
+
+    def _release_newest(self, name: str) -> bool:
+        """Releases the newest approved version that was never released here, when no rollout is under way."""
+        deployment = self._deployments.show(name)
+        if deployment.canary or not deployment.follow:
+            return False
+        newest = self._store.first(ModelVersion, model=deployment.model, status="approved", order="-number")
+        if newest is None or self._store.first(Release, deployment=name, version=newest.address):
+            return False
+        reason = self._approvals.show(newest.address).reason
+        with acting_as(CONTROLLER, "controller", reason=reason, cause=newest.cause):
+            self._deployments.release(name, newest.address, reason)
+        return True
+
+    def _judge(self, name: str) -> None:
+        """Looks at a rollout with the outcomes known by now."""
+        deployment = self._deployments.show(name)
+        if not deployment.canary or deployment.step_since is None:
+            return
+        since, metric = deployment.step_since, deployment.strategy.metric
+        live = self._predictions.evidence(name, deployment.live, since, metric)
+        canary = self._predictions.evidence(name, deployment.canary, since, metric)
+        self._deployments.judge(name, live, canary)
+
+    def sweep(self, older_than: timedelta = _ORPHAN_AGE) -> int:
+        """Removes artifacts that nobody owns and that are older than a moment; returns how many."""
+        before = datetime.now(UTC) - older_than  # the age of files is told by the machine's clock, not the workspace's
+        owned = self._store.artifact_owners()
+        orphans = [blob for blob in self._artifacts.list() if blob.digest not in owned and blob.modified < before]
+        for blob in orphans:
+            self._artifacts.delete(blob.digest)
+        self._artifacts.sweep(before)
+        return len(orphans)
+
+    def _guard(self, subject: str, action: Callable[..., object], *arguments: object) -> None:
+        """Lets one thing fail without stopping the rest; a failure is told once, in the log of events."""
+        try:
+            action(*arguments)
+        except MainspringError as error:
+            log.warning("%s: %s", subject, error.message)
+            with contextlib.suppress(NotFound):
+                self._tell(subject, error)
+
+    def _tell(self, subject: str, error: MainspringError) -> None:
+        last = self._store.events(subject=subject, prefix="automation.action.failed", newest=True, limit=1)
+        if last and last[0].data.get("message") == error.message:
+            return
+        with self._store.transaction() as tx:
+            tx.emit("automation.action.failed", subject, message=error.message, hint=error.hint)

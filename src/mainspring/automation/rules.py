@@ -1,0 +1,68 @@
+"""Decisions about triggers: pure functions."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from cronsim import CronSim, CronSimError
+
+from mainspring.automation.model import Firing, Trigger
+from mainspring.core.events import Event
+from mainspring.errors import InvalidInput
+
+_EVENTS = {"alert": ("monitoring.alert.opened", "monitoring.alert.continued"), "data": ("data.version.registered",)}
+
+
+def matches(trigger: Trigger, event: Event) -> bool:
+    """Whether an event makes a trigger fire."""
+    if not trigger.enabled or event.type not in _EVENTS.get(trigger.on, ()):
+        return False
+    name = event.data.get("dataset", "") if trigger.on == "data" else event.subject
+    return trigger.source in ("", name)
+
+
+def spoken_cause(event: Event) -> str:
+    """The event in words, for the record of what it started."""
+    if event.type.startswith("monitoring.alert"):
+        return f"alert {event.data.get('alert')}: {event.data.get('summary')}"
+    return f"{event.subject} was registered"
+
+
+def check_trigger(trigger: Trigger) -> None:
+    """Raises `InvalidInput` when a schedule is no cron expression."""
+    if trigger.on == "schedule":
+        try:
+            CronSim(trigger.source, datetime(2000, 1, 1))  # noqa: DTZ001 - only parsed
+        except CronSimError:
+            raise InvalidInput(
+                f"trigger `{trigger.name}`: `{trigger.source}` is not a cron expression", hint="for instance `0 6 * * 1`: Mondays, 06:00 UTC"
+            ) from None
+
+
+def last_slot(cron: str, after: datetime, now: datetime) -> datetime | None:
+    """The newest moment of a schedule in ``(after, now]``; earlier missed ones are caught up by this one."""
+    found = None
+    for slot in CronSim(cron, after):
+        if slot > now:
+            break
+        found = slot
+    return found
+
+
+def start_or_skip(trigger: Trigger, firing: Firing, earlier: Firing | None, now: datetime) -> str:
+    """Why a due firing must not start its pipeline, or empty.
+
+    Args:
+        trigger: Gives the minimum interval.
+        firing: The firing that is due.
+        earlier: The newest firing that started the same pipeline.
+        now: The present.
+    """
+    if not trigger.enabled:
+        return "the trigger is switched off"
+    if earlier is None or earlier.settled is None:
+        return ""
+    free = earlier.settled + timedelta(hours=trigger.min_interval_hours)
+    if now < free:
+        return f"{earlier.run} was started on {earlier.settled:%Y-%m-%d}; the next may start on {free:%Y-%m-%d}"
+    return ""

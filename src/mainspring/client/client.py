@@ -1,0 +1,75 @@
+"""`connect` gives a `Client`: the services of a workspace in this process, or of a server elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mainspring.client.http import HttpTransport
+from mainspring.settings import load_settings
+from mainspring.usecases.service import UseCases
+from mainspring.workspace import SERVICES, Workspace
+
+
+class Client:
+    """The SDK's entrance; made by `connect`.
+
+    Attributes:
+        usecases: Use cases and their KPIs.
+    """
+
+    usecases: UseCases
+
+    def __init__(self, transport: HttpTransport | Workspace) -> None:
+        self._transport = transport
+        for noun, kind in SERVICES.items():
+            embedded = isinstance(transport, Workspace)
+            setattr(self, noun, getattr(transport, noun) if embedded else transport.service(kind))  # type: ignore[union-attr]
+
+    def services(self) -> dict[str, Any]:
+        """Noun -> service."""
+        return {noun: getattr(self, noun) for noun in SERVICES}
+
+    def put_artifact(self, content: bytes | Path | BinaryIO) -> tuple[str, int]:
+        """Stores bytes and returns their digest and size; something must come to own them, or they are swept."""
+        if isinstance(self._transport, Workspace):
+            blob = self._transport.artifacts.put(content)
+            return blob.digest, blob.size
+        return self._transport.put_artifact(content)
+
+    def artifact(self, digest: str) -> bytes:
+        """The bytes of an artifact, verified against their digest."""
+        if isinstance(self._transport, Workspace):
+            return self._transport.artifacts.read(digest)
+        return self._transport.artifact(digest)
+
+    def close(self) -> None:
+        """Gives back what is open."""
+        if isinstance(self._transport, Workspace):
+            self._transport.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(server: str | None = None, *, project: str | Path | None = None, token: str | None = None) -> Client:
+    """Opens a workspace.
+
+    Args:
+        server: Address of a server; by default the setting ``server``, and without one the workspace of the project.
+        project: Folder of the project; the current one by default.
+        token: Token for the server.
+
+    Returns:
+        A client; use it as a context manager or close it.
+
+    Raises:
+        Unreachable: No server answers at the address (at the first call).
+    """
+    settings = load_settings(Path(project) if project else None, server=server, token=token)
+    if settings["server"]:
+        return Client(HttpTransport(str(settings["server"]), str(settings["token"]), str(settings["actor"])))
+    return Client(Workspace(settings))

@@ -1,0 +1,39 @@
+"""Identities: time-ordered ids for machines, names that people can say."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+
+_ADJECTIVES = (
+    "able amber bold brave brief bright brisk calm candid civil clear clever cosy crisp daring deft eager early even "
+    "fair firm fond frank free fresh gentle glad grand handy happy hardy ideal jolly keen kind lively lucid lucky "
+    "merry mild modest neat noble open patient plain plucky polite proud quick quiet ready sharp sleek smart snug "
+    "solid spry steady stout sunny swift tidy trusty vivid warm wise witty young zesty"
+).split()
+_ANIMALS = (
+    "badger bear beaver bison bream condor crane crow deer dove duck eagle egret elk falcon ferret finch fox gecko "
+    "goose gull hare hawk heron ibex ibis jackal jay kite koala lark lemur lion llama lynx marten mole moose moth "
+    "mouse newt ocelot orca otter owl panda perch pike plover puffin quail rabbit raven robin salmon seal shrew "
+    "skua snipe stoat stork swan swift tapir tern tiger toad trout turtle viper walrus weasel whale wolf wren yak zebra"
+).split()
+
+
+def new_id() -> str:
+    """A 26-character id that sorts by creation time (48 bits of milliseconds, 80 bits of randomness)."""
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def spoken_name(seed: str) -> str:
+    """A name that can be said aloud, such as ``calm-otter-12``; the same seed gives the same name.
+
+    There are about 400,000 of them, so the caller must still check that a name is free.
+    """
+    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8])
+    number, animal = divmod(number, len(_ANIMALS))
+    number, adjective = divmod(number, len(_ADJECTIVES))
+    return f"{_ADJECTIVES[adjective]}-{_ANIMALS[animal]}-{number % 100}"

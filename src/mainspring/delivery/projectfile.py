@@ -1,0 +1,141 @@
+"""Reads ``mainspring.toml``; every mistake is told with its line, the nearest valid name and a hint."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import Any
+
+import msgspec
+
+from mainspring.delivery.model import Project
+from mainspring.errors import InvalidProject, nearest
+from mainspring.settings import PROJECT_FILE
+
+_HEADER = re.compile(r"^\s*(\[\[?)\s*([\w.\"' -]+?)\s*\]")
+_KEY = re.compile(r"^\s*([\w\"'-]+)\s*=")
+_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
+
+
+def read_project(text: str, path: str = "") -> Project:
+    """The project that a file declares.
+
+    Args:
+        text: The file's content.
+        path: Folder of the project's code.
+
+    Raises:
+        InvalidProject: It is not TOML, has an unknown key or a value of the wrong type.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidProject(f"{PROJECT_FILE} is not TOML: {error}", hint="`mainspring init` writes one to compare with") from None
+    _fill_in(content, path)
+    try:
+        return msgspec.convert(content, Project)
+    except msgspec.ValidationError as error:
+        raise _located(str(error), text) from None
+
+
+def _fill_in(content: dict[str, Any], path: str) -> None:
+    """Says once what the file need not say in every section: the names of use case, model, pipeline, deployment."""
+    names = {section: _name(content.get(section)) for section in ("use_case", "model", "pipeline", "deployment")}
+
+    def default(section: str, **values: Any) -> None:
+        found = content.get(section)
+        for table in found if isinstance(found, list) else [found]:
+            if isinstance(table, dict):
+                for key, value in values.items():
+                    table.setdefault(key, value)
+
+    default("model", use_case=names["use_case"])
+    default("pipeline", use_case=names["use_case"], model=names["model"], path=path)
+    default("deployment", use_case=names["use_case"], model=names["model"])
+    default("monitors", deployment=names["deployment"])
+    default("triggers", use_case=names["use_case"], pipeline=names["pipeline"])
+
+
+def _name(table: Any) -> str:
+    return str(table.get("name", "")) if isinstance(table, dict) else ""
+
+
+def _located(message: str, text: str) -> InvalidProject:
+    what, _, place = message.partition(" - at `$")
+    steps = [name or int(index.replace("...", "0")) for name, index in _STEP.findall(place.rstrip("`"))]
+    unknown = re.search(r"unknown field `(\w+)`", what)
+    hint = ""
+    if unknown:
+        known = _fields_at(steps)
+        close = nearest(unknown[1], known)
+        hint = f"did you mean `{close[0]}`?" if close else "known here: " + ", ".join(known)
+        what, steps = f"unknown key `{unknown[1]}`", [*steps, unknown[1]]
+    elif missing := re.search(r"required field `(\w+)`", what):
+        what, hint = f"`{missing[1]}` is missing", f"add {missing[1]} = …"
+    line = line_of(text, steps)
+    shown = ".".join(str(step) for step in steps if not isinstance(step, int)) or "the file"
+    where = f"{PROJECT_FILE}, line {line}" if line else PROJECT_FILE
+    return InvalidProject(f"{where}: {shown}: {what}", hint=hint, line=line)
+
+
+def _fields_at(steps: list[str | int]) -> list[str]:
+    """The keys that are valid at a place of the file."""
+    kind: Any = msgspec.inspect.type_info(Project)
+    for step in steps:
+        kind = _struct(kind, isinstance(step, int))
+        if isinstance(step, str) and isinstance(kind, msgspec.inspect.StructType):
+            kind = next((field.type for field in kind.fields if field.name == step), None)
+    kind = _struct(kind, False)
+    return [field.name for field in kind.fields] if isinstance(kind, msgspec.inspect.StructType) else []
+
+
+def _struct(kind: Any, item: bool) -> Any:
+    if isinstance(kind, msgspec.inspect.Metadata):
+        kind = kind.type
+    if isinstance(kind, msgspec.inspect.UnionType):
+        kind = next((member for member in kind.types if isinstance(member, msgspec.inspect.StructType)), None)
+    if item and isinstance(kind, msgspec.inspect.ListType):
+        return _struct(kind.item_type, False)
+    if item and isinstance(kind, msgspec.inspect.DictType):
+        return _struct(kind.value_type, False)
+    return kind
+
+
+def line_of(text: str, steps: list[str | int]) -> int:
+    """The line (from 1) where a place of the file stands, or the nearest enclosing one; 0 when there is none.
+
+    Args:
+        text: The file.
+        steps: Keys and list positions from the top, such as ``["monitors", 2, "max"]``.
+    """
+    counts: dict[str, int] = {}
+    table: list[str | int] = []
+    best, depth = 0, 0
+    for number, line in enumerate(text.splitlines(), 1):
+        header, key = _HEADER.match(line), _KEY.match(line)
+        if header:
+            name = header[2].replace('"', "").replace("'", "")
+            parts = [part.strip() for part in name.split(".")]
+            if header[1] == "[[":
+                counts[name] = counts.get(name, -1) + 1
+                counts = {known: count for known, count in counts.items() if not known.startswith(name + ".")}
+            table = _with_positions(parts, counts)
+            place = table
+        elif key:
+            place = [*table, key[1].strip("\"'")]
+        else:
+            continue
+        common = len(place) if place == steps[: len(place)] else 0
+        if common > depth:
+            best, depth = number, common
+    return best
+
+
+def _with_positions(parts: list[str], counts: dict[str, int]) -> list[str | int]:
+    place: list[str | int] = []
+    for length in range(1, len(parts) + 1):
+        place.append(parts[length - 1])
+        name = ".".join(parts[:length])
+        if name in counts:
+            place.append(counts[name])
+    return place

@@ -1,0 +1,1 @@
+"""Governance: gates and policies as code, approvals, the record of who decided what on which evidence."""

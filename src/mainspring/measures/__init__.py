@@ -1,0 +1,1 @@
+"""Numbers about data and models: pure functions on Polars and NumPy, without I/O."""

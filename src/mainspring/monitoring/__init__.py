@@ -1,0 +1,1 @@
+"""Monitoring: windows of predictions measured against limits, and the alerts that follow."""

@@ -1,0 +1,120 @@
+"""Target: a place where deployments run, such as processes of this machine or a cluster."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from mainspring.core.entity import Value
+
+Role = Literal["live", "canary", "shadow"]
+State = Literal["running", "stopped", "failed"]
+
+
+class Route(Value, frozen=True, kw_only=True):
+    """One model version of a deployment and what it is there for.
+
+    Attributes:
+        version: Address of the model version, such as ``flight_delays@3``.
+        path: Folder with ``model.onnx`` and ``signature.json``, readable where the deployment runs.
+        role: ``live`` answers (exactly one), ``canary`` answers its share of rows (at most two), ``shadow`` scores
+            every row and is only logged.
+        weight: A canary's share of rows, percent. The live version answers the rest; shadows have none.
+    """
+
+    version: str
+    path: str
+    role: Role = "live"
+    weight: float = 0.0
+
+
+class TargetSpec(Value, frozen=True, kw_only=True):
+    """The desired state of one deployment.
+
+    Attributes:
+        name: The deployment's name: lower case letters, digits, ``-``, ``_`` and ``.``.
+        revision: Grows with every change of the deployment; the target reports the one in force.
+        routes: The model versions.
+        host: The address to listen on.
+        port: The port to listen on; 0 lets the target choose, and keep its choice over restarts if it can.
+        durable: Whether a prediction is on record before it is answered.
+        token: What callers must send as ``Authorization: Bearer``; needed unless ``host`` is a loopback address.
+        log_dir: Where the prediction log goes; empty lets the target choose.
+    """
+
+    name: str
+    revision: int
+    routes: tuple[Route, ...]
+    host: str = "127.0.0.1"
+    port: int = 0
+    durable: bool = False
+    token: str | None = None
+    log_dir: str = ""
+
+
+class TargetStatus(Value, frozen=True, kw_only=True):
+    """The actual state of one deployment.
+
+    Attributes:
+        name: The deployment's name.
+        state: ``running`` answers; ``stopped`` was ended in an orderly way; ``failed`` should run and does not.
+        revision: The revision in force, or the last one asked for; 0 when unknown.
+        url: Where it answers, without a slash at the end; empty unless running.
+        pid: The process that answers, where the target has processes.
+        log_dir: Where the prediction log is.
+        detail: Why, when it does not run; a refused change, when it does.
+    """
+
+    name: str
+    state: State
+    revision: int = 0
+    url: str = ""
+    pid: int | None = None
+    log_dir: str = ""
+    detail: str = ""
+
+
+class Target(Protocol):
+    """Runs deployments and outlives whoever asked for them.
+
+    Every method may be called from any process that has the same configuration: a target keeps its memory outside.
+    """
+
+    def apply(self, spec: TargetSpec) -> TargetStatus:
+        """Makes ``spec`` true: starts, restarts or changes the deployment without losing a request.
+
+        Returns once it answers; a second call with the same spec changes nothing.
+
+        Raises:
+            InvalidInput: The spec cannot work. A running deployment goes on with what it had.
+            Unreachable: The deployment was started and does not answer.
+        """
+        ...
+
+    def status(self, name: str) -> TargetStatus:
+        """The actual state.
+
+        Raises:
+            NotFound: Nothing of this name was applied, or it was removed.
+        """
+        ...
+
+    def endpoint(self, name: str) -> str:
+        """The URL where the deployment answers.
+
+        Raises:
+            NotFound: As `status`.
+            Unreachable: It is not running.
+        """
+        ...
+
+    def logs(self, name: str, lines: int = 100) -> list[str]:
+        """The last lines that the deployment's server wrote, oldest first.
+
+        Raises:
+            NotFound: As `status`.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Drains and ends the deployment; its prediction log stays. Nothing happens when there is none."""
+        ...

@@ -1,0 +1,114 @@
+"""Packs a fitted model: the original, its ONNX twin that serving runs, and the measured difference between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mainspring.core.package import ModelPackage
+from mainspring.core.signature import Field, FieldType, Signature
+from mainspring.errors import InvalidInput, MissingExtra
+from mainspring.measures.schema import Kind, kind_of
+
+MAX_CATEGORIES = 200
+MAX_TWIN_DIFFERENCE = 1e-3
+_TYPES: dict[Kind, FieldType] = {"int": "int", "float": "float", "string": "string", "bool": "bool"}
+
+
+def package(estimator: Any, example: pl.DataFrame, *, threshold: float = 0.5, nullable: bool | None = None) -> ModelPackage:
+    """Packs a fitted scikit-learn classifier or regressor that reads a frame's columns.
+
+    Args:
+        estimator: Fitted on frames with the columns of ``example``.
+        example: Rows the signature is learnt from and the twin is compared on (at least one).
+        threshold: A classifier says yes when its score is at least this.
+        nullable: Whether columns may be null; None: those of numbers may, and any that has nulls in ``example``.
+
+    Returns:
+        The package, with ``model.skops``, ``model.onnx`` and ``signature.json``.
+
+    Raises:
+        MissingExtra: scikit-learn, skl2onnx or skops is not installed.
+        InvalidInput: The model cannot be exported, or its twin's answers differ by more than 0.001.
+    """
+    try:
+        from skops import io as skops_io  # noqa: PLC0415 - optional
+    except ModuleNotFoundError:
+        raise MissingExtra.named("packing a scikit-learn model", "sklearn") from None
+    signature = learn_signature(example, threshold=threshold, kind=_kind(estimator), nullable=nullable)
+    names = [field.name for field in signature.inputs]
+    onnx = _export(estimator, signature)
+    rows = example.select(names).head(2000)
+    difference = _difference(estimator, onnx, rows, signature)
+    if not difference <= MAX_TWIN_DIFFERENCE:
+        raise InvalidInput(
+            f"the ONNX twin answers differently from the model (by {difference:.3g})",
+            hint="train on float32 values, or use an estimator that skl2onnx converts exactly",
+        )
+    files = {"model.skops": bytes(skops_io.dumps(estimator)), "model.onnx": onnx, "signature.json": signature.to_json()}
+    return ModelPackage(flavor="sklearn", files=files, signature=signature, twin_difference=difference, twin_rows=rows.height)
+
+
+def learn_signature(example: pl.DataFrame, *, threshold: float = 0.5, kind: Any = "classifier", nullable: bool | None = None) -> Signature:
+    """What a model trained on such rows accepts: names, types, and the values seen.
+
+    Raises:
+        InvalidInput: There are no rows, or a column is neither number, text nor truth value.
+    """
+    if not example.height:
+        raise InvalidInput("an example without rows tells nothing about the inputs", hint="pass some rows of the training data")
+    fields = []
+    for series in example.iter_columns():
+        plain = kind_of(series.dtype)
+        if plain not in _TYPES:
+            raise InvalidInput(f"column `{series.name}` is a {series.dtype}", hint="pass numbers, text or truth values to the model")
+        number = plain in ("int", "float")
+        categories = None
+        if plain == "string":
+            levels = series.drop_nulls().cast(pl.String).unique().sort()
+            categories = tuple(levels.to_list()) if len(levels) <= MAX_CATEGORIES else None
+        low, high = (series.min(), series.max()) if number else (None, None)
+        fields.append(
+            Field(
+                name=series.name,
+                type=_TYPES[plain],
+                nullable=bool(series.null_count()) or (number if nullable is None else nullable),
+                categories=categories,
+                min=float(low) if isinstance(low, (int, float)) else None,
+                max=float(high) if isinstance(high, (int, float)) else None,
+            )
+        )
+    return Signature(inputs=tuple(fields), threshold=threshold, kind=kind)
+
+
+def _kind(estimator: Any) -> str:
+    return "classifier" if hasattr(estimator, "predict_proba") else "regressor"
+
+
+def _export(estimator: Any, signature: Signature) -> bytes:
+    try:
+        from skl2onnx import to_onnx  # noqa: PLC0415 - optional
+        from skl2onnx.common.data_types import FloatTensorType, StringTensorType  # noqa: PLC0415
+    except ModuleNotFoundError:
+        raise MissingExtra.named("exporting a model to ONNX", "sklearn") from None
+    kinds = {"string": StringTensorType}
+    inputs = [(field.name, kinds.get(field.type, FloatTensorType)([None, 1])) for field in signature.inputs]
+    options = {id(estimator): {"zipmap": False}} if signature.kind == "classifier" else None
+    try:
+        return bytes(to_onnx(estimator, initial_types=inputs, options=options).SerializeToString())
+    except Exception as error:  # noqa: BLE001 - converters raise whatever they like
+        raise InvalidInput(
+            f"{type(estimator).__name__} cannot be exported to ONNX: {error}", hint="use estimators that skl2onnx converts"
+        ) from error
+
+
+def _difference(estimator: Any, onnx: bytes, rows: pl.DataFrame, signature: Signature) -> float:
+    """Largest absolute difference of scores on the rows, scored one way and the other."""
+    from mainspring.registry.runtime import OnnxModel  # noqa: PLC0415 - ONNX Runtime is loaded only to compare
+
+    twin = OnnxModel.from_bytes(onnx, signature)
+    theirs = np.array(twin.score(rows.to_dict(as_series=False), rows.height))
+    ours = estimator.predict_proba(rows)[:, -1] if signature.kind == "classifier" else estimator.predict(rows)
+    return float(np.max(np.abs(np.asarray(ours, dtype=float) - theirs)))

@@ -1,0 +1,61 @@
+"""What stands before every request: the token, and checks against other web pages reaching a server on loopback."""
+
+from __future__ import annotations
+
+import hmac
+from http.cookies import SimpleCookie
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mainspring.errors import MainspringError, Refused, Unauthorized
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+COOKIE = "mainspring_token"
+
+
+class Guard:
+    """ASGI middleware.
+
+    Without a token the server is reachable from this machine only, and still a web page open in a browser here could
+    send requests to it: by a form (cross-site request forgery) or by a host name that resolves to loopback (DNS
+    rebinding). So the ``Host`` must then be a loopback name, and an ``Origin``, where sent, must be the server itself.
+    """
+
+    def __init__(self, app: ASGIApp, token: str = "") -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on or answers it with the reason why not."""
+        if scope["type"] == "http" and (error := self._objection(scope)) is not None:
+            body = msgspec.json.encode(error.body())
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            if isinstance(error, Unauthorized):
+                headers.append((b"www-authenticate", b"Bearer"))
+            await send({"type": "http.response.start", "status": error.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+            return
+        await self._app(scope, receive, send)
+
+    def _objection(self, scope: Scope) -> MainspringError | None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get("host", "")
+        if not self._token and urlsplit(f"//{host}").hostname not in LOOPBACK:
+            return Refused(f"`{host}` is not this machine", hint="use http://127.0.0.1, or start the server with a token")
+        origin = headers.get("origin")
+        if origin and origin != "null" and urlsplit(origin).netloc != host:
+            return Refused(f"requests from {origin} are not accepted", hint="call from the server's own pages or without a browser")
+        if origin == "null" and scope["method"] not in ("GET", "HEAD"):
+            return Refused("requests without a known origin are not accepted")
+        if self._token and scope["path"] != "/api/health" and not self._known(headers):
+            return Unauthorized("this server wants a token")
+        return None
+
+    def _known(self, headers: dict[str, str]) -> bool:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+            given = morsel.value if morsel else ""
+        return hmac.compare_digest(given.encode(), self._token.encode())

@@ -1,0 +1,67 @@
+"""The configuration of one serving process: a JSON file, replaced as a whole when the deployment changes."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+
+import msgspec
+
+from mainspring.errors import InvalidInput, Refused
+from mainspring.ports.target import TargetSpec
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
+FIXED = ("name", "host", "port", "state_dir", "log_dir")
+"""What a running process cannot change."""
+
+
+class Config(TargetSpec, frozen=True, kw_only=True):
+    """What a serving process needs to know: the deployment, and where things are.
+
+    Attributes:
+        state_dir: Where the process writes ``address.json`` once it answers.
+        admin_token: What ``POST /-/reload`` asks for; without one, only SIGHUP reloads.
+        body_limit: The largest request body, bytes.
+    """
+
+    state_dir: str
+    admin_token: str | None = None
+    body_limit: int = 16 << 20
+
+
+def load_config(path: Path) -> Config:
+    """Reads and checks a configuration file.
+
+    Raises:
+        InvalidInput: The file cannot be read as one.
+        Refused: It would open an unprotected server to a network.
+    """
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=Config)
+    except OSError as error:
+        raise InvalidInput(f"cannot read the configuration {path}: {error.strerror}", hint="check the path") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path} is not a serving configuration: {error}", hint="write it anew, whole") from None
+    if not _NAME.fullmatch(config.name):
+        raise InvalidInput(f"`{config.name}` cannot name a deployment", hint="use a-z, 0-9, `-`, `_` and `.`")
+    if not config.log_dir:
+        raise InvalidInput("the configuration has no `log_dir`", hint="name the folder of the prediction log")
+    if not 0 <= config.port < 65536:
+        raise InvalidInput(f"{config.port} is not a port", hint="choose 1 to 65535, or 0 for any free one")
+    if not is_loopback(config.host) and not config.token:
+        raise Refused(
+            f"`{config.host}` can be reached from other machines and the deployment has no token",
+            hint="set `token`, or listen on 127.0.0.1",
+        )
+    return config
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,228 @@
+"""The prediction log: one raw frame per scored request, appended by the server, read by whoever monitors.
+
+A frame is ``length, CRC of the payload, CRC of these two`` (three little-endian uint32) and the payload, a MessagePack
+array. The server converts nothing: whatever table is wanted is made by the reader, in another process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mainspring.errors import CorruptArtifact, StorageFull, StoreError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_HEAD = struct.Struct("<III")
+_LIMIT = 64 << 20
+_FLUSH_EVERY = 0.05
+_MOST_PENDING = 64 << 20
+
+
+class Frame(msgspec.Struct, array_like=True, gc=False):
+    """The predictions of one request; every list has one entry per row.
+
+    Attributes:
+        times: When the predicted thing happens, microseconds since 1970 (UTC).
+        ids: Prediction ids.
+        versions: The version that scored the row.
+        roles: What the version was there for: live, canary or shadow.
+        scores: The scores.
+        labels: Yes or no; None from regressors.
+        columns: Input column -> the values as they were sent.
+        latency_us: From the body's last byte to the scores, microseconds; 0 for shadows.
+    """
+
+    times: list[int]
+    ids: list[str]
+    versions: list[str]
+    roles: list[str]
+    scores: list[float]
+    labels: list[bool | None]
+    columns: dict[str, Sequence[Any]]
+    latency_us: int
+
+
+class PredictionLog:
+    """Appends frames to files of a folder: a new file per start, and per 64 MB.
+
+    Args:
+        folder: The folder; created when missing.
+        durable: Whether `append` returns only when the operating system has the frame, so that no end of the process,
+            however sudden, loses it. Otherwise frames are written together, within 50 ms.
+        schedule: Calls a function after so many seconds; how the log gets its turn in an event loop.
+        limit: Size at which the next file is begun, bytes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durable: bool,
+        schedule: Callable[[float, Callable[[], None]], Any] | None = None,
+        limit: int = _LIMIT,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.durable = durable
+        self.lost = 0
+        """Frames that could not be written."""
+        self._schedule = schedule
+        self._limit = limit
+        self._start = f"{time.time_ns():020d}-{os.getpid()}"
+        self._part = 0
+        self._file = -1
+        self._size = 0
+        self._pending: list[bytes] = []
+        self._pending_size = 0
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def append(self, frame: Frame) -> None:
+        """Puts a frame on record.
+
+        Raises:
+            StoreError: It cannot be written; only when durable.
+        """
+        payload = self._encoder.encode(frame)
+        head = struct.pack("<II", len(payload), zlib.crc32(payload))
+        blob = head + zlib.crc32(head).to_bytes(4, "little") + payload
+        if self.durable:
+            self.flush()
+            self._write(blob, 1)
+            return
+        if not self._pending and self._schedule:
+            self._schedule(_FLUSH_EVERY, self.flush)
+        self._pending.append(blob)
+        self._pending_size += len(blob)
+        if self._pending_size > _MOST_PENDING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits. Frames that cannot be written are counted as lost, and predictions go on."""
+        if not self._pending:
+            return
+        waiting, self._pending, self._pending_size = self._pending, [], 0
+        try:
+            self._write(b"".join(waiting), len(waiting))
+        except StoreError:
+            return
+
+    def close(self) -> None:
+        """Writes what waits and closes the file."""
+        self.flush()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, blob: bytes, frames: int) -> None:
+        try:
+            if self._file < 0 or self._size >= self._limit:
+                self._next_file()
+            view = memoryview(blob)
+            while view:
+                view = view[os.write(self._file, view) :]
+            self._size += len(blob)
+        except OSError as error:
+            self.lost += frames
+            if self._file >= 0:
+                os.ftruncate(self._file, self._size)  # half a frame in the middle would hide all that follow
+            kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+            raise kind(
+                f"the prediction log in {self.folder} cannot be written: {error.strerror}",
+                hint="free some space; a durable deployment answers again as soon as it can keep its predictions",
+            ) from None
+
+    def _next_file(self) -> None:
+        name = self.folder / f"{self._start}-{self._part:04d}.frames"
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._size, self._part = file, 0, self._part + 1
+
+
+def log_files(folder: Path) -> list[Path]:
+    """The log's files, oldest first; empty when there is no log yet."""
+    return sorted(folder.glob("*.frames"))
+
+
+_decoder = msgspec.msgpack.Decoder(Frame)
+
+
+def read_frames(path: Path, offset: int = 0) -> tuple[list[Frame], int]:
+    """The whole frames from ``offset`` on, and the offset to go on from later.
+
+    A frame that is still being written, or was when the server died, is left for later: the offset stays before it.
+    Frames before a damaged one are returned; the next call then fails at the damage.
+
+    Raises:
+        CorruptArtifact: The first frame is damaged.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    frames: list[Frame] = []
+    place = 0
+    while place + _HEAD.size <= len(data):
+        length, check, head_check = _HEAD.unpack_from(data, place)
+        payload = memoryview(data)[place + _HEAD.size : place + _HEAD.size + length]
+        whole = zlib.crc32(data[place : place + 8]) == head_check
+        if whole and len(payload) < length:
+            break
+        try:
+            if not whole or zlib.crc32(payload) != check:
+                raise ValueError
+            frames.append(_decoder.decode(payload))
+        except ValueError:
+            if frames:
+                break
+            raise CorruptArtifact(
+                f"{path.name} is damaged at byte {offset + place}",
+                hint="restore the file from a backup, or move it out of the log folder to go on without it",
+                offset=offset + place,
+            ) from None
+        place += _HEAD.size + length
+    return frames, offset + place
+
+
+def to_frame(frames: Iterable[Frame]) -> pl.DataFrame:
+    """The frames as a table: id, time (UTC), version, role, score, label, latency_us, and inputs prefixed ``in_``.
+
+    An input that a request did not have is null in its rows.
+    """
+    import polars as pl  # noqa: PLC0415 - the serving process imports this module and must stay without
+
+    frames = list(frames)
+    inputs: dict[str, list[Any]] = {name: [] for frame in frames for name in frame.columns}
+    for frame in frames:
+        for name, column in inputs.items():
+            column.extend(frame.columns.get(name) or [None] * len(frame.ids))
+    table = pl.DataFrame(
+        {
+            "id": [id for frame in frames for id in frame.ids],
+            "time": [time for frame in frames for time in frame.times],
+            "version": [version for frame in frames for version in frame.versions],
+            "role": [role for frame in frames for role in frame.roles],
+            "score": [score for frame in frames for score in frame.scores],
+            "label": [label for frame in frames for label in frame.labels],
+            "latency_us": [frame.latency_us for frame in frames for _ in frame.ids],
+        },
+        schema={
+            "id": pl.String,
+            "time": pl.Int64,
+            "version": pl.String,
+            "role": pl.String,
+            "score": pl.Float64,
+            "label": pl.Boolean,
+            "latency_us": pl.Int64,
+        },
+    ).with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")))
+    return table.with_columns(pl.Series(f"in_{name}", values, strict=False) for name, values in inputs.items())

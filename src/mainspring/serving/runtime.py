@@ -1,0 +1,159 @@
+"""One loaded model: ONNX Runtime with one thread, called inline; for models of the usual size a thread costs more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+
+from mainspring.core.signature import Field, Signature
+from mainspring.errors import InvalidInput
+
+Columns = Mapping[str, Sequence[Any]]
+
+_DTYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+_PROBE: dict[str, Any] = {"float": 0.0, "int": 0, "string": "", "bool": False}
+
+
+class _Input(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+
+
+class OnnxModel:
+    """A model folder (``model.onnx``, ``signature.json``) ready to score.
+
+    The model has one input per column, of shape [n, 1] or [n], and an output of probabilities [n, 2] or scores [n, 1]
+    or [n]. Integers and booleans may be fed to float inputs; only those can carry null (as NaN).
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        InvalidInput: The folder is not such a model.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            self.signature = Signature.from_json((folder / "signature.json").read_bytes())
+            self._session = ort.InferenceSession(
+                str(folder / "model.onnx"), _options(), providers=["CPUExecutionProvider"]
+            )
+        except OSError as error:
+            raise InvalidInput(f"no model in {folder}: {error.strerror}", hint="deploy the version again") from None
+        except InvalidInput:
+            raise
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen unrelated classes
+            raise InvalidInput(f"{folder}/model.onnx is not loadable: {error}", hint="export the model again") from None
+        self._numbers: dict[Any, list[_Input]] = {}
+        self._strings: list[_Input] = []
+        self._bind()
+        self._output = self._find_output()
+        self._probe()
+
+    def score(self, columns: Columns, rows: int) -> list[float]:
+        """The score of each row: the probability of yes, or the regressor's value.
+
+        Args:
+            columns: Column -> ``rows`` values that the signature allows; other columns are ignored, missing ones null.
+            rows: How many.
+        """
+        if rows == 0:
+            return []
+        feed: dict[str, Any] = {}
+        nulls = (None,) * rows
+        for dtype, inputs in self._numbers.items():
+            # One array for all columns of a type: the conversion costs more per call than per value.
+            block = np.array([columns.get(item.name, nulls) for item in inputs], dtype=dtype)
+            for item, line in zip(inputs, block, strict=True):
+                feed[item.name] = line.reshape(item.shape)
+        for item in self._strings:
+            texts = ["" if text is None else text for text in columns.get(item.name, nulls)]
+            feed[item.name] = np.array(texts, dtype=object).reshape(item.shape)
+        answer = self._session.run([self._output], feed)[0]
+        if answer.ndim == 2:
+            answer = answer[:, -1]
+        scores: list[float] = answer.tolist()
+        return scores
+
+    def labels(self, scores: Sequence[float]) -> list[bool | None]:
+        """Yes or no for each score of a classifier; None where there is no score, and for regressors."""
+        if self.signature.kind == "regressor":
+            return [None] * len(scores)
+        threshold = self.signature.threshold
+        return [None if isnan(score) else score >= threshold for score in scores]
+
+    def _bind(self) -> None:
+        fields = {field.name: field for field in self.signature.inputs}
+        inputs = {item.name: item for item in self._session.get_inputs()}
+        if fields.keys() != inputs.keys():
+            odd = ", ".join(sorted(fields.keys() ^ inputs.keys()))
+            raise InvalidInput(
+                f"the inputs of {self.folder}/model.onnx are not the columns of its signature: {odd}",
+                hint="export the model with one input per column",
+            )
+        for name, field in fields.items():
+            kind = inputs[name].type
+            shape = (-1, 1) if len(inputs[name].shape) == 2 else (-1,)
+            if not _fits(field, kind):
+                null = "nullable " if field.nullable else ""
+                raise InvalidInput(
+                    f"column `{name}` is a {null}{field.type}, the model reads a {kind}",
+                    hint="export the model with float inputs for numbers and string inputs for strings",
+                )
+            if kind == "tensor(string)":
+                self._strings.append(_Input(name, shape))
+            else:
+                self._numbers.setdefault(_DTYPES[kind], []).append(_Input(name, shape))
+
+    def _find_output(self) -> str:
+        floats = [item.name for item in self._session.get_outputs() if item.type in ("tensor(float)", "tensor(double)")]
+        named = [name for name in floats if name == self.signature.outputs[0].name]
+        if not floats:
+            raise InvalidInput(
+                f"{self.folder}/model.onnx answers no tensor of floats", hint="export it with `zipmap` switched off"
+            )
+        return str((named or floats)[-1])
+
+    def _probe(self) -> None:
+        """Scores one made-up row: a model that cannot do that must not come into force."""
+        try:
+            columns = {field.name: [_PROBE[field.type]] for field in self.signature.inputs}
+            answer = self.score(columns, 1)
+            shape = next(item.shape for item in self._session.get_outputs() if item.name == self._output)
+        except Exception as error:  # noqa: BLE001 - see above
+            raise InvalidInput(f"{self.folder}/model.onnx cannot score a row: {error}", hint="export anew") from None
+        if len(answer) != 1 or (len(shape) == 2 and shape[1] not in (1, 2)):
+            raise InvalidInput(
+                f"{self.folder}/model.onnx answers a tensor of shape {shape}",
+                hint="the output must be [n, 2] probabilities, or [n, 1] or [n] scores",
+            )
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # it grows with the largest request and never shrinks
+    return options
+
+
+def _fits(field: Field, kind: str) -> bool:
+    if field.type == "string":
+        return kind == "tensor(string)"
+    if kind in ("tensor(float)", "tensor(double)"):
+        return True
+    if field.type == "float" or field.nullable:
+        return False
+    return kind == "tensor(int64)" or (field.type == "bool" and kind == "tensor(bool)")

@@ -1,0 +1,181 @@
+"""Operations on predictions and outcomes: what the serving processes logged, joined with what really happened."""
+
+from __future__ import annotations
+
+import http.client
+import io
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import polars as pl
+
+from mainspring.core.ids import new_id
+from mainspring.core.operation import operation
+from mainspring.deploy.model import VersionEvidence
+from mainspring.deploy.service import Deployments
+from mainspring.errors import InvalidInput, Unreachable
+from mainspring.ports.artifacts import ArtifactStore
+from mainspring.serving.evidence import version_evidence
+from mainspring.serving.log import log_files, read_frames, to_frame
+from mainspring.serving.model import LogPosition, Outcome, Prediction, Segment
+from mainspring.store import Store
+
+_OUTCOMES = {"id": pl.String, "outcome": pl.Float64, "known": pl.Datetime("us", "UTC")}
+_PREDICTIONS = {
+    "id": pl.String, "time": pl.Datetime("us", "UTC"), "version": pl.String, "role": pl.String,
+    "score": pl.Float64, "label": pl.Boolean, "latency_us": pl.Int64,
+}  # fmt: skip
+
+
+class Predictions:
+    """Predictions of deployments and their outcomes."""
+
+    def __init__(self, store: Store, deployments: Deployments, artifacts: ArtifactStore) -> None:
+        self._store = store
+        self._deployments = deployments
+        self._artifacts = artifacts
+
+    @operation("POST", "/deployments/{deployment}/predict", command="")
+    def predict(self, deployment: str, records: list[dict[str, Any]], ids: list[str] | None = None) -> dict[str, Any]:
+        """Asks a deployment, through its own address, for predictions.
+
+        Args:
+            deployment: Its name.
+            records: Column -> value, one dict per row.
+            ids: One per row; outcomes are matched by them. Made up when left out.
+        """
+        body = {"records": records} | ({"ids": ids} if ids else {})
+        return self.ask(deployment, body)
+
+    def ask(self, deployment: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Sends a request to the serving process (not an operation)."""
+        url = urlsplit(self._deployments.status(deployment).url)
+        if not url.hostname:
+            raise Unreachable(f"deployment {deployment} does not run", hint="mainspring up repairs it")
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
+        try:
+            connection.request("POST", "/predict", msgspec.json.encode(body), {"content-type": "application/json"})
+            answer = connection.getresponse()
+            content = msgspec.json.decode(answer.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"deployment {deployment} does not answer: {error}") from error
+        finally:
+            connection.close()
+        if answer.status != 200:
+            told = content.get("error", {})
+            raise InvalidInput(
+                told.get("message", f"the deployment answered {answer.status}"), hint=told.get("hint", "")
+            )
+        return dict(content)
+
+    @operation("POST", "/deployments/{deployment}/outcomes", command="")
+    def record_outcomes(self, deployment: str, outcomes: list[Outcome]) -> int:
+        """Records what really happened; the same outcomes sent again change nothing, a later value replaces an earlier.
+
+        Returns:
+            How many outcomes were sent.
+        """
+        now = self._store.clock.now()
+        rows = [(item.id, item.value, item.time or now) for item in outcomes]
+        self._add(deployment, "outcomes", pl.DataFrame(rows, schema=_OUTCOMES, orient="row"), "known")
+        return len(outcomes)
+
+    def _add(
+        self, deployment: str, kind: Any, frame: pl.DataFrame, time: str, position: LogPosition | None = None
+    ) -> None:
+        """Stores a segment, and the log position it leads to, in one transaction."""
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer, compression="zstd")
+        blob = self._artifacts.put(buffer.getvalue()) if frame.height else None
+        with self._store.transaction() as tx:
+            if position is not None:
+                self._move(position)
+            if blob is None or self._store.first(Segment, deployment=deployment, kind=kind, digest=blob.digest):
+                return
+            low, high = frame[time].min(), frame[time].max()
+            assert isinstance(low, datetime)
+            assert isinstance(high, datetime)
+            segment = Segment(
+                id=new_id(), created=self._store.clock.now(), deployment=deployment, kind=kind,
+                digest=blob.digest, rows=frame.height, start=low, end=high,
+            )  # fmt: skip
+            tx.insert(segment)
+            tx.own(blob.digest, f"{kind}:{deployment}", blob.size)
+            tx.emit(f"serving.{kind}.stored", deployment, rows=frame.height, start=low, end=high)
+
+    def _move(self, position: LogPosition) -> None:
+        with self._store.transaction() as tx:
+            before = self._store.first(LogPosition, deployment=position.deployment, file=position.file)
+            if before is None:
+                tx.insert(position)
+            else:
+                tx.update(msgspec.structs.replace(before, offset=position.offset))
+
+    def ingest(self, deployment: str) -> int:
+        """Moves what the serving processes have logged into segments; returns how many rows (for the controller)."""
+        found = 0
+        positions = {
+            item.file: item.offset for item in self._store.find(LogPosition, deployment=deployment, limit=10_000)
+        }
+        for path in log_files(self._deployments.log_folder(deployment)):
+            before = positions.get(path.name, 0)
+            if path.stat().st_size <= before:
+                continue
+            frames, offset = read_frames(path, before)
+            if offset > before:
+                rows = to_frame(frames)
+                now = self._store.clock.now()
+                position = LogPosition(id=new_id(), created=now, deployment=deployment, file=path.name, offset=offset)
+                self._add(deployment, "predictions", rows, "time", position)
+                found += rows.height
+        return found
+
+    def joined(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
+        """Predictions asked for in ``[start, end)``, one row per id, with ``outcome`` (null while unknown).
+
+        Columns: id, time, version, score, label, latency_us, the inputs as ``in_<name>``, outcome, known. Shadow
+        predictions are left out; an id that was asked for twice counts once, the first time.
+        """
+        predictions = self._segments(deployment, "predictions", start, end, _PREDICTIONS).filter(
+            (pl.col("time") >= start) & (pl.col("time") < end) & (pl.col("role") != "shadow")
+        )
+        predictions = predictions.unique("id", keep="first", maintain_order=True)
+        outcomes = self._segments(deployment, "outcomes", start, None, _OUTCOMES)
+        outcomes = outcomes.sort("known", maintain_order=True).unique("id", keep="last", maintain_order=True)
+        return predictions.join(outcomes, on="id", how="left").sort("time", "id").collect()
+
+    def _segments(self, deployment: str, kind: str, start: datetime, end: datetime | None, empty: Any) -> pl.LazyFrame:
+        columns = self._store.columns(Segment)
+        where = [columns.end >= start] + ([columns.start < end] if end else [])
+        found = self._store.find(Segment, *where, deployment=deployment, kind=kind, limit=10_000)
+        frames = [pl.read_parquet(io.BytesIO(self._artifacts.read(item.digest))).lazy() for item in found]
+        return pl.concat([pl.LazyFrame(schema=empty), *frames], how="diagonal_relaxed")
+
+    def evidence(self, deployment: str, version: str, since: datetime, metric: str) -> VersionEvidence:
+        """How a version did since a moment (for the controller)."""
+        end = self._store.clock.now() + timedelta(days=1)
+        return version_evidence(self.joined(deployment, since, end), version, metric)
+
+    def first_time(self, deployment: str) -> datetime | None:
+        """Time of the earliest stored prediction, None before the first."""
+        first = self._store.first(Segment, order="start", deployment=deployment, kind="predictions")
+        return first.start if first else None
+
+    def last_time(self, deployment: str) -> datetime | None:
+        """Time of the latest stored prediction, None before the first."""
+        last = self._store.first(Segment, order="-end", deployment=deployment, kind="predictions")
+        return last.end if last else None
+
+    @operation("GET", "/deployments/{deployment}/predictions", command="list")
+    def find(self, deployment: str, limit: int = 20) -> list[Prediction]:
+        """Lists the latest stored predictions with their outcomes."""
+        last = self.last_time(deployment)
+        if last is None:
+            return []
+        newest = self._store.first(Segment, order="-end", deployment=deployment, kind="predictions")
+        assert newest is not None
+        rows = self.joined(deployment, newest.start, last + timedelta(microseconds=1)).tail(limit).reverse()
+        names = ["id", "time", "version", "score", "label", "outcome"]
+        return [Prediction(**row) for row in rows.select(names).to_dicts()]

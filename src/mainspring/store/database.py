@@ -1,0 +1,182 @@
+"""The store: opens SQLite or PostgreSQL, checks its schema, reads entities and hands out transactions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import sqlalchemy as sa
+
+from mainspring.core.clock import Clock, SystemClock
+from mainspring.core.entity import Entity
+from mainspring.core.events import Event
+from mainspring.errors import InvalidInput, MissingExtra, Unreachable, unknown_name
+from mainspring.store import eventlog, schema, tables
+from mainspring.store.transaction import Transaction, Writer, translated
+
+E = TypeVar("E", bound=Entity)
+MAX_LIMIT = 10_000
+
+
+class Store:
+    """Everything that is kept as rows.
+
+    Args:
+        url: ``sqlite:///file.db`` or ``postgresql://…``.
+        clock: Tells the time of events; the machine's by default.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        self.url = sa.make_url(url)
+        self.clock = clock or SystemClock()
+        self._turn_file: IO[bytes] | None = None
+        if self.url.get_backend_name() == "sqlite":
+            self.engine = self._open_sqlite()
+        elif self.url.get_backend_name() == "postgresql":
+            self.engine = self._open_postgresql()
+        else:
+            raise InvalidInput(f"unknown database `{url}`", hint="use sqlite:///path.db or postgresql://user@host/name")
+        self._writer = Writer(self.engine.connect, self.clock, self._turn_file)
+
+    def _open_sqlite(self) -> sa.Engine:
+        if self.url.database:
+            path = Path(self.url.database)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._turn_file = path.with_suffix(".writer").open("ab")
+        engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", connect_args={"timeout": 60.0, "check_same_thread": False})
+
+        @sa.event.listens_for(engine, "connect")
+        def configure(connection: Any, _: Any) -> None:
+            # FULL: what was answered survives a power cut. mmap: pages of big workspaces are read without a copy.
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=268435456"):
+                connection.execute(f"PRAGMA {pragma}")
+
+        return engine
+
+    def _open_postgresql(self) -> sa.Engine:
+        url = self.url.set(drivername="postgresql+psycopg")
+        try:
+            return sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True, pool_size=5)
+        except ModuleNotFoundError:
+            raise MissingExtra.named("PostgreSQL", "postgres") from None
+
+    def prepare(self) -> None:
+        """Creates the tables in an empty database, or checks that the schema is the one this version knows.
+
+        Raises:
+            SchemaMismatch: The database belongs to an older or newer version.
+            Unreachable: There is no database server at the address.
+        """
+        try:
+            schema.prepare(self.engine, self.transaction)
+        except sa.exc.OperationalError as error:
+            if self.engine.dialect.name == "postgresql":
+                shown = self.url.render_as_string(hide_password=True)
+                raise Unreachable(f"no PostgreSQL at {shown}", hint="start it, or correct the setting `database`") from error
+            raise translated(error) from error
+        except sa.exc.DatabaseError as error:
+            raise translated(error) from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A block whose changes are stored together, durably, when it ends (see `mainspring.store.transaction`)."""
+        with self._writer.transaction() as transaction:
+            yield transaction
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection to read with; inside a transaction of this thread, that transaction's own."""
+        current = self._writer.current
+        if current is not None:
+            yield current.connection
+            return
+        with self.engine.connect() as connection:
+            yield connection
+
+    def rows(self, statement: sa.Executable) -> list[sa.Row[Any]]:
+        """All rows of a query."""
+        with self.reading() as connection:
+            return list(connection.execute(statement).all())
+
+    def find(self, kind: type[E], *where: sa.ColumnElement[bool], order: Any = None, limit: int = 1000, offset: int = 0, **equals: Any) -> list[E]:
+        """Entities that match, oldest first unless ``order`` says otherwise (a column, a list of them, or text ``-created``).
+
+        Raises:
+            InvalidInput: ``limit`` is not between 1 and 10,000.
+        """
+        if not 1 <= limit <= MAX_LIMIT:
+            raise InvalidInput(f"limit must be 1 to {MAX_LIMIT}, not {limit}")
+        table = tables.table_of(kind)
+        conditions = [*where, *(table.c[name] == value for name, value in equals.items())]
+        query = sa.select(table).where(*conditions).limit(limit).offset(offset)
+        if isinstance(order, str):
+            column = table.c[order.lstrip("-")]
+            order = column.desc() if order.startswith("-") else column
+        orders = order if isinstance(order, list) else [table.c.id if order is None else order]
+        return [tables.to_entity(kind, row) for row in self.rows(query.order_by(*orders))]
+
+    def first(self, kind: type[E], *where: sa.ColumnElement[bool], order: Any = None, **equals: Any) -> E | None:
+        """The first entity that matches, or None."""
+        return next(iter(self.find(kind, *where, order=order, limit=1, **equals)), None)
+
+    def get(self, kind: type[E], *, listing: str = "", **key: Any) -> E:
+        """The one entity with this key.
+
+        Raises:
+            NotFound: There is none; the three nearest names are offered.
+        """
+        entity = self.first(kind, **key)
+        if entity is not None:
+            return entity
+        spoken = kind.__table__.replace("_", " ")
+        field, value = next(reversed(key.items()))
+        table = tables.table_of(kind)
+        known = [str(row[0]) for row in self.rows(sa.select(table.c[field]).distinct().limit(1000))]
+        raise unknown_name(spoken, str(value), known, listing=listing or "mainspring status")
+
+    def count(self, kind: type[Entity], *where: sa.ColumnElement[bool], **equals: Any) -> int:
+        """How many entities match."""
+        table = tables.table_of(kind)
+        conditions = [*where, *(table.c[name] == value for name, value in equals.items())]
+        return int(self.rows(sa.select(sa.func.count()).select_from(table).where(*conditions))[0][0])
+
+    def columns(self, kind: type[Entity]) -> sa.ColumnCollection[str, sa.Column[Any]]:
+        """The columns of an entity's table, to build conditions with."""
+        return tables.table_of(kind).c
+
+    def events(self, *, after: int = 0, limit: int = 1000, subject: str = "", prefix: str = "", newest: bool = False) -> list[Event]:
+        """Events after a place in the log, in order (or the newest first)."""
+        with self.reading() as connection:
+            return eventlog.read(connection, after=after, limit=limit, subject=subject, prefix=prefix, newest=newest)
+
+    def cursor(self, name: str) -> int:
+        """How far the reader ``name`` has come; 0 at first."""
+        rows = self.rows(sa.select(tables.cursor.c.seq).where(tables.cursor.c.name == name))
+        return int(rows[0][0]) if rows else 0
+
+    def verify_events(self) -> int:
+        """Checks the whole chain of events and returns its length.
+
+        Raises:
+            StoreError: An event was changed, removed or inserted; the message names the first one.
+        """
+        with self.reading() as connection:
+            return eventlog.verify(connection)
+
+    def artifact_owners(self) -> set[str]:
+        """Digests that somebody owns."""
+        return {row[0] for row in self.rows(sa.select(tables.artifact_owner.c.digest).distinct())}
+
+    def analyze(self) -> None:
+        """Gives the query planner fresh statistics (SQLite does not gather them by itself)."""
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA optimize" if self.engine.dialect.name == "sqlite" else "ANALYZE")
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._writer.close()
+        self.engine.dispose()
+        if self._turn_file is not None:
+            self._turn_file.close()

@@ -1,0 +1,117 @@
+"""The composition root: settings -> adapters -> services. The only module that knows both."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from mainspring.automation.controller import Controller
+from mainspring.automation.service import Triggers
+from mainspring.core.clock import Clock, SystemClock
+from mainspring.data.service import Datasets
+from mainspring.delivery.service import Projects
+from mainspring.deploy.service import Deployments
+from mainspring.governance.service import Approvals
+from mainspring.monitoring.service import Monitors
+from mainspring.pipelines.service import Pipelines
+from mainspring.ports.artifacts import ArtifactStore
+from mainspring.ports.executor import Executor
+from mainspring.ports.plugins import resolve
+from mainspring.ports.target import Target
+from mainspring.registry.service import Models
+from mainspring.serving.service import Predictions
+from mainspring.settings import Settings, load_settings
+from mainspring.store import Store
+from mainspring.tracking.service import Runs
+from mainspring.usecases.service import UseCases
+
+SERVICES: dict[str, type] = {
+    "usecases": UseCases,
+    "datasets": Datasets,
+    "runs": Runs,
+    "pipelines": Pipelines,
+    "models": Models,
+    "approvals": Approvals,
+    "deployments": Deployments,
+    "predictions": Predictions,
+    "monitors": Monitors,
+    "triggers": Triggers,
+    "projects": Projects,
+}
+"""Noun -> service class, in lifecycle order; commands, routes and remote calls are derived from these."""
+
+
+class Workspace:
+    """Everything of one workspace, opened from its settings.
+
+    Args:
+        settings: Where things are; those of the current folder by default.
+        clock: Tells the time; the machine's by default.
+    """
+
+    def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
+        self.settings = settings or load_settings()
+        self.clock = clock or SystemClock()
+        self.artifacts: ArtifactStore = resolve("artifacts", self.settings.artifacts_url)
+        self.store = Store(self.settings.database_url, self.clock)
+        self.store.prepare()
+        folder = self.home / "models"
+        self.usecases = UseCases(self.store)
+        self.datasets = Datasets(self.store, self.artifacts)
+        self.runs = Runs(self.store)
+        artifacts = (self.artifacts, self.settings.artifacts_url)
+        self.pipelines = Pipelines(self.store, self.runs, self.datasets, artifacts, self.executor)
+        self.models = Models(self.store, self.runs, self.pipelines, self.artifacts)
+        self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
+        self.deployments = Deployments(self.store, self.models, self.target, folder, self.home / "predictions")
+        self.predictions = Predictions(self.store, self.deployments, self.artifacts)
+        self.monitors = Monitors(
+            self.store, self.usecases, self.models, self.deployments, self.predictions, self.artifacts, folder
+        )
+        self.triggers = Triggers(self.store, self.pipelines)
+        self.projects = Projects(
+            self.store, self.usecases, self.datasets, self.pipelines, self.models,
+            self.approvals, self.deployments, self.monitors, self.triggers,
+        )  # fmt: skip
+        self._executor: Executor | None = None
+
+    @property
+    def home(self) -> Path:
+        """The folder of logs and local state."""
+        return self.settings.home
+
+    def executor(self) -> Executor:
+        """The executor of the settings, started on first use."""
+        if self._executor is None:
+            self._executor = resolve("executors", str(self.settings["executor"]))
+        return self._executor
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - a workspace lives as long as its process
+    def target(self, url: str) -> Target:
+        """The deployment target at an address."""
+        return resolve("targets", url, root=str(self.home / "targets"))  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def controller(self) -> Controller:
+        """What carries the loop on."""
+        return Controller(
+            self.store, self.pipelines, self.models, self.approvals, self.deployments,
+            self.predictions, self.monitors, self.triggers, self.artifacts,
+        )  # fmt: skip
+
+    def services(self) -> dict[str, Any]:
+        """Noun -> service."""
+        return {noun: getattr(self, noun) for noun in SERVICES}
+
+    def close(self) -> None:
+        """Gives back what is open; deployments go on running."""
+        if self._executor is not None:
+            self._executor.close()
+        self.store.close()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
