@@ -50,7 +50,7 @@ def prepare(months: Sequence[pl.DataFrame], extra: Sequence[str] = ()) -> pl.Dat
     return completed.select(*keys, *flights.CATEGORIES, numbers, flights.LABEL).sort(flights.DEPARTED, flights.ID)
 
 
-def split(table: pl.DataFrame, holdout_days: int = 7) -> tuple[pl.DataFrame, pl.DataFrame]:
+def split(table: pl.DataFrame, holdout_days: int = 14) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The past to learn from, and the last days to be judged on.
 
     Args:

@@ -16,6 +16,10 @@ _LAZY: dict[str, str] = {
     "Workspace": "mainspring.workspace",
     "connect": "mainspring.client.client",
     "load_settings": "mainspring.settings",
+    "log": "mainspring.tracking.active",
+    "package": "mainspring.registry.packaging",
+    "pipeline": "mainspring.pipelines.steps",
+    "step": "mainspring.pipelines.steps",
 }
 
 __all__ = ["__version__", *sorted(_LAZY)]  # noqa: PLE0604 - the names of _LAZY
@@ -23,7 +27,10 @@ __all__ = ["__version__", *sorted(_LAZY)]  # noqa: PLE0604 - the names of _LAZY
 if TYPE_CHECKING:
     from mainspring.client.client import Client, connect
     from mainspring.errors import MainspringError
+    from mainspring.pipelines.steps import pipeline, step
+    from mainspring.registry.packaging import package
     from mainspring.settings import load_settings
+    from mainspring.tracking.active import log
     from mainspring.workspace import Workspace
 
 

@@ -29,7 +29,7 @@ Server: TypeAlias = Annotated[T, _SERVER]
 Fixed: TypeAlias = Annotated[T, _FIXED]
 
 
-class _KeywordOnly(type(msgspec.Struct)):  # type: ignore[misc]
+class _KeywordOnly(msgspec.StructMeta):
     """Passes ``kw_only`` on to subclasses, which msgspec does not: fields stand in the order that explains them best."""
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:

@@ -14,7 +14,7 @@ from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.deploy import rules
 from mainspring.deploy.model import Deployment, Environment, Release, ReleaseStatus, Verdict, VersionEvidence
-from mainspring.errors import Conflict, Refused
+from mainspring.errors import Conflict, NotFound, Refused
 from mainspring.ports.target import Route, Target, TargetSpec, TargetStatus
 from mainspring.registry.service import Models
 from mainspring.store import Store
@@ -232,7 +232,10 @@ class Deployments:
         if not deployment.live:
             return None
         target = self._target_of(deployment)
-        status = target.status(name)
+        try:
+            status = target.status(name)
+        except NotFound:
+            status = TargetStatus(name=name, state="stopped")
         if status.state == "running" and status.revision == deployment.revision:
             return status
         repaired = status.revision == deployment.revision

@@ -16,7 +16,7 @@ from mainspring.ports.target import Role, Route
 from mainspring.serving.log import Frame
 from mainspring.serving.request import Batch, Form
 from mainspring.serving.route import Router
-from mainspring.serving.runtime import Columns, OnnxModel
+from mainspring.registry.runtime import Columns, OnnxModel
 
 _WIDER = {"float": ("float", "int", "bool"), "int": ("int", "bool"), "string": ("string",), "bool": ("bool",)}
 _serial = count()

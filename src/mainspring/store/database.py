@@ -100,7 +100,7 @@ class Store:
         with self.reading() as connection:
             return list(connection.execute(statement).all())
 
-    def find(self, kind: type[E], *where: sa.ColumnElement[bool], order: Any = None, limit: int = 1000, offset: int = 0, **equals: Any) -> list[E]:
+    def find(self, kind: type[E], /, *where: sa.ColumnElement[bool], order: Any = None, limit: int = 1000, offset: int = 0, **equals: Any) -> list[E]:
         """Entities that match, oldest first unless ``order`` says otherwise (a column, a list of them, or text ``-created``).
 
         Raises:
@@ -117,11 +117,11 @@ class Store:
         orders = order if isinstance(order, list) else [table.c.id if order is None else order]
         return [tables.to_entity(kind, row) for row in self.rows(query.order_by(*orders))]
 
-    def first(self, kind: type[E], *where: sa.ColumnElement[bool], order: Any = None, **equals: Any) -> E | None:
+    def first(self, kind: type[E], /, *where: sa.ColumnElement[bool], order: Any = None, **equals: Any) -> E | None:
         """The first entity that matches, or None."""
         return next(iter(self.find(kind, *where, order=order, limit=1, **equals)), None)
 
-    def get(self, kind: type[E], *, listing: str = "", **key: Any) -> E:
+    def get(self, kind: type[E], /, *, listing: str = "", **key: Any) -> E:
         """The one entity with this key.
 
         Raises:
@@ -136,7 +136,7 @@ class Store:
         known = [str(row[0]) for row in self.rows(sa.select(table.c[field]).distinct().limit(1000))]
         raise unknown_name(spoken, str(value), known, listing=listing or "mainspring status")
 
-    def count(self, kind: type[Entity], *where: sa.ColumnElement[bool], **equals: Any) -> int:
+    def count(self, kind: type[Entity], /, *where: sa.ColumnElement[bool], **equals: Any) -> int:
         """How many entities match."""
         table = tables.table_of(kind)
         conditions = [*where, *(table.c[name] == value for name, value in equals.items())]

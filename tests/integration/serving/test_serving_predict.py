@@ -18,7 +18,7 @@ from mainspring.ports.target import Role, Route
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.log import log_files, read_frames, to_frame
 from mainspring.serving.request import Batch
-from mainspring.serving.runtime import OnnxModel
+from mainspring.registry.runtime import OnnxModel
 from mainspring.testing.models import RECORD, write_model
 
 Serve = Callable[..., Any]

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,6 +57,12 @@ class ProcessTarget:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+
+    @classmethod
+    def from_url(cls, url: str, options: Mapping[str, str]) -> ProcessTarget:
+        """``process``, with the option ``root``: the folder of its memory."""
+        del url
+        return cls(Path(options["root"]))
 
     def apply(self, spec: TargetSpec) -> TargetStatus:
         """See `Target.apply`; a change of host, port or log folder restarts the process."""
