@@ -50,8 +50,8 @@ def departures() -> pl.DataFrame:
     """All 328,521 departures of the year in departure order: id, moments, features, outcome.
 
     Columns: ``flight_id`` (unique, stable), ``departed_at`` (UTC, scheduled time plus delay), `FEATURES`, `LEAK` (mph),
-    ``late`` (arrived more than `LATE_MINUTES` minutes late; null for the diverted), ``reported_at`` (when the outcome is
-    known; null without one) and ``month`` (of the schedule).
+    ``late`` (arrived more than `LATE_MINUTES` minutes late; null for the diverted), ``reported_at`` (when the outcome
+    is known; null without one) and ``month`` (of the schedule).
 
     Raises:
         MissingExtra: The package with the data is not installed.

@@ -1,19 +1,19 @@
 """One tree of errors: what happened, a hint with the exact next step, and how each is told over HTTP and in a shell.
 
-    MainspringError                 code              HTTP   exit
-    ├── InvalidInput                invalid_input      422    2
-    │   └── InvalidProject          invalid_project    422    2
-    ├── NotFound                    not_found          404    3
-    ├── Conflict                    conflict           409    1
-    ├── Refused                     refused            403    4
-    ├── Unauthorized                unauthorized       401    1
-    ├── Unreachable                 unreachable        503    5
-    ├── MissingExtra                missing_extra      501    1
-    ├── StoreError                  store_error        500    1
-    │   ├── SchemaMismatch          schema_mismatch    500    1
-    │   ├── CorruptArtifact         corrupt_artifact   500    1
-    │   └── StorageFull             storage_full       507    1
-    └── StepFailed                  step_failed        500    1
+MainspringError                 code              HTTP   exit
+├── InvalidInput                invalid_input      422    2
+│   └── InvalidProject          invalid_project    422    2
+├── NotFound                    not_found          404    3
+├── Conflict                    conflict           409    1
+├── Refused                     refused            403    4
+├── Unauthorized                unauthorized       401    1
+├── Unreachable                 unreachable        503    5
+├── MissingExtra                missing_extra      501    1
+├── StoreError                  store_error        500    1
+│   ├── SchemaMismatch          schema_mismatch    500    1
+│   ├── CorruptArtifact         corrupt_artifact   500    1
+│   └── StorageFull             storage_full       507    1
+└── StepFailed                  step_failed        500    1
 """
 
 from __future__ import annotations
@@ -174,4 +174,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, listing: str) ->
     """A `NotFound` for ``name`` that offers the three nearest names, or the command ``listing`` them."""
     close = nearest(name, known)
     offer = "did you mean " + " or ".join(f"`{item}`" for item in close) + "?" if close else ""
-    return NotFound(f"no {kind} named `{name}`", hint=" ".join(filter(None, [offer, f"list them: `{listing}`"])), kind=kind, name=name)
+    return NotFound(
+        f"no {kind} named `{name}`",
+        hint=" ".join(filter(None, [offer, f"list them: `{listing}`"])),
+        kind=kind,
+        name=name,
+    )

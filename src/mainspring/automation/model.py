@@ -27,10 +27,10 @@ class Trigger(Entity):
     __table__: ClassVar[str] = "trigger"
     __unique__ = (("name",),)
     name: Fixed[Name]
-    use_case: str = ""
     on: Fixed[Literal["alert", "data", "schedule"]]
-    source: str = ""
     pipeline: str
+    use_case: str = ""
+    source: str = ""
     params: dict[str, Any] = {}
     debounce_hours: float = 0.0
     min_interval_hours: float = 0.0
@@ -56,8 +56,8 @@ class Firing(Entity):
     __index__ = (("status",), ("pipeline", "status", "settled"))
     trigger: str
     cause: str
-    status: Server[Literal["waiting", "started", "skipped"]] = "waiting"
     due: datetime
+    status: Server[Literal["waiting", "started", "skipped"]] = "waiting"
     reason: str = ""
     run: str = ""
     pipeline: str = ""

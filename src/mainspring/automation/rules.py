@@ -35,7 +35,8 @@ def check_trigger(trigger: Trigger) -> None:
             CronSim(trigger.source, datetime(2000, 1, 1))  # noqa: DTZ001 - only parsed
         except CronSimError:
             raise InvalidInput(
-                f"trigger `{trigger.name}`: `{trigger.source}` is not a cron expression", hint="for instance `0 6 * * 1`: Mondays, 06:00 UTC"
+                f"trigger `{trigger.name}`: `{trigger.source}` is not a cron expression",
+                hint="for instance `0 6 * * 1`: Mondays, 06:00 UTC",
             ) from None
 
 

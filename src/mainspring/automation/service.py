@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
@@ -35,7 +36,13 @@ class Triggers:
         self._pipelines.show(trigger.pipeline)
         with self._store.transaction() as tx:
             tx.insert(trigger)
-            tx.emit("automation.trigger.created", trigger.name, on=trigger.on, source=trigger.source, pipeline=trigger.pipeline)
+            tx.emit(
+                "automation.trigger.created",
+                trigger.name,
+                on=trigger.on,
+                source=trigger.source,
+                pipeline=trigger.pipeline,
+            )
         return trigger
 
     @operation("PATCH", "/triggers/{name}")
@@ -62,7 +69,7 @@ class Triggers:
     @operation("GET", "/firings", command="firings")
     def firings(self, trigger: str = "", status: str = "", limit: int = 100) -> list[Firing]:
         """Lists firings, newest first."""
-        equals = {key: value for key, value in (("trigger", trigger), ("status", status)) if value}
+        equals: dict[str, Any] = {key: value for key, value in (("trigger", trigger), ("status", status)) if value}
         return self._store.find(Firing, order="-created", limit=limit, **equals)
 
     def notice(self, event: Event) -> None:
@@ -110,13 +117,15 @@ class Triggers:
                 continue
             kind: Cause = trigger.on
             with acting_as(CONTROLLER, "controller", reason=firing.reason, cause=firing.cause):
-                run = self._pipelines.start(trigger.pipeline, trigger.params, trigger=kind, cause=firing.cause, reason=firing.reason)
+                run = self._pipelines.start(
+                    trigger.pipeline, trigger.params, trigger=kind, cause=firing.cause, reason=firing.reason
+                )
                 self._settle(firing, status="started", run=run.name)
             started.append(run)
         return started
 
     def _settle(self, firing: Firing, **changes: str) -> None:
         with self._store.transaction() as tx:
-            settled = msgspec.structs.replace(firing, settled=self._store.clock.now(), **changes)  # type: ignore[arg-type]
+            settled = msgspec.structs.replace(firing, settled=self._store.clock.now(), **changes)
             tx.update(settled)
             tx.emit(f"automation.trigger.{settled.status}", firing.trigger, run=settled.run, reason=settled.reason)

@@ -5,8 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import polars as pl
+
+from mainspring.automation.service import Triggers
 from mainspring.client.http import HttpTransport
+from mainspring.data.model import DatasetVersion
+from mainspring.data.service import Datasets, parquet_bytes, read_table
+from mainspring.delivery.service import Projects
+from mainspring.deploy.service import Deployments
+from mainspring.governance.service import Approvals
+from mainspring.monitoring.service import Monitors
+from mainspring.pipelines.service import Pipelines
+from mainspring.registry.service import Models
+from mainspring.serving.service import Predictions
 from mainspring.settings import load_settings
+from mainspring.tracking.service import Runs
 from mainspring.usecases.service import UseCases
 from mainspring.workspace import SERVICES, Workspace
 
@@ -16,9 +29,29 @@ class Client:
 
     Attributes:
         usecases: Use cases and their KPIs.
+        datasets: Datasets and their versions.
+        runs: Runs, metrics, artifacts.
+        pipelines: Pipelines and their runs.
+        models: Models, versions, aliases.
+        approvals: Gates and decisions.
+        deployments: Deployments and releases.
+        predictions: Predictions and outcomes.
+        monitors: Monitors, signals, alerts.
+        triggers: What starts pipelines.
+        projects: The project as code.
     """
 
     usecases: UseCases
+    datasets: Datasets
+    runs: Runs
+    pipelines: Pipelines
+    models: Models
+    approvals: Approvals
+    deployments: Deployments
+    predictions: Predictions
+    monitors: Monitors
+    triggers: Triggers
+    projects: Projects
 
     def __init__(self, transport: HttpTransport | Workspace) -> None:
         self._transport = transport
@@ -29,6 +62,36 @@ class Client:
     def services(self) -> dict[str, Any]:
         """Noun -> service."""
         return {noun: getattr(self, noun) for noun in SERVICES}
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the services run in this process."""
+        return isinstance(self._transport, Workspace)
+
+    @property
+    def actor(self) -> str:
+        """Name of the setting ``actor``; empty when it is not set."""
+        return str(self._transport.settings["actor"]) if isinstance(self._transport, Workspace) else ""
+
+    def register(self, dataset: str, table: str | Path | pl.DataFrame, source: str = "") -> DatasetVersion:
+        """Registers a file or a frame as a new version of a dataset.
+
+        Args:
+            dataset: Name of the dataset.
+            table: A Polars frame, or the path of a CSV, Parquet, JSON-lines or Arrow file.
+            source: Where it came from; the file's name by default.
+
+        Returns:
+            The version; look at its ``status``: one that breaks an expectation is ``refused``.
+
+        Raises:
+            InvalidInput: The file cannot be read.
+        """
+        if not isinstance(table, pl.DataFrame):
+            source = source or Path(table).name
+            table = read_table(Path(table))
+        digest, _ = self.put_artifact(parquet_bytes(table))
+        return self.datasets.register(dataset, digest, source)
 
     def put_artifact(self, content: bytes | Path | BinaryIO) -> tuple[str, int]:
         """Stores bytes and returns their digest and size; something must come to own them, or they are swept."""

@@ -29,14 +29,15 @@ Server: TypeAlias = Annotated[T, _SERVER]
 Fixed: TypeAlias = Annotated[T, _FIXED]
 
 
+@typing.dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
 class _KeywordOnly(msgspec.StructMeta):
     """Passes ``kw_only`` on to subclasses, which msgspec does not: fields stand in the order that explains them best."""
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
-        return super().__new__(mcls, name, bases, namespace, **{"kw_only": True, **options})
+        return super().__new__(mcls, name, bases, namespace, **{"kw_only": True, "frozen": True, **options})
 
 
-class Entity(msgspec.Struct, metaclass=_KeywordOnly, frozen=True):
+class Entity(msgspec.Struct, metaclass=_KeywordOnly):
     """Base of everything that is stored as a row of its own."""
 
     __table__: ClassVar[str]
@@ -52,7 +53,7 @@ class Entity(msgspec.Struct, metaclass=_KeywordOnly, frozen=True):
 E = TypeVar("E", bound=Entity)
 
 
-class Value(msgspec.Struct, metaclass=_KeywordOnly, frozen=True, forbid_unknown_fields=True):
+class Value(msgspec.Struct, metaclass=_KeywordOnly, forbid_unknown_fields=True):
     """Base of values inside an entity (stored as JSON in the entity's row) and of request bodies."""
 
 

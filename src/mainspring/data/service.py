@@ -73,10 +73,14 @@ class Datasets:
         """Shows one version: ``flights@3``, or the newest accepted one of ``flights``."""
         parsed = parse_address(address)
         if parsed.number is not None:
-            return self._store.get(DatasetVersion, address=address, listing=f"mainspring datasets versions {parsed.name}")
+            return self._store.get(
+                DatasetVersion, address=address, listing=f"mainspring datasets versions {parsed.name}"
+            )
         accepted = self.accepted(parsed.name)
         if not accepted:
-            raise NotFound(f"dataset `{parsed.name}` has no accepted version", hint=f"mainspring datasets versions {parsed.name}")
+            raise NotFound(
+                f"dataset `{parsed.name}` has no accepted version", hint=f"mainspring datasets versions {parsed.name}"
+            )
         return accepted[-1]
 
     @operation("GET", "/dataset-versions/{address}/profile")
@@ -138,7 +142,9 @@ class Datasets:
             tx.own(blob.digest, f"dataset:{version.address}", blob.size)
             broken = [item.sentence for item in checks if not item.passed]
             registered = "registered" if version.status == "accepted" else "refused"
-            tx.emit(f"data.version.{registered}", version.address, dataset=name, rows=rows, digest=artifact, broken=broken)
+            tx.emit(
+                f"data.version.{registered}", version.address, dataset=name, rows=rows, digest=artifact, broken=broken
+            )
         return version
 
     def accepted(self, name: str) -> list[DatasetVersion]:
@@ -155,7 +161,9 @@ class Datasets:
             frame = pl.scan_parquet(local_copy(self._artifacts, digest))
             frame.collect_schema()
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise InvalidInput(f"{name} is not a readable Parquet file: {error}", hint="write it anew, or convert it to Parquet") from error
+            raise InvalidInput(
+                f"{name} is not a readable Parquet file: {error}", hint="write it anew, or convert it to Parquet"
+            ) from error
         return frame
 
 
@@ -165,7 +173,13 @@ def read_table(path: Path) -> pl.DataFrame:
     Raises:
         InvalidInput: The file cannot be read as what its name says.
     """
-    readers = {".csv": pl.read_csv, ".parquet": pl.read_parquet, ".ndjson": pl.read_ndjson, ".jsonl": pl.read_ndjson, ".arrow": pl.read_ipc}
+    readers = {
+        ".csv": pl.read_csv,
+        ".parquet": pl.read_parquet,
+        ".ndjson": pl.read_ndjson,
+        ".jsonl": pl.read_ndjson,
+        ".arrow": pl.read_ipc,
+    }
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InvalidInput(f"{path.name}: unknown kind of file", hint=f"known endings: {' '.join(readers)}")

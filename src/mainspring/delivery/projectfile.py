@@ -30,7 +30,9 @@ def read_project(text: str, path: str = "") -> Project:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidProject(f"{PROJECT_FILE} is not TOML: {error}", hint="`mainspring init` writes one to compare with") from None
+        raise InvalidProject(
+            f"{PROJECT_FILE} is not TOML: {error}", hint="`mainspring init` writes one to compare with"
+        ) from None
     _fill_in(content, path)
     try:
         return msgspec.convert(content, Project)

@@ -111,16 +111,24 @@ class Projects:
         if project.model is not None:
             yield _Item("model", Model, project.model, self._models.create, self._models.update)
         if project.pipeline is not None:
-            yield _Item("pipeline", PipelineDefinition, project.pipeline, self._pipelines.create, self._pipelines.update)
+            yield _Item(
+                "pipeline", PipelineDefinition, project.pipeline, self._pipelines.create, self._pipelines.update
+            )
         for environment in project.environments:
-            setter = self._deployments.set_environment
-            yield _Item("environment", Environment, environment, setter, lambda _, __, item=environment: setter(item))
+            yield _Item(
+                "environment", Environment, environment, self._deployments.set_environment, self._set_again(environment)
+            )
         if project.deployment is not None:
-            yield _Item("deployment", Deployment, project.deployment, self._deployments.create, self._deployments.update)
+            yield _Item(
+                "deployment", Deployment, project.deployment, self._deployments.create, self._deployments.update
+            )
         for monitor in project.monitors:
             yield _Item("monitor", Monitor, monitor, self._monitors.create, self._monitors.update)
         for trigger in project.triggers:
             yield _Item("trigger", Trigger, trigger, self._triggers.create, self._triggers.update)
+
+    def _set_again(self, environment: Environment) -> Callable[[str, Any], Any]:
+        return lambda name, changes: self._deployments.set_environment(environment)
 
     def _present(self, item: _Item) -> Entity | None:
         return self._store.first(item.entity, name=item.declared.name)

@@ -72,8 +72,8 @@ class Deployment(Entity):
     __table__: ClassVar[str] = "deployment"
     __unique__ = (("name",),)
     name: Fixed[Name]
-    use_case: str = ""
     model: Fixed[str]
+    use_case: str = ""
     environment: str = "local"
     strategy: Strategy = Strategy()
     durable: bool = True

@@ -33,7 +33,9 @@ class Deployments:
         log_folder: Where serving processes write their prediction logs.
     """
 
-    def __init__(self, store: Store, models: Models, target: Callable[[str], Target], folder: Path, log_folder: Path) -> None:
+    def __init__(
+        self, store: Store, models: Models, target: Callable[[str], Target], folder: Path, log_folder: Path
+    ) -> None:
         self._store = store
         self._models = models
         self._target = target
@@ -67,7 +69,9 @@ class Deployments:
         deployment = born(Deployment, new, id=new_id(), created=self._store.clock.now())
         with self._store.transaction() as tx:
             tx.insert(deployment)
-            tx.emit("deploy.deployment.created", deployment.name, model=deployment.model, environment=deployment.environment)
+            tx.emit(
+                "deploy.deployment.created", deployment.name, model=deployment.model, environment=deployment.environment
+            )
         return deployment
 
     @operation("PATCH", "/deployments/{name}")
@@ -112,7 +116,9 @@ class Deployments:
         """
         chosen = self._models.version(version)
         if chosen.status != "approved":
-            raise Refused(f"{chosen.address} is {chosen.status}, not approved", hint=f"mainspring approvals show {chosen.address}")
+            raise Refused(
+                f"{chosen.address} is {chosen.status}, not approved", hint=f"mainspring approvals show {chosen.address}"
+            )
         with self._store.transaction() as tx:
             deployment = self.show(name)
             if chosen.address in (deployment.live, deployment.canary):
@@ -120,7 +126,10 @@ class Deployments:
             if deployment.canary:
                 raise Conflict(f"{deployment.canary} is being rolled out", hint=f"mainspring rollback {name}")
             if chosen.model != deployment.model:
-                raise Conflict(f"{name} serves {deployment.model}, not {chosen.model}", hint=f"mainspring models versions {deployment.model}")
+                raise Conflict(
+                    f"{name} serves {deployment.model}, not {chosen.model}",
+                    hint=f"mainspring models versions {deployment.model}",
+                )
             now, actor = self._store.clock.now(), current_actor()
             at_once = deployment.strategy.kind == "all-at-once" or not deployment.live or not deployment.strategy.steps
             release = Release(
@@ -129,7 +138,9 @@ class Deployments:
                 actor=actor.name, cause=actor.cause,
             )  # fmt: skip
             tx.insert(release)
-            tx.emit("deploy.release.started", name, version=chosen.address, previous=deployment.live, number=release.number)
+            tx.emit(
+                "deploy.release.started", name, version=chosen.address, previous=deployment.live, number=release.number
+            )
             if at_once:
                 return self._go_live(deployment, release)
             weight = deployment.strategy.steps[0]
@@ -184,7 +195,13 @@ class Deployments:
     def _take_back(self, deployment: Deployment, release: Release, reason: str) -> Deployment:
         with self._store.transaction() as tx:
             self._end(release, "rolled_back", reason)
-            tx.emit("deploy.release.rolled_back", deployment.name, version=release.version, back_to=deployment.live, reason=reason)
+            tx.emit(
+                "deploy.release.rolled_back",
+                deployment.name,
+                version=release.version,
+                back_to=deployment.live,
+                reason=reason,
+            )
             return self._change(deployment, canary="", weight=0.0, step=0, step_since=None)
 
     def _go_live(self, deployment: Deployment, release: Release) -> Deployment:
@@ -266,5 +283,7 @@ class Deployments:
         return Route(version=version, path=str(folder), role=role, weight=weight)
 
     def _target_of(self, deployment: Deployment) -> Target:
-        environment = self._store.get(Environment, name=deployment.environment, listing="mainspring deployments environments")
+        environment = self._store.get(
+            Environment, name=deployment.environment, listing="mainspring deployments environments"
+        )
         return self._target(environment.target)

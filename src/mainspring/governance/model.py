@@ -96,11 +96,11 @@ class Approval(Entity):
     __index__ = (("status",),)
     version: str
     model: str
-    use_case: str = ""
-    champion: str = ""
     gates: list[GateResult]
     evidence: dict[str, Any]
     policy: int
+    use_case: str = ""
+    champion: str = ""
     status: ApprovalStatus = "pending"
     decided_by: str = ""
     decided: datetime | None = None

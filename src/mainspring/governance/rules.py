@@ -18,13 +18,17 @@ def check_gate(gate: Gate) -> None:
     try:
         cel.compile(gate.require)
     except (ValueError, RuntimeError, TypeError) as error:
-        raise InvalidInput(f"gate `{gate.name}`: `{gate.require}` is not CEL: {error}", hint="for instance: candidate.auc >= 0.8") from None
+        raise InvalidInput(
+            f"gate `{gate.name}`: `{gate.require}` is not CEL: {error}", hint="for instance: candidate.auc >= 0.8"
+        ) from None
 
 
 def evaluate_gate(gate: Gate, evidence: dict[str, Any]) -> GateResult:
     """Whether the evidence fulfils the gate; a condition that cannot be evaluated is not fulfilled."""
     measured = {name + path: _look_up(evidence, name + path) for name, path in _NAME.findall(gate.require)}
-    shown = ", ".join(f"{name} = {_spoken(value)}" for name, value in sorted(measured.items()) if not isinstance(value, dict))
+    shown = ", ".join(
+        f"{name} = {_spoken(value)}" for name, value in sorted(measured.items()) if not isinstance(value, dict)
+    )
     try:
         answer = cel.evaluate(gate.require, evidence)
     except (ValueError, RuntimeError, TypeError, KeyError) as error:

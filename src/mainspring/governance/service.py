@@ -40,7 +40,9 @@ class Approvals:
         folder: Where models are unpacked to be evaluated.
     """
 
-    def __init__(self, store: Store, usecases: UseCases, models: Models, artifacts: ArtifactStore, folder: Path) -> None:
+    def __init__(
+        self, store: Store, usecases: UseCases, models: Models, artifacts: ArtifactStore, folder: Path
+    ) -> None:
         self._store = store
         self._usecases = usecases
         self._models = models
@@ -65,7 +67,9 @@ class Approvals:
             else:
                 changed = {"gates": new.gates, "approval": new.approval, "version": before.version + 1}
                 policy = tx.update(msgspec.structs.replace(before, **changed))
-            tx.emit("governance.policy.set", new.model, version=policy.version, gates=[gate.name for gate in policy.gates])
+            tx.emit(
+                "governance.policy.set", new.model, version=policy.version, gates=[gate.name for gate in policy.gates]
+            )
         return policy
 
     @operation("GET", "/policies/{model}", command="")
@@ -77,7 +81,7 @@ class Approvals:
     @operation("GET", "/approvals", command="list")
     def find(self, status: str = "", model: str = "", limit: int = 100) -> list[Approval]:
         """Lists decisions, newest first."""
-        equals = {key: value for key, value in (("status", status), ("model", model)) if value}
+        equals: dict[str, Any] = {key: value for key, value in (("status", status), ("model", model)) if value}
         return self._store.find(Approval, order="-created", limit=limit, **equals)
 
     @operation("GET", "/approvals/{version}")
@@ -113,7 +117,13 @@ class Approvals:
             tx.insert(approval)
             self._conclude(approval)
             failed = [result.name for result in results if not result.passed]
-            tx.emit(f"governance.approval.{_past(status)}", candidate.address, model=candidate.model, failed=failed, reason=reason)
+            tx.emit(
+                f"governance.approval.{_past(status)}",
+                candidate.address,
+                model=candidate.model,
+                failed=failed,
+                reason=reason,
+            )
         return approval
 
     @operation("POST", "/approvals/{version}/approve")
@@ -141,10 +151,14 @@ class Approvals:
                 return approval
             if approval.status != "pending":
                 by = f"{approval.status} by {approval.decided_by}"
-                raise Conflict(f"{approval.version} is decided already: {by}", hint=f"mainspring approvals show {approval.version}")
+                raise Conflict(
+                    f"{approval.version} is decided already: {by}", hint=f"mainspring approvals show {approval.version}"
+                )
             rule = self.policy(approval.model).approval
             if not rules.may_sign(rule, person):
-                raise Refused(f"{person} may not decide about {approval.model}", hint=f"ask {' or '.join(rule.persons)}")
+                raise Refused(
+                    f"{person} may not decide about {approval.model}", hint=f"ask {' or '.join(rule.persons)}"
+                )
             decided = {"status": status, "decided_by": person, "decided": self._store.clock.now(), "reason": reason}
             approval = tx.update(msgspec.structs.replace(approval, **decided))
             self._conclude(approval)
@@ -169,7 +183,11 @@ class Approvals:
             "candidate": measured,
             "champion": self._measure(champion, candidate.holdout, kpis) if champion else None,
             "training": candidate.metrics,
-            "model": {"name": candidate.model, "number": candidate.number, "twin_difference": candidate.twin_difference},
+            "model": {
+                "name": candidate.model,
+                "number": candidate.number,
+                "twin_difference": candidate.twin_difference,
+            },
         }
 
     def _measure(self, version: ModelVersion, holdout: str, kpis: list[Kpi]) -> dict[str, Any]:
@@ -178,22 +196,27 @@ class Approvals:
             return dict(version.metrics)
         rows = pl.read_parquet(io.BytesIO(self._artifacts.read(holdout)))
         if LABEL not in rows.columns:
-            raise InvalidInput(f"the holdout of {version.address} has no column `{LABEL}`", hint=f"name the truth `{LABEL}`")
+            raise InvalidInput(
+                f"the holdout of {version.address} has no column `{LABEL}`", hint=f"name the truth `{LABEL}`"
+            )
         missing = [field.name for field in version.signature.inputs if field.name not in rows.columns]
         if missing:
-            raise InvalidInput(f"the holdout lacks `{missing[0]}`, which {version.address} reads", hint="keep all columns in the holdout")
+            raise InvalidInput(
+                f"the holdout lacks `{missing[0]}`, which {version.address} reads",
+                hint="keep all columns in the holdout",
+            )
         model = OnnxModel(self._models.unpack(version.address, self._folder))
         names = [field.name for field in version.signature.inputs]
         scores = model.score(rows.select(names).to_dict(as_series=False), rows.height)
         truth = rows[LABEL].cast(pl.Float64).to_numpy()
         if version.signature.kind == "regressor":
-            return {"rows": rows.height} | msgspec.to_builtins(regression_report(truth, scores))
-        report = msgspec.to_builtins(binary_report(truth, scores, version.signature.threshold))
+            return {"rows": rows.height, **msgspec.to_builtins(regression_report(truth, scores))}
+        report: dict[str, Any] = msgspec.to_builtins(binary_report(truth, scores, version.signature.threshold))
         labels = [float(score >= version.signature.threshold) for score in scores]
         for kpi in kpis:
             if kpi.value:
                 report[kpi.name] = value_per_outcome(truth, labels, kpi.value)
-        return {"rows": rows.height} | report
+        return {"rows": rows.height, **report}
 
 
 def _past(status: ApprovalStatus) -> str:

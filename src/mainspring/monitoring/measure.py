@@ -11,7 +11,13 @@ import polars as pl
 from mainspring.errors import InvalidInput, nearest
 from mainspring.measures.bins import Bins, Profile
 from mainspring.measures.drift import ColumnDrift, compare
-from mainspring.measures.metrics import BinaryReport, RegressionReport, binary_report, regression_report, value_per_outcome
+from mainspring.measures.metrics import (
+    BinaryReport,
+    RegressionReport,
+    binary_report,
+    regression_report,
+    value_per_outcome,
+)
 from mainspring.measures.profile import profile, reference_bins
 from mainspring.monitoring.model import Monitor
 

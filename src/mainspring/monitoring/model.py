@@ -107,9 +107,9 @@ class Alert(Entity):
     monitor: str
     deployment: str
     severity: str
+    since: datetime
     status: Server[Literal["open", "acknowledged", "resolved"]] = "open"
     summary: str = ""
-    since: datetime
     windows: int = 1
     owner: str = ""
     resolved: datetime | None = None

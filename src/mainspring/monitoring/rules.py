@@ -19,7 +19,9 @@ def window_start(moment: datetime, days: float) -> datetime:
     return _MONDAY + (moment - _MONDAY) // length * length
 
 
-def due_windows(monitor: Monitor, first: datetime, last: Signal | None, now: datetime) -> list[tuple[datetime, datetime]]:
+def due_windows(
+    monitor: Monitor, first: datetime, last: Signal | None, now: datetime
+) -> list[tuple[datetime, datetime]]:
     """The windows that have ended (and waited for outcomes) and have no signal yet, oldest first.
 
     Args:
@@ -30,7 +32,7 @@ def due_windows(monitor: Monitor, first: datetime, last: Signal | None, now: dat
     """
     length = timedelta(days=monitor.window_days)
     start = last.end if last else window_start(first, monitor.window_days)
-    due = []
+    due: list[tuple[datetime, datetime]] = []
     while start + length + timedelta(days=monitor.delay_days) <= now and len(due) < _MAX_WINDOWS:
         due.append((start, start + length))
         start += length
@@ -67,7 +69,9 @@ def within(value: float | None, allowed: Limits) -> SignalStatus:
     return "breach" if too_low or too_high else "ok"
 
 
-def alert_action(monitor: Monitor, recent: Sequence[Signal], is_open: bool) -> Literal["open", "continue", "resolve", "none"]:
+def alert_action(
+    monitor: Monitor, recent: Sequence[Signal], is_open: bool
+) -> Literal["open", "continue", "resolve", "none"]:
     """What the newest signal means for the monitor's alert.
 
     Args:

@@ -6,6 +6,7 @@ import functools
 import io
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -90,12 +91,15 @@ class Monitors:
         if monitor.kind == "kpi":
             self._kpi(deployment.use_case, monitor.measure)
         if monitor.window_days <= 0 or monitor.delay_days < 0:
-            raise InvalidInput(f"monitor `{monitor.name}`: a window has a positive length and its delay is not negative")
+            raise InvalidInput(
+                f"monitor `{monitor.name}`: a window has a positive length and its delay is not negative"
+            )
 
     @operation("GET", "/monitors", command="list")
     def find(self, deployment: str = "", limit: int = 100) -> list[Monitor]:
         """Lists monitors by name."""
-        return self._store.find(Monitor, order="name", limit=limit, **({"deployment": deployment} if deployment else {}))
+        equals: dict[str, Any] = {"deployment": deployment} if deployment else {}
+        return self._store.find(Monitor, order="name", limit=limit, **equals)
 
     @operation("GET", "/monitors/{name}")
     def show(self, name: str) -> Monitor:
@@ -110,7 +114,9 @@ class Monitors:
     @operation("GET", "/alerts", command="alerts")
     def alerts(self, deployment: str = "", status: str = "", limit: int = 100) -> list[Alert]:
         """Lists alerts, newest first."""
-        equals = {key: value for key, value in (("deployment", deployment), ("status", status)) if value}
+        equals: dict[str, Any] = {
+            key: value for key, value in (("deployment", deployment), ("status", status)) if value
+        }
         return self._store.find(Alert, order="-created", limit=limit, **equals)
 
     @operation("POST", "/alerts/{name}/acknowledge", command="acknowledge")
@@ -153,7 +159,14 @@ class Monitors:
             if before := self._store.first(Signal, monitor=monitor.name, start=start):
                 return before
             tx.insert(signal)
-            tx.emit("monitoring.window.evaluated", monitor.name, status=status, value=found.value, start=start, deployment=monitor.deployment)
+            tx.emit(
+                "monitoring.window.evaluated",
+                monitor.name,
+                status=status,
+                value=found.value,
+                start=start,
+                deployment=monitor.deployment,
+            )
             if monitor.kind == "kpi" and found.value is not None:
                 self._record_kpi(monitor, signal)
             self._follow(monitor, signal)
@@ -182,7 +195,13 @@ class Monitors:
 
     def _record_kpi(self, monitor: Monitor, signal: Signal) -> None:
         use_case = self._deployments.show(monitor.deployment).use_case
-        facts = {"start": signal.start, "end": signal.end, "value": signal.value, "rows": signal.rows, "details": signal.details}
+        facts = {
+            "start": signal.start,
+            "end": signal.end,
+            "value": signal.value,
+            "rows": signal.rows,
+            "details": signal.details,
+        }
         self._usecases.record_kpi(draft(KpiValue, use_case=use_case, kpi=monitor.measure, **facts))
 
     def _follow(self, monitor: Monitor, signal: Signal) -> None:
@@ -192,7 +211,12 @@ class Monitors:
         columns = self._store.columns(Alert)
         alert = self._store.first(Alert, columns.status != "resolved", monitor=monitor.name)
         action = rules.alert_action(monitor, recent, alert is not None)
-        facts = {"deployment": monitor.deployment, "severity": monitor.severity, "value": signal.value, "summary": signal.sentence}
+        facts = {
+            "deployment": monitor.deployment,
+            "severity": monitor.severity,
+            "value": signal.value,
+            "summary": signal.sentence,
+        }
         with self._store.transaction() as tx:
             if action == "open":
                 number = self._store.count(Alert, monitor=monitor.name) + 1
@@ -205,7 +229,9 @@ class Monitors:
                 tx.emit("monitoring.alert.opened", monitor.name, alert=opened.name, **facts)
             elif action == "continue" and alert is not None:
                 tx.update(msgspec.structs.replace(alert, windows=alert.windows + 1, summary=signal.sentence))
-                tx.emit("monitoring.alert.continued", monitor.name, alert=alert.name, windows=alert.windows + 1, **facts)
+                tx.emit(
+                    "monitoring.alert.continued", monitor.name, alert=alert.name, windows=alert.windows + 1, **facts
+                )
             elif action == "resolve" and alert is not None:
                 tx.update(msgspec.structs.replace(alert, status="resolved", resolved=self._store.clock.now()))
                 tx.emit("monitoring.alert.resolved", monitor.name, alert=alert.name, **facts)

@@ -22,7 +22,9 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import Any
 
-_INSTALLED = tuple({str(Path(sysconfig.get_paths()[name]).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_INSTALLED = tuple(
+    {str(Path(sysconfig.get_paths()[name]).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
 
 
 def code_fingerprint(function: Callable[..., Any]) -> str:
@@ -76,7 +78,9 @@ def _visit_name(dotted: str, scope: dict[str, Any], seen: dict[str, str], owner:
         if _of_project(sys.modules.get(getattr(target, "__module__", "") or "")):
             _visit(value, seen)
         else:
-            seen[f"{owner}>{first}"] = f"{getattr(target, '__module__', '')} {_version(getattr(target, '__module__', ''))}"
+            seen[f"{owner}>{first}"] = (
+                f"{getattr(target, '__module__', '')} {_version(getattr(target, '__module__', ''))}"
+            )
     else:
         seen[f"{owner}>{dotted}"] = repr(value)
 
@@ -113,7 +117,11 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
         body = getattr(node, "body", None)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and isinstance(body, list):
             first = body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = body[1:] or [ast.Pass()]
     return tree
 
@@ -125,7 +133,7 @@ def _distributions() -> dict[str, list[str]]:
 
 @functools.cache
 def _version(module: str) -> str:
-    top = module.split(".")[0]
+    top = module.split(".", maxsplit=1)[0]
     for name in _distributions().get(top, []):
         try:
             return f"{name} {version(name)}"

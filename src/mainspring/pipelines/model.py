@@ -166,8 +166,8 @@ class PipelineDefinition(Entity):
     __table__: ClassVar[str] = "pipeline"
     __unique__ = (("name",),)
     name: Fixed[Name]
-    use_case: str = ""
     entry: str
+    use_case: str = ""
     path: str = ""
     params: dict[str, Any] = {}
     inputs: dict[str, DataInput] = {}

@@ -39,7 +39,12 @@ class Pipelines:
     """
 
     def __init__(
-        self, store: Store, runs: Runs, datasets: Datasets, artifacts: tuple[ArtifactStore, str], executor: Callable[[], Executor]
+        self,
+        store: Store,
+        runs: Runs,
+        datasets: Datasets,
+        artifacts: tuple[ArtifactStore, str],
+        executor: Callable[[], Executor],
     ) -> None:
         self._store = store
         self._runs = runs
@@ -138,7 +143,9 @@ class Pipelines:
         versions = self._datasets.accepted(dataset)
         chosen = versions[-last:] if last else versions
         if not chosen:
-            raise Conflict(f"dataset `{dataset}` has no accepted version", hint=f"mainspring datasets register {dataset} FILE")
+            raise Conflict(
+                f"dataset `{dataset}` has no accepted version", hint=f"mainspring datasets register {dataset} FILE"
+            )
         return DataRef(versions=[item.address for item in chosen], digests=[item.digest for item in chosen])
 
     def _given(self, text: str) -> DataRef:
@@ -162,7 +169,9 @@ class Pipelines:
                 pass
             if results[0].status == "done":
                 return results[0]
-        raise StepFailed(f"the pipeline could not be planned: {results[0].error}", hint="import the module by hand to see why")
+        raise StepFailed(
+            f"the pipeline could not be planned: {results[0].error}", hint="import the module by hand to see why"
+        )
 
     @operation("POST", "/runs/{run}/execute", command="resume")
     def execute(self, run: str) -> Run:
@@ -176,7 +185,9 @@ class Pipelines:
             return found
         me = this_process()
         if found.holder not in ("", me) and is_alive(found.holder):
-            raise Conflict(f"run {run} is being executed by {found.holder}", hint=f"watch it: mainspring runs show {run}")
+            raise Conflict(
+                f"run {run} is being executed by {found.holder}", hint=f"watch it: mainspring runs show {run}"
+            )
         self._runs.hold(run, me)
         plan = self.plan_of(run).plan
         for step in self.steps(run):
@@ -197,14 +208,28 @@ class Pipelines:
         return self._conclude(run)
 
     def _begin(
-        self, run: str, plan: Plan, planned: PlannedStep, steps: dict[str, StepRun], executor: Executor, running: dict[str, str]
+        self,
+        run: str,
+        plan: Plan,
+        planned: PlannedStep,
+        steps: dict[str, StepRun],
+        executor: Executor,
+        running: dict[str, str],
     ) -> None:
         parts = {name: step.parts for name, step in steps.items()}
         key = rules.cache_key(planned, parts)
         earlier = self._cached(key) if planned.cache else None
         step = steps[planned.name]
         if earlier is not None:
-            self._finish(step, key=key, status="cached", parts=earlier.parts, metrics=earlier.metrics, source=earlier.run, log=earlier.log)
+            self._finish(
+                step,
+                key=key,
+                status="cached",
+                parts=earlier.parts,
+                metrics=earlier.metrics,
+                source=earlier.run,
+                log=earlier.log,
+            )
             return
         self._save(step, status="running", key=key, attempts=step.attempts + 1, started=self._store.clock.now())
         needed = {argument.ref.step for argument in planned.arguments.values() if argument.ref}

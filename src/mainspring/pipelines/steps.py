@@ -40,7 +40,9 @@ class Output:
     def __getitem__(self, part: str | int) -> Output:
         """A part of the result: a key of a dict or an index of a tuple."""
         if self.ref.part:
-            raise InvalidInput(f"a part of a part of `{self.ref.step}` cannot be passed on", hint="let the step return it by itself")
+            raise InvalidInput(
+                f"a part of a part of `{self.ref.step}` cannot be passed on", hint="let the step return it by itself"
+            )
         return Output(Ref(step=self.ref.step, part=str(part)))
 
     def __iter__(self) -> Iterator[Output]:
@@ -183,7 +185,8 @@ class Pipeline(Generic[P, R]):
             returned = self.function(**arguments)  # type: ignore[call-arg]
         except TypeError as error:
             raise InvalidInput(
-                f"pipeline `{self.name}` cannot be planned: {error}", hint="its body may only call steps and pass on what they return"
+                f"pipeline `{self.name}` cannot be planned: {error}",
+                hint="its body may only call steps and pass on what they return",
             ) from error
         finally:
             _recorder.reset(token)
@@ -210,4 +213,6 @@ def _outputs(name: str, returned: Any) -> dict[str, Ref]:
         return {"result": returned.ref}
     if isinstance(returned, dict) and all(isinstance(value, Output) for value in returned.values()):
         return {str(key): value.ref for key, value in returned.items()}
-    raise InvalidInput(f"pipeline `{name}` returns something that no step gave", hint="return a step's result or a dict of them")
+    raise InvalidInput(
+        f"pipeline `{name}` returns something that no step gave", hint="return a step's result or a dict of them"
+    )

@@ -59,9 +59,16 @@ def read_estimator(content: bytes) -> Any:
     """Reads a skops file, refusing every type that is not of scikit-learn, NumPy or SciPy."""
     from skops import io as skops_io  # noqa: PLC0415 - optional
 
-    strange = [name for name in skops_io.get_untrusted_types(data=content) if name.split(".")[0] not in ("sklearn", "numpy", "scipy")]
+    strange = [
+        name
+        for name in skops_io.get_untrusted_types(data=content)
+        if name.split(".")[0] not in ("sklearn", "numpy", "scipy")
+    ]
     if strange:
-        raise InvalidInput(f"a stored estimator holds types that are not trusted: {', '.join(strange)}", hint="use scikit-learn's own types")
+        raise InvalidInput(
+            f"a stored estimator holds types that are not trusted: {', '.join(strange)}",
+            hint="use scikit-learn's own types",
+        )
     return skops_io.loads(content, trusted=skops_io.get_untrusted_types(data=content))
 
 
@@ -73,10 +80,25 @@ def _is_json(value: Any) -> bool:
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("parquet", lambda value: isinstance(value, (pl.DataFrame, pl.LazyFrame)), _write_frame, lambda raw: pl.read_parquet(io.BytesIO(raw))),
-    Format("npy", lambda value: isinstance(value, np.ndarray) and value.dtype != object, _write_array, lambda raw: np.load(io.BytesIO(raw), allow_pickle=False)),
+    Format(
+        "parquet",
+        lambda value: isinstance(value, (pl.DataFrame, pl.LazyFrame)),
+        _write_frame,
+        lambda raw: pl.read_parquet(io.BytesIO(raw)),
+    ),
+    Format(
+        "npy",
+        lambda value: isinstance(value, np.ndarray) and value.dtype != object,
+        _write_array,
+        lambda raw: np.load(io.BytesIO(raw), allow_pickle=False),
+    ),
     Format("bytes", lambda value: isinstance(value, bytes), bytes, bytes),
-    Format("package", lambda value: isinstance(value, ModelPackage), msgspec.msgpack.encode, lambda raw: msgspec.msgpack.decode(raw, type=ModelPackage)),
+    Format(
+        "package",
+        lambda value: isinstance(value, ModelPackage),
+        msgspec.msgpack.encode,
+        lambda raw: msgspec.msgpack.decode(raw, type=ModelPackage),
+    ),
     Format("skops", _is_estimator, _write_estimator, read_estimator),
     Format("json", _is_json, msgspec.json.encode, msgspec.json.decode),
 )
@@ -101,7 +123,9 @@ def write_value(value: Any, where: str) -> tuple[str, bytes]:
 def read_value(format_name: str, content: bytes) -> Any:
     """The value that was written."""
     if format_name not in _BY_NAME:
-        raise CorruptArtifact(f"a stored value has the unknown format `{format_name}`", hint="pip install --upgrade mainspring")
+        raise CorruptArtifact(
+            f"a stored value has the unknown format `{format_name}`", hint="pip install --upgrade mainspring"
+        )
     return _BY_NAME[format_name].read(content)
 
 

@@ -124,7 +124,9 @@ def load_function(address: str, path: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, SyntaxError) as error:
-        raise InvalidInput(f"cannot load `{address}`: {error}", hint=f"it is looked for in {path or 'the Python path'}") from error
+        raise InvalidInput(
+            f"cannot load `{address}`: {error}", hint=f"it is looked for in {path or 'the Python path'}"
+        ) from error
     return found
 
 
@@ -153,7 +155,9 @@ def _value(argument: Argument, parts: dict[str, list[Part]], artifacts: Artifact
         whole = _read(stored[""], artifacts) if "" in stored else {}
         if isinstance(whole, dict) and argument.ref.part in whole:
             return whole[argument.ref.part]
-        raise InvalidInput(f"step `{argument.ref.step}` gave no `{argument.ref.part}`", hint=f"it gave: {', '.join(stored)}")
+        raise InvalidInput(
+            f"step `{argument.ref.step}` gave no `{argument.ref.part}`", hint=f"it gave: {', '.join(stored)}"
+        )
     if "" in stored:
         return _read(stored[""], artifacts)
     if "0" in stored:

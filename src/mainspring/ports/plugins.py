@@ -31,7 +31,9 @@ def resolve(port: str, url: str, **options: str) -> Any:
     try:
         kind = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise InvalidInput(f"the adapter for `{scheme}://` cannot be loaded: {error}", hint="reinstall its package") from error
+        raise InvalidInput(
+            f"the adapter for `{scheme}://` cannot be loaded: {error}", hint="reinstall its package"
+        ) from error
     return kind.from_url(url, options)
 
 

@@ -17,7 +17,9 @@ MAX_TWIN_DIFFERENCE = 1e-3
 _TYPES: dict[Kind, FieldType] = {"int": "int", "float": "float", "string": "string", "bool": "bool"}
 
 
-def package(estimator: Any, example: pl.DataFrame, *, threshold: float = 0.5, nullable: bool | None = None) -> ModelPackage:
+def package(
+    estimator: Any, example: pl.DataFrame, *, threshold: float = 0.5, nullable: bool | None = None
+) -> ModelPackage:
     """Packs a fitted scikit-learn classifier or regressor that reads a frame's columns.
 
     Args:
@@ -48,22 +50,30 @@ def package(estimator: Any, example: pl.DataFrame, *, threshold: float = 0.5, nu
             hint="train on float32 values, or use an estimator that skl2onnx converts exactly",
         )
     files = {"model.skops": bytes(skops_io.dumps(estimator)), "model.onnx": onnx, "signature.json": signature.to_json()}
-    return ModelPackage(flavor="sklearn", files=files, signature=signature, twin_difference=difference, twin_rows=rows.height)
+    return ModelPackage(
+        flavor="sklearn", files=files, signature=signature, twin_difference=difference, twin_rows=rows.height
+    )
 
 
-def learn_signature(example: pl.DataFrame, *, threshold: float = 0.5, kind: Any = "classifier", nullable: bool | None = None) -> Signature:
+def learn_signature(
+    example: pl.DataFrame, *, threshold: float = 0.5, kind: Any = "classifier", nullable: bool | None = None
+) -> Signature:
     """What a model trained on such rows accepts: names, types, and the values seen.
 
     Raises:
         InvalidInput: There are no rows, or a column is neither number, text nor truth value.
     """
     if not example.height:
-        raise InvalidInput("an example without rows tells nothing about the inputs", hint="pass some rows of the training data")
+        raise InvalidInput(
+            "an example without rows tells nothing about the inputs", hint="pass some rows of the training data"
+        )
     fields = []
     for series in example.iter_columns():
         plain = kind_of(series.dtype)
         if plain not in _TYPES:
-            raise InvalidInput(f"column `{series.name}` is a {series.dtype}", hint="pass numbers, text or truth values to the model")
+            raise InvalidInput(
+                f"column `{series.name}` is a {series.dtype}", hint="pass numbers, text or truth values to the model"
+            )
         number = plain in ("int", "float")
         categories = None
         if plain == "string":
@@ -98,9 +108,10 @@ def _export(estimator: Any, signature: Signature) -> bytes:
     options = {id(estimator): {"zipmap": False}} if signature.kind == "classifier" else None
     try:
         return bytes(to_onnx(estimator, initial_types=inputs, options=options).SerializeToString())
-    except Exception as error:  # noqa: BLE001 - converters raise whatever they like
+    except Exception as error:
         raise InvalidInput(
-            f"{type(estimator).__name__} cannot be exported to ONNX: {error}", hint="use estimators that skl2onnx converts"
+            f"{type(estimator).__name__} cannot be exported to ONNX: {error}",
+            hint="use estimators that skl2onnx converts",
         ) from error
 
 

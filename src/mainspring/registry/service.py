@@ -106,7 +106,9 @@ class Models:
             raise Conflict(f"run {run} has not succeeded: {made_by.status}", hint=f"mainspring runs show {run}")
         packed = self._read(run, "model")
         if not isinstance(packed, ModelPackage):
-            raise InvalidInput(f"output `model` of run {run} is no packed model", hint="let a step return `mainspring.package(…)`")
+            raise InvalidInput(
+                f"output `model` of run {run} is no packed model", hint="let a step return `mainspring.package(…)`"
+            )
         files = {path: self._artifacts.put(content) for path, content in packed.files.items()}
         outputs = self._pipelines.plan_of(run).plan.outputs
         extra = {key: self._pipelines.output(run, key)[0] for key in ("holdout", "reference") if key in outputs}
@@ -129,14 +131,28 @@ class Models:
             address = f"{name}@{number}"
             now, actor = self._store.clock.now(), current_actor()
             version = born(
-                ModelVersion, new, id=new_id(), created=now, number=number, address=address, actor=actor.name, cause=actor.cause
+                ModelVersion,
+                new,
+                id=new_id(),
+                created=now,
+                number=number,
+                address=address,
+                actor=actor.name,
+                cause=actor.cause,
             )
             tx.insert(version)
             for blob in files.values():
                 tx.own(blob.digest, f"model:{address}", blob.size)
             for part in extra.values():
                 tx.own(part.digest, f"model:{address}", part.size)
-            tx.emit("registry.version.proposed", address, model=name, run=run, metrics=version.metrics, datasets=version.datasets)
+            tx.emit(
+                "registry.version.proposed",
+                address,
+                model=name,
+                run=run,
+                metrics=version.metrics,
+                datasets=version.datasets,
+            )
         return version
 
     def _read(self, run: str, output: str) -> object:
@@ -154,8 +170,12 @@ class Models:
             if before is not None:
                 pointed = tx.update(msgspec.structs.replace(before, number=number))
             else:
-                pointed = tx.insert(Alias(id=new_id(), created=self._store.clock.now(), model=name, alias=alias, number=number))
-            tx.emit("registry.alias.set", version.address, model=name, alias=alias, before=before.number if before else None)
+                pointed = tx.insert(
+                    Alias(id=new_id(), created=self._store.clock.now(), model=name, alias=alias, number=number)
+                )
+            tx.emit(
+                "registry.alias.set", version.address, model=name, alias=alias, before=before.number if before else None
+            )
         return pointed
 
     def set_status(self, address: str, status: VersionStatus) -> ModelVersion:
@@ -183,4 +203,8 @@ class Models:
 def _numbers(metrics: object) -> dict[str, float]:
     if not isinstance(metrics, dict):
         return {}
-    return {str(key): float(value) for key, value in metrics.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
+    return {
+        str(key): float(value)
+        for key, value in metrics.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }

@@ -13,10 +13,10 @@ from mainspring.core.ids import new_id
 from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput, unknown_name
 from mainspring.ports.target import Role, Route
+from mainspring.registry.runtime import Columns, OnnxModel
 from mainspring.serving.log import Frame
 from mainspring.serving.request import Batch, Form
 from mainspring.serving.route import Router
-from mainspring.registry.runtime import Columns, OnnxModel
 
 _WIDER = {"float": ("float", "int", "bool"), "int": ("int", "bool"), "string": ("string",), "bool": ("bool",)}
 _serial = count()

@@ -22,8 +22,8 @@ from mainspring.serving.log import log_files, read_frames, to_frame
 from mainspring.serving.model import LogPosition, Outcome, Prediction, Segment
 from mainspring.store import Store
 
-_OUTCOMES = {"id": pl.String, "outcome": pl.Float64, "known": pl.Datetime("us", "UTC")}
-_PREDICTIONS = {
+_OUTCOMES: dict[str, Any] = {"id": pl.String, "outcome": pl.Float64, "known": pl.Datetime("us", "UTC")}
+_PREDICTIONS: dict[str, Any] = {
     "id": pl.String, "time": pl.Datetime("us", "UTC"), "version": pl.String, "role": pl.String,
     "score": pl.Float64, "label": pl.Boolean, "latency_us": pl.Int64,
 }  # fmt: skip

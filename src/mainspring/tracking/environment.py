@@ -13,7 +13,17 @@ from pathlib import Path
 
 from mainspring.tracking.model import CodeVersion
 
-_WORTH_NAMING = ("mainspring", "numpy", "polars", "scikit-learn", "onnxruntime", "skl2onnx", "xgboost", "lightgbm", "torch")
+_WORTH_NAMING = (
+    "mainspring",
+    "numpy",
+    "polars",
+    "scikit-learn",
+    "onnxruntime",
+    "skl2onnx",
+    "xgboost",
+    "lightgbm",
+    "torch",
+)
 
 
 @functools.cache
@@ -46,7 +56,9 @@ def source_digest(folder: Path) -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()

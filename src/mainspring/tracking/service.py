@@ -46,8 +46,12 @@ class Runs:
             )
             tx.insert(run)
             tx.emit(
-                "tracking.run.started", run.name,
-                pipeline=run.pipeline, use_case=run.use_case, trigger=run.trigger, datasets=run.datasets,
+                "tracking.run.started",
+                run.name,
+                pipeline=run.pipeline,
+                use_case=run.use_case,
+                trigger=run.trigger,
+                datasets=run.datasets,
             )
         return run
 
@@ -60,7 +64,13 @@ class Runs:
 
     @operation("GET", "/runs", command="list")
     def find(
-        self, experiment: str = "", use_case: str = "", pipeline: str = "", status: str = "", limit: int = 100, offset: int = 0
+        self,
+        experiment: str = "",
+        use_case: str = "",
+        pipeline: str = "",
+        status: str = "",
+        limit: int = 100,
+        offset: int = 0,
     ) -> list[Run]:
         """Lists runs, newest first."""
         given = {"experiment": experiment, "use_case": use_case, "pipeline": pipeline, "status": status}
@@ -97,13 +107,23 @@ class Runs:
         for index, point in enumerate(points):
             # One microsecond apart, so that two values of one step in one call are both kept.
             time = point.time or start + timedelta(microseconds=index)
-            rows[point.key, point.step, time] = {"run": run.name, "key": point.key, "step": point.step, "time": time, "value": point.value}
+            rows[point.key, point.step, time] = {
+                "run": run.name,
+                "key": point.key,
+                "step": point.step,
+                "time": time,
+                "value": point.value,
+            }
         if any(point.time for point in points):
             for key, step, time in rows:
-                where = sa.and_(metric.c.run == run.name, metric.c.key == key, metric.c.step == step, metric.c.time == time)
+                where = sa.and_(
+                    metric.c.run == run.name, metric.c.key == key, metric.c.step == step, metric.c.time == time
+                )
                 tx.execute(sa.delete(metric).where(where))
         tx.execute(sa.insert(metric), list(rows.values()))
-        return tx.update(msgspec.structs.replace(run, metrics=run.metrics | {point.key: point.value for point in points}))
+        return tx.update(
+            msgspec.structs.replace(run, metrics=run.metrics | {point.key: point.value for point in points})
+        )
 
     @operation("GET", "/runs/{name}/metrics/{key}", command="history")
     def history(self, name: str, key: str) -> list[Point]:
@@ -117,7 +137,9 @@ class Runs:
         if path.startswith("/") or ".." in path.split("/") or "\\" in path:
             raise InvalidInput(f"`{path}` is not a path within the run", hint="use a relative path without `..`")
         run = self.show(name)
-        artifact = RunArtifact(id=new_id(), created=self._store.clock.now(), run=run.name, path=path, digest=digest, size=size)
+        artifact = RunArtifact(
+            id=new_id(), created=self._store.clock.now(), run=run.name, path=path, digest=digest, size=size
+        )
         with self._store.transaction() as tx:
             if before := self._store.first(RunArtifact, run=run.name, path=path):
                 tx.delete(before)
@@ -143,8 +165,12 @@ class Runs:
                 return run
             if run.status != "running":
                 raise Conflict(f"run {name} has already ended: {run.status}", hint=f"mainspring runs show {name}")
-            run = tx.update(msgspec.structs.replace(run, status=status, error=error, ended=self._store.clock.now(), holder=""))
-            tx.emit(f"tracking.run.{'succeeded' if status == 'ok' else status}", name, error=error, pipeline=run.pipeline)
+            run = tx.update(
+                msgspec.structs.replace(run, status=status, error=error, ended=self._store.clock.now(), holder="")
+            )
+            tx.emit(
+                f"tracking.run.{'succeeded' if status == 'ok' else status}", name, error=error, pipeline=run.pipeline
+            )
         return run
 
     @operation("PATCH", "/runs/{name}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from mainspring.store.tables import UtcTime, metadata
@@ -17,7 +19,7 @@ metric = sa.Table(
 )
 
 
-def history(run: str, key: str) -> sa.Select[tuple[int, object, float]]:
+def history(run: str, key: str) -> sa.Select[tuple[Any, ...]]:
     """The curve of one metric, in order (a range of the primary key)."""
     return (
         sa.select(metric.c.step, metric.c.time, metric.c.value)

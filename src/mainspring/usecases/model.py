@@ -28,7 +28,12 @@ class Kpi(Value):
     target: float
     direction: Direction = "maximize"
     unit: str = ""
-    value: dict[Literal["tp", "fp", "fn", "tn"], float] = {}
+    value: dict[str, float] = {}
+
+    def __post_init__(self) -> None:
+        for key in self.value:
+            if key not in ("tp", "fp", "fn", "tn"):
+                raise ValueError(f"`{key}` is no outcome of a decision: use tp, fp, fn and tn")
 
 
 class UseCase(Entity):

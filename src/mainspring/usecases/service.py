@@ -67,7 +67,9 @@ class UseCases:
         met = rules.target_met(declared[value.kpi], value.value)
         measured = born(KpiValue, value, id=new_id(), created=self._store.clock.now(), met=met)
         with self._store.transaction() as tx:
-            before = self._store.first(KpiValue, use_case=value.use_case, kpi=value.kpi, start=value.start, end=value.end)
+            before = self._store.first(
+                KpiValue, use_case=value.use_case, kpi=value.kpi, start=value.start, end=value.end
+            )
             if before is not None:
                 tx.delete(before)
             tx.insert(measured)
