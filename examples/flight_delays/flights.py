@@ -24,6 +24,7 @@ WEATHER = ("temperature", "dew_point", "wind_speed", "visibility", "precipitatio
 NUMBERS = ("dep_delay", "distance", "scheduled_minute", "weekday", *WEATHER)
 FEATURES = CATEGORIES + NUMBERS
 """What is known when the aircraft leaves the gate: nothing of the arrival. Only `WEATHER` may be null."""
+REQUIRED = tuple(name for name in FEATURES if name not in WEATHER)
 ID, LABEL, DEPARTED, REPORTED = "flight_id", "late", "departed_at", "reported_at"
 LEAK = "ground_speed"
 """A column of the completed table that makes every model look better and does not exist at departure."""

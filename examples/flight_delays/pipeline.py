@@ -1,56 +1,48 @@
-"""From the months' tables to a model that is ready to be proposed: prepare, split, fit, evaluate, export."""
+"""From the months' tables to a model that is ready to be proposed: prepare, split, fit, evaluate, pack.
+
+Plain functions: they work the same without the platform, ``python pipeline.py`` shows it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import flights
 import numpy as np
-import onnxruntime
 import polars as pl
-import skops.io
-from numpy.typing import NDArray
-from skl2onnx import to_onnx, update_registered_converter
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
-from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
-from skl2onnx.operator_converters.random_forest import convert_sklearn_random_forest_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
+import mainspring as ms
+from mainspring.core.package import ModelPackage
 from mainspring.errors import InvalidInput
 
-VALUE = {"tp": 150.0, "fp": -100.0, "fn": 0.0, "tn": 0.0}
-"""Dollars per flight against doing nothing: a warned late flight saves connections, a false alarm costs time."""
 WARN_FROM = 0.4
-"""Warn from this chance of a late arrival on: 0.4 x 150 = 0.6 x 100, where the two sides of `VALUE` weigh the same."""
-TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
-"""What skops must be told to trust besides its own list."""
-TOLERANCE = 1e-5
-"""Largest difference of a chance between the fitted and the exported model; float32 arithmetic explains 1e-6."""
-Floats = NDArray[np.float64]
+"""Warn from this chance of a late arrival on: 0.4 x 150 = 0.6 x 100, where gain and loss of the KPI weigh the same."""
 
 
-def prepare(months: Sequence[pl.DataFrame], extra: Sequence[str] = ()) -> pl.DataFrame:
+@ms.step
+def prepare(months: pl.LazyFrame, extra: list[str]) -> pl.DataFrame:
     """The training table: id, moment, features and label of completed flights, in departure order.
 
-    Numbers are rounded to float32, in which the exported model computes: both then take the same branches.
+    Numbers are rounded to float32, in which the served model computes: both then take the same branches.
 
     Args:
-        months: Tables of `flights.month`.
+        months: Rows of `flights.month`.
         extra: Further numeric columns, for an experiment.
     """
     numbers = pl.col(*flights.NUMBERS, *extra).cast(pl.Float32)
-    completed = pl.concat(list(months)).filter(pl.col(flights.LABEL).is_not_null())
-    keys = (flights.ID, flights.DEPARTED)
-    return completed.select(*keys, *flights.CATEGORIES, numbers, flights.LABEL).sort(flights.DEPARTED, flights.ID)
+    label = pl.col(flights.LABEL).cast(pl.Int8).alias("label")
+    completed = months.filter(pl.col(flights.LABEL).is_not_null())
+    table = completed.select(flights.ID, flights.DEPARTED, *flights.CATEGORIES, numbers, label)
+    return table.sort(flights.DEPARTED, flights.ID).collect()
 
 
-def split(table: pl.DataFrame, holdout_days: int = 14) -> tuple[pl.DataFrame, pl.DataFrame]:
+@ms.step
+def split(table: pl.DataFrame, holdout_days: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The past to learn from, and the last days to be judged on.
 
     Args:
@@ -72,10 +64,11 @@ def split(table: pl.DataFrame, holdout_days: int = 14) -> tuple[pl.DataFrame, pl
 
 def inputs(table: pl.DataFrame) -> pl.DataFrame:
     """The columns that the model reads, in its order."""
-    return table.drop(flights.ID, flights.DEPARTED, flights.LABEL, strict=False)
+    return table.drop(flights.ID, flights.DEPARTED, "label", strict=False)
 
 
-def fit(past: pl.DataFrame, iterations: int = 80, learning_rate: float = 0.1, leaves: int = 15) -> Pipeline:
+@ms.step
+def fit(past: pl.DataFrame, iterations: int, learning_rate: float, leaves: int) -> Pipeline:
     """Ordinal encoding and boosted trees; the same table gives the same model.
 
     Args:
@@ -94,106 +87,45 @@ def fit(past: pl.DataFrame, iterations: int = 80, learning_rate: float = 0.1, le
         early_stopping=False,  # it would hold out rows at random; ours are held out by time
         random_state=0,
     )
-    return Pipeline([("columns", columns), ("trees", trees)]).fit(inputs(past), past[flights.LABEL].to_numpy())
+    ms.log(rows=past.height)
+    return Pipeline([("columns", columns), ("trees", trees)]).fit(inputs(past), past["label"].to_numpy())
 
 
-def score(model: Pipeline, table: pl.DataFrame) -> Floats:
-    """The chance of a late arrival for each row, between 0 and 1."""
-    return np.asarray(model.predict_proba(inputs(table))[:, 1], dtype=np.float64)
-
-
+@ms.step
 def evaluate(model: Pipeline, holdout: pl.DataFrame) -> dict[str, float]:
-    """The figures of `measure` for a fitted model."""
-    return measure(holdout[flights.LABEL].to_numpy(), score(model, holdout))
-
-
-def measure(late: NDArray[np.bool_], chance: Floats) -> dict[str, float]:
-    """How good the chances were, once the outcomes are known.
-
-    Returns:
-        ``rows``; ``auc``, ``log_loss`` (nats) and ``brier``; ``bias`` (mean chance minus share of late flights);
-        ``kpi`` (dollars per 1,000 flights, `VALUE` with warnings from `WARN_FROM` on).
-    """
-    warned = chance >= WARN_FROM
-    value = np.where(late, np.where(warned, VALUE["tp"], VALUE["fn"]), np.where(warned, VALUE["fp"], VALUE["tn"]))
-    return {
-        "rows": float(late.size),
-        "auc": float(roc_auc_score(late, chance)),
-        "log_loss": float(log_loss(late, chance, labels=[False, True])),
-        "brier": float(brier_score_loss(late, chance)),
+    """How good the model is on days it has not seen."""
+    late, chance = holdout["label"].to_numpy(), model.predict_proba(inputs(holdout))[:, 1]
+    measured = {
+        "roc_auc": float(roc_auc_score(late, chance)),
+        "log_loss": float(log_loss(late, chance, labels=[0, 1])),
         "bias": float(chance.mean() - late.mean()),
-        "kpi": float(1000 * value.mean()),
     }
+    ms.log(**measured)
+    return measured
 
 
-def export(model: Pipeline, sample: pl.DataFrame) -> tuple[bytes, bytes]:
-    """The model as ONNX (one input per column) and as a skops file, both checked to answer as the original does.
-
-    Args:
-        model: What `fit` returned.
-        sample: Rows of `prepare` for the check.
-
-    Raises:
-        InvalidInput: One of the two answers differently.
-    """
-    kinds = {
-        name: StringTensorType if name in flights.CATEGORIES else FloatTensorType for name in inputs(sample).columns
-    }
-    graph = to_onnx(
-        model,
-        initial_types=[(name, kind([None, 1])) for name, kind in kinds.items()],
-        options={"zipmap": False},
-        target_opset=18,
-    )
-    onnx, original = graph.SerializeToString(), skops.io.dumps(model)
-    expected = score(model, sample)
-    answers = {"ONNX": score_onnx(onnx, sample), "skops": score(skops.io.loads(original, trusted=TRUSTED), sample)}
-    for form, answer in answers.items():
-        if (gap := float(np.abs(answer - expected).max())) > TOLERANCE:
-            raise InvalidInput(
-                f"the {form} form differs from the fitted model by up to {gap:.2g}",
-                hint="compare the two on the rows of the hold-out; a step of the pipeline has no exact ONNX form",
-            )
-    return onnx, original
+@ms.step
+def pack(model: Pipeline, past: pl.DataFrame) -> ModelPackage:
+    """The model with its signature and the ONNX form that is served."""
+    nullable = [name for name in inputs(past).columns if name not in flights.REQUIRED]
+    return ms.package(model, inputs(past), threshold=WARN_FROM, nullable=nullable)
 
 
-def score_onnx(document: bytes, table: pl.DataFrame) -> Floats:
-    """What the exported model answers, as it is served: every column an input of shape [rows, 1]."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(document, options, providers=["CPUExecutionProvider"])
-    feed = {
-        column.name: column.to_numpy().astype(object if column.name in flights.CATEGORIES else np.float32)[:, None]
-        for column in inputs(table)
-    }
-    (chances,) = session.run(["probabilities"], feed)
-    return np.asarray(chances[:, 1], dtype=np.float64)
+@ms.pipeline
+def train(
+    months: pl.LazyFrame,
+    extra: list[str] | None = None,
+    holdout_days: int = 14,
+    iterations: int = 80,
+    learning_rate: float = 0.1,
+    leaves: int = 15,
+) -> dict[str, object]:
+    """The training pipeline."""
+    past, holdout = split(prepare(months, extra or []), holdout_days)
+    model = fit(past, iterations, learning_rate, leaves)
+    return {"model": pack(model, past), "metrics": evaluate(model, holdout), "holdout": holdout, "reference": past}
 
 
-def _convert(scope: Any, operator: Any, container: Any) -> None:
-    # skl2onnx 1.20 writes the branch of missing values as booleans; protobuf takes nothing but integers from 7.34 on.
-    add_node = container.add_node
-
-    def add_integers(*args: Any, nodes_missing_value_tracks_true: Sequence[int], **attributes: Any) -> None:
-        branches = [int(branch) for branch in nodes_missing_value_tracks_true]
-        add_node(*args, nodes_missing_value_tracks_true=branches, **attributes)
-
-    container.add_node = add_integers
-    try:
-        convert_sklearn_random_forest_classifier(scope, operator, container)
-    finally:
-        container.add_node = add_node
-
-
-update_registered_converter(
-    HistGradientBoostingClassifier,
-    "SklearnHistGradientBoostingClassifier",
-    calculate_linear_classifier_output_shapes,
-    _convert,
-    options={
-        "zipmap": [True, False, "columns"],
-        "raw_scores": [True, False],
-        "output_class_labels": [False, True],
-        "nocl": [True, False],
-    },
-)
+if __name__ == "__main__":
+    january = flights.month(flights.departures(), 1)
+    print(train(january.lazy())["metrics"])

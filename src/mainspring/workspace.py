@@ -69,7 +69,7 @@ class Workspace:
         self.monitors = Monitors(
             self.store, self.usecases, self.models, self.deployments, self.predictions, self.artifacts, folder
         )
-        self.triggers = Triggers(self.store, self.pipelines)
+        self.triggers = Triggers(self.store, self.pipelines, self.deployments)
         self.projects = Projects(
             self.store, self.usecases, self.datasets, self.pipelines, self.models,
             self.approvals, self.deployments, self.monitors, self.triggers,

@@ -21,6 +21,7 @@ class Trigger(Entity):
         params: Parameters that differ from the pipeline's definition.
         debounce_hours: How long to wait after the event; further events in that time join it.
         min_interval_hours: Least time between two starts of the pipeline, whatever triggered the earlier.
+        only_new_data: Whether to skip when the pipeline has already run on the dataset versions of today.
         enabled: Whether it fires.
     """
 
@@ -34,6 +35,7 @@ class Trigger(Entity):
     params: dict[str, Any] = {}
     debounce_hours: float = 0.0
     min_interval_hours: float = 0.0
+    only_new_data: bool = True
     enabled: bool = True
 
 

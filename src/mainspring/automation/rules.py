@@ -50,17 +50,22 @@ def last_slot(cron: str, after: datetime, now: datetime) -> datetime | None:
     return found
 
 
-def start_or_skip(trigger: Trigger, firing: Firing, earlier: Firing | None, now: datetime) -> str:
+def start_or_skip(trigger: Trigger, earlier: Firing | None, seen: bool, rolling: str, now: datetime) -> str:
     """Why a due firing must not start its pipeline, or empty.
 
     Args:
         trigger: Gives the minimum interval.
-        firing: The firing that is due.
         earlier: The newest firing that started the same pipeline.
+        seen: Whether the pipeline has already run on the dataset versions of today.
+        rolling: Address of a version of the pipeline's model that is being rolled out, or empty.
         now: The present.
     """
     if not trigger.enabled:
         return "the trigger is switched off"
+    if rolling:
+        return f"{rolling} is being rolled out"
+    if seen and trigger.only_new_data:
+        return "there is no newer data than the last run has seen"
     if earlier is None or earlier.settled is None:
         return ""
     free = earlier.settled + timedelta(hours=trigger.min_interval_hours)

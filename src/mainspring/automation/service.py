@@ -14,6 +14,7 @@ from mainspring.core.entity import Create, Patch, born, patched
 from mainspring.core.events import Event
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
+from mainspring.deploy.service import Deployments
 from mainspring.pipelines.service import Pipelines
 from mainspring.store import Store
 from mainspring.tracking.model import Cause, Run
@@ -24,9 +25,10 @@ CONTROLLER = "controller"
 class Triggers:
     """Triggers and their firings."""
 
-    def __init__(self, store: Store, pipelines: Pipelines) -> None:
+    def __init__(self, store: Store, pipelines: Pipelines, deployments: Deployments) -> None:
         self._store = store
         self._pipelines = pipelines
+        self._deployments = deployments
 
     @operation("POST", "/triggers")
     def create(self, new: Create[Trigger]) -> Trigger:
@@ -111,7 +113,8 @@ class Triggers:
         for firing in self._store.find(Firing, columns.due <= now, status="waiting", order="created"):
             trigger = self.show(firing.trigger)
             earlier = self._store.first(Firing, pipeline=firing.pipeline, status="started", order="-settled")
-            refusal = rules.start_or_skip(trigger, firing, earlier, now)
+            seen = self._pipelines.has_seen_newest(firing.pipeline)
+            refusal = rules.start_or_skip(trigger, earlier, seen, self._rolling(firing.pipeline), now)
             if refusal:
                 self._settle(firing, status="skipped", reason=f"{firing.reason}; {refusal}")
                 continue
@@ -123,6 +126,11 @@ class Triggers:
                 self._settle(firing, status="started", run=run.name)
             started.append(run)
         return started
+
+    def _rolling(self, pipeline: str) -> str:
+        """The version of the pipeline's model that is being rolled out anywhere, or empty."""
+        model = self._pipelines.show(pipeline).model
+        return next((item.canary for item in self._deployments.find(limit=1000) if item.model == model and item.canary), "")
 
     def _settle(self, firing: Firing, **changes: str) -> None:
         with self._store.transaction() as tx:

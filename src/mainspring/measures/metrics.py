@@ -28,6 +28,7 @@ class BinaryReport(msgspec.Struct, frozen=True):
         positives: Rows whose outcome is 1.
         threshold: Scores at or above it count as positive.
         ece: Expected calibration error over 10 equal-width bins of the score.
+        bias: Mean score less the share of positives: above 0 the scores promise too much.
     """
 
     n: int
@@ -46,6 +47,7 @@ class BinaryReport(msgspec.Struct, frozen=True):
     precision: float | None
     recall: float | None
     f1: float | None
+    bias: float | None = None
 
 
 class RegressionReport(msgspec.Struct, frozen=True):
@@ -178,6 +180,7 @@ def binary_report(y: ArrayLike, score: ArrayLike, threshold: float = 0.5) -> Bin
         precision=_share(c.tp, c.tp + c.fp),
         recall=_share(c.tp, c.tp + c.fn),
         f1=_share(2 * c.tp, 2 * c.tp + c.fp + c.fn),
+        bias=float(scores.mean() - outcomes.mean()) if outcomes.size else None,
     )
 
 

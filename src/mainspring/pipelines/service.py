@@ -139,6 +139,12 @@ class Pipelines:
                     tx.insert(StepRun(id=new_id(), created=now, run=run.name, step=step.name, position=position))
         return run
 
+    def has_seen_newest(self, name: str) -> bool:
+        """Whether a successful run has read exactly the dataset versions that a run of today would read."""
+        chosen = [self._resolve(item.dataset, item.last).versions for item in self.show(name).inputs.values()]
+        today = sorted({version for versions in chosen for version in versions})
+        return any(run.datasets == today for run in self._runs.find(pipeline=name, status="ok", limit=100))
+
     def _resolve(self, dataset: str, last: int) -> DataRef:
         versions = self._datasets.accepted(dataset)
         chosen = versions[-last:] if last else versions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,16 @@ from mainspring.core.package import ModelPackage
 from mainspring.core.signature import Field, FieldType, Signature
 from mainspring.errors import InvalidInput, MissingExtra
 from mainspring.measures.schema import Kind, kind_of
+from mainspring.registry.onnx_export import export
 
 MAX_CATEGORIES = 200
+TWIN_ROWS = 2000
 MAX_TWIN_DIFFERENCE = 1e-3
 _TYPES: dict[Kind, FieldType] = {"int": "int", "float": "float", "string": "string", "bool": "bool"}
 
 
 def package(
-    estimator: Any, example: pl.DataFrame, *, threshold: float = 0.5, nullable: bool | None = None
+    estimator: Any, example: pl.DataFrame, *, threshold: float = 0.5, nullable: Collection[str] | None = None
 ) -> ModelPackage:
     """Packs a fitted scikit-learn classifier or regressor that reads a frame's columns.
 
@@ -26,7 +29,7 @@ def package(
         estimator: Fitted on frames with the columns of ``example``.
         example: Rows the signature is learnt from and the twin is compared on (at least one).
         threshold: A classifier says yes when its score is at least this.
-        nullable: Whether columns may be null; None: those of numbers may, and any that has nulls in ``example``.
+        nullable: Columns that may be null; by default all numbers. Any column with nulls in ``example`` may, too.
 
     Returns:
         The package, with ``model.skops``, ``model.onnx`` and ``signature.json``.
@@ -41,8 +44,8 @@ def package(
         raise MissingExtra.named("packing a scikit-learn model", "sklearn") from None
     signature = learn_signature(example, threshold=threshold, kind=_kind(estimator), nullable=nullable)
     names = [field.name for field in signature.inputs]
-    onnx = _export(estimator, signature)
-    rows = example.select(names).head(2000)
+    onnx = export(estimator, signature)
+    rows = example.select(names).gather_every(max(1, example.height // TWIN_ROWS))
     difference = _difference(estimator, onnx, rows, signature)
     if not difference <= MAX_TWIN_DIFFERENCE:
         raise InvalidInput(
@@ -56,7 +59,7 @@ def package(
 
 
 def learn_signature(
-    example: pl.DataFrame, *, threshold: float = 0.5, kind: Any = "classifier", nullable: bool | None = None
+    example: pl.DataFrame, *, threshold: float = 0.5, kind: Any = "classifier", nullable: Collection[str] | None = None
 ) -> Signature:
     """What a model trained on such rows accepts: names, types, and the values seen.
 
@@ -84,7 +87,7 @@ def learn_signature(
             Field(
                 name=series.name,
                 type=_TYPES[plain],
-                nullable=bool(series.null_count()) or (number if nullable is None else nullable),
+                nullable=bool(series.null_count()) or (number if nullable is None else series.name in nullable),
                 categories=categories,
                 min=float(low) if isinstance(low, (int, float)) else None,
                 max=float(high) if isinstance(high, (int, float)) else None,
@@ -95,24 +98,6 @@ def learn_signature(
 
 def _kind(estimator: Any) -> str:
     return "classifier" if hasattr(estimator, "predict_proba") else "regressor"
-
-
-def _export(estimator: Any, signature: Signature) -> bytes:
-    try:
-        from skl2onnx import to_onnx  # noqa: PLC0415 - optional
-        from skl2onnx.common.data_types import FloatTensorType, StringTensorType  # noqa: PLC0415
-    except ModuleNotFoundError:
-        raise MissingExtra.named("exporting a model to ONNX", "sklearn") from None
-    kinds = {"string": StringTensorType}
-    inputs = [(field.name, kinds.get(field.type, FloatTensorType)([None, 1])) for field in signature.inputs]
-    options = {id(estimator): {"zipmap": False}} if signature.kind == "classifier" else None
-    try:
-        return bytes(to_onnx(estimator, initial_types=inputs, options=options).SerializeToString())
-    except Exception as error:
-        raise InvalidInput(
-            f"{type(estimator).__name__} cannot be exported to ONNX: {error}",
-            hint="use estimators that skl2onnx converts",
-        ) from error
 
 
 def _difference(estimator: Any, onnx: bytes, rows: pl.DataFrame, signature: Signature) -> float:

@@ -1,0 +1,97 @@
+"""Export of fitted scikit-learn models to ONNX, one input per column."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from mainspring.core.signature import Signature
+from mainspring.errors import InvalidInput, MissingExtra
+
+_OPSET = 18
+_INTEGER_LISTS = ("nodes_missing_value_tracks_true",)
+
+
+def export(estimator: Any, signature: Signature) -> bytes:
+    """The ONNX document of an estimator: strings for text columns, float32 for all others, shapes ``[rows, 1]``.
+
+    Raises:
+        MissingExtra: skl2onnx is not installed.
+        InvalidInput: The estimator has no exact ONNX form.
+    """
+    try:
+        from skl2onnx import to_onnx  # noqa: PLC0415 - optional
+        from skl2onnx.common.data_types import FloatTensorType, StringTensorType  # noqa: PLC0415
+    except ModuleNotFoundError:
+        raise MissingExtra.named("exporting a model to ONNX", "sklearn") from None
+    _mend_converters()
+    kinds = {"string": StringTensorType}
+    inputs = [(field.name, kinds.get(field.type, FloatTensorType)([None, 1])) for field in signature.inputs]
+    options = {"zipmap": False} if signature.kind == "classifier" else None
+    try:
+        graph = to_onnx(estimator, initial_types=inputs, options=options, target_opset=_OPSET)
+        return bytes(graph.SerializeToString())
+    except Exception as error:  # noqa: BLE001 - converters raise whatever they like
+        name = type(estimator).__name__
+        raise InvalidInput(
+            f"{name} cannot be exported to ONNX: {error}", hint="use estimators that skl2onnx converts"
+        ) from error
+
+
+@functools.cache
+def _mend_converters() -> None:
+    """Makes the converters of histogram boosting write integers where protobuf takes nothing else.
+
+    skl2onnx 1.20 writes the branch of missing values as booleans, which protobuf refuses from 7.34 on.
+    """
+    from skl2onnx import update_registered_converter  # noqa: PLC0415 - optional
+    from skl2onnx.common.shape_calculator import (  # noqa: PLC0415
+        calculate_linear_classifier_output_shapes,
+        calculate_linear_regressor_output_shapes,
+    )
+    from skl2onnx.operator_converters.random_forest import (  # noqa: PLC0415
+        convert_sklearn_random_forest_classifier,
+        convert_sklearn_random_forest_regressor_converter,
+    )
+    from sklearn.ensemble import (  # noqa: PLC0415
+        HistGradientBoostingClassifier,
+        HistGradientBoostingRegressor,
+    )
+
+    update_registered_converter(
+        HistGradientBoostingClassifier,
+        "SklearnHistGradientBoostingClassifier",
+        calculate_linear_classifier_output_shapes,
+        _with_integers(convert_sklearn_random_forest_classifier),
+        options={
+            "zipmap": [True, False, "columns"],
+            "raw_scores": [True, False],
+            "output_class_labels": [False, True],
+            "nocl": [True, False],
+        },
+    )
+    update_registered_converter(
+        HistGradientBoostingRegressor,
+        "SklearnHistGradientBoostingRegressor",
+        calculate_linear_regressor_output_shapes,
+        _with_integers(convert_sklearn_random_forest_regressor_converter),
+    )
+
+
+def _with_integers(convert: Any) -> Any:
+    def converter(scope: Any, operator: Any, container: Any) -> None:
+        add_node = container.add_node
+
+        def add(*args: Any, **attributes: Any) -> None:
+            for name in _INTEGER_LISTS:
+                if name in attributes:
+                    attributes[name] = [int(value) for value in attributes[name]]
+            add_node(*args, **attributes)
+
+        container.add_node = add
+        try:
+            convert(scope, operator, container)
+        finally:
+            container.add_node = add_node
+
+    return converter
