@@ -37,7 +37,7 @@ class Child:
         self._sockets = sockets
         self._deaths = 0
         self._not_before = 0.0
-        self.name = module.rpartition(".")[2]
+        self.name = module.rpartition(".")[2].removesuffix("_process")
         self.start()
 
     def start(self) -> None:
@@ -83,7 +83,7 @@ def up(context: Context, host: str | None, port: int | None) -> None:
         else:
             click.echo(url)
         note(context, "Ctrl-C stops")
-        _wait_for_signal()
+        wait_for_signal()
 
 
 @contextlib.contextmanager
@@ -94,9 +94,9 @@ def serving(context: Context, settings: Settings, controller: bool = True) -> It
     url = f"http://{address[0]}:{address[1]}"
     listening.set_inheritable(True)
     root = str(settings.root)
-    children = [Child("mainspring.server.process", [root, str(listening.fileno())], (listening.fileno(),))]
+    children = [Child("mainspring.cli.server_process", [root, str(listening.fileno())], (listening.fileno(),))]
     if controller:
-        children.append(Child("mainspring.server.controller", [root]))
+        children.append(Child("mainspring.cli.controller_process", [root]))
     done = threading.Event()
 
     def supervise() -> None:
@@ -141,7 +141,8 @@ def listen(settings: Settings) -> socket.socket:
     return listening
 
 
-def _wait_for_signal() -> None:
+def wait_for_signal() -> None:
+    """Blocks until the process is told to end."""
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told.set())
     signal.signal(signal.SIGINT, lambda *_: told.set())

@@ -1,31 +1,19 @@
-"""The server as a process of its own: ``python -m mainspring.server.process PROJECT SOCKET``."""
+"""The server as a process of its own: ``python -m mainspring.cli.server_process PROJECT SOCKET``."""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
-import threading
-import time
 from pathlib import Path
 
 import uvicorn
 
+from mainspring.cli.lifeline import end_with
 from mainspring.server.app import create_app
 from mainspring.settings import load_settings
 from mainspring.ui.app import routes
 from mainspring.workspace import Workspace
-
-
-def end_with(parent: int) -> None:
-    """Ends this process when its parent has ended, however that came: nothing must be left behind by a kill."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:

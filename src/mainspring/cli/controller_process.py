@@ -1,40 +1,22 @@
-"""The controller as a process of its own: ``python -m mainspring.server.controller PROJECT``."""
+"""The controller as a process of its own: ``python -m mainspring.cli.controller_process PROJECT``."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-from mainspring.errors import Conflict, MainspringError
-from mainspring.server.process import end_with
+from mainspring.cli.lifeline import end_with, only_one
+from mainspring.errors import MainspringError
 from mainspring.settings import load_settings
 from mainspring.workspace import Workspace
 
 SWEEP_EVERY_TICKS = 1000
 log = logging.getLogger("mainspring.controller")
-
-
-@contextlib.contextmanager
-def only_one(home: Path) -> Iterator[None]:
-    """Holds the workspace's controller lock; the kernel gives it back when the process ends.
-
-    Raises:
-        Conflict: Another controller works on this workspace.
-    """
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "controller.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict("another controller works on this workspace", hint="stop the other `mainspring up`") from None
-        yield
 
 
 def main() -> None:
