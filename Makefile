@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint format bench clean
+.PHONY: help setup demo test test-fast storm lint format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ test: $(READY) ## every test
 
 test-fast: $(READY) ## tests without I/O
 	@$(RUN)/python -m pytest tests/unit
+
+storm: $(READY) ## the long storms: kills and load, seeded
+	@$(RUN)/python -m pytest -m storm
 
 lint: $(READY) ## style, types, import contracts, size of modules and functions, import budgets
 	@$(RUN)/ruff check --quiet .
