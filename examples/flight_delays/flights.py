@@ -34,17 +34,19 @@ _TIMES = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Week(NamedTuple):
-    """The departures of one week, Monday to Sunday in New York.
+    """One week, Monday to Sunday in New York.
 
     Attributes:
         begin: The Monday's midnight, inclusive (UTC).
         end: The next Monday's midnight, exclusive; at this moment the week is scored.
-        flights: Rows of `departures` in departure order.
     """
 
     begin: datetime
     end: datetime
-    flights: pl.DataFrame
+
+    def flights(self, table: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `departures` that depart in this week, in departure order."""
+        return table.filter(pl.col(DEPARTED).is_between(self.begin, self.end, closed="left"))
 
 
 def departures() -> pl.DataFrame:
@@ -96,11 +98,10 @@ def delivered_at(number: int) -> datetime:
     return datetime(2013 + number // 12, number % 12 + 1, 7, tzinfo=NEW_YORK).astimezone(UTC)
 
 
-def weeks(table: pl.DataFrame, start: date, stop: date = date(2014, 1, 6)) -> Iterator[Week]:
+def weeks(start: date, stop: date = date(2014, 1, 6)) -> Iterator[Week]:
     """The weeks between two Mondays, in order.
 
     Args:
-        table: Rows of `departures`.
         start: The first Monday.
         stop: The Monday after the last week.
     """
@@ -110,7 +111,7 @@ def weeks(table: pl.DataFrame, start: date, stop: date = date(2014, 1, 6)) -> It
             datetime.combine(start + timedelta(days=days), datetime.min.time(), NEW_YORK).astimezone(UTC)
             for days in (offset, offset + 7)
         )
-        yield Week(begin, end, table.filter(pl.col(DEPARTED).is_between(begin, end, closed="left")))
+        yield Week(begin, end)
 
 
 def broken(table: pl.DataFrame) -> pl.DataFrame:

@@ -22,12 +22,14 @@ import polars as pl
 
 from mainspring.core.actor import acting_as
 from mainspring.core.clock import ManualClock
+from mainspring.errors import Unreachable
 from mainspring.serving.model import Outcome
 from mainspring.workspace import Workspace
 
 CURSOR = "flight_delays.replay"
 START = flights.delivered_at(1)
 BATCH = 2000
+ATTEMPTS = 5
 DEPLOYMENT, DATASET, PIPELINE = "departures", "flights", "train"
 
 
@@ -63,7 +65,7 @@ class Replay:
         self.options: dict[str, Any] = tomllib.loads(self.text)["demo"]
         self.table = flights.departures()
         first = date.fromisoformat(self.options["first_week"])
-        self.weeks = list(flights.weeks(self.table, first))[:weeks]
+        self.weeks = list(flights.weeks(first))[:weeks]
         self.steps = list(self._steps())
 
     @property
@@ -73,6 +75,7 @@ class Replay:
 
     def run(self, progress: Callable[[Step, int], None] = lambda step, done: None) -> None:
         """Does the steps that are not done yet."""
+        self.workspace.controller.sweep(timedelta(0))  # what a killed replay has left
         for number in range(self.done, len(self.steps)):
             step = self.steps[number]
             self.clock.set(step.time)
@@ -80,6 +83,7 @@ class Replay:
             step.act()
             with self.workspace.store.transaction() as tx:
                 tx.advance(CURSOR, number + 1)
+        self.workspace.controller.sweep(timedelta(0))
 
     def _steps(self) -> Iterator[Step]:
         yield Step(START, "apply the project file", self._apply)
@@ -104,7 +108,9 @@ class Replay:
 
     def _delivery(self, number: int, now: datetime) -> Iterator[Step]:
         if number == self.options["broken_month"]:
-            yield Step(now, f"month {number} is delivered, broken on purpose", lambda: self._deliver(number, broken=True))
+            yield Step(
+                now, f"month {number} is delivered, broken on purpose", lambda: self._deliver(number, broken=True)
+            )
         else:
             yield Step(now, f"month {number} is delivered", lambda: self._deliver(number))
 
@@ -135,13 +141,24 @@ class Replay:
 
     def _score(self, week: flights.Week) -> None:
         """The flights of a week are scored as they depart, through the deployment's own address."""
-        for batch in week.flights.iter_slices(BATCH):
+        for batch in week.flights(self.table).iter_slices(BATCH):
             request = {
                 "columns": batch.select(flights.FEATURES).to_dict(as_series=False),
                 "ids": batch[flights.ID].to_list(),
                 "times": [moment.isoformat() for moment in batch[flights.DEPARTED]],
             }
-            self.workspace.predictions.ask(DEPLOYMENT, request)
+            self._ask(request)
+
+    def _ask(self, request: dict[str, Any]) -> None:
+        """Sends a batch again when the deployment died under it; the controller repairs, equal ids count once."""
+        for attempt in range(ATTEMPTS):
+            try:
+                self.workspace.predictions.ask(DEPLOYMENT, request)
+                return
+            except Unreachable:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                self.workspace.controller.reconcile()
 
     def _tell_outcomes(self, week: flights.Week) -> None:
         """What became known since the week before: outcomes come two to five days after departure."""

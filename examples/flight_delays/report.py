@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import flights
 import polars as pl
 
 from mainspring.core.events import Event
+from mainspring.measures.metrics import roc_auc, value_per_outcome
 from mainspring.registry.runtime import OnnxModel
 from mainspring.workspace import Workspace
 
@@ -39,42 +41,45 @@ class Month(NamedTuple):
 
 
 def months(workspace: Workspace) -> list[Month]:
-    """The table, computed from what the workspace has recorded; the last row is the whole year."""
-    from mainspring.measures.metrics import roc_auc, value_per_outcome  # noqa: PLC0415 - NumPy, after the progress bar
-
+    """The table, computed from what the workspace has recorded; the last row is the whole period."""
     use_case = workspace.usecases.show("flight_delays")
     worth = next(kpi.value for kpi in use_case.kpis if kpi.name == KPI)
-    threshold = workspace.models.version(f"{MODEL}@1").signature.threshold
-    rows = _scored(workspace).with_columns(
-        pl.col("time").dt.convert_time_zone(flights.NEW_YORK.key).dt.strftime("%Y-%m").alias("month"),
-        (pl.col("first") >= threshold).alias("first_label"),
-    )
+    model = OnnxModel(workspace.models.unpack(f"{MODEL}@1", workspace.home / "models"))
     told = _events_by_month(workspace)
-    table = []
-    for name in [*sorted(rows["month"].unique()), "all"]:
-        part = rows if name == "all" else rows.filter(pl.col("month") == name)
-        truth = part["outcome"].to_numpy()
-        values = [value_per_outcome(truth, part[label].cast(pl.Float64).to_numpy(), worth) for label in ("label", "first_label")]
-        scores = [roc_auc(truth, part[score].to_numpy()) for score in ("score", "first")]
-        table.append(Month(name, part.height, *_floats(scores), *_floats(values), told.get(name, [])))
-    return table
+    parts = {name: _scored(workspace, model, begin, end) for name, begin, end in _calendar(workspace)}
+    table = [_row(name, part, worth, told.get(name, [])) for name, part in parts.items() if part.height]
+    return [*table, _row("all", pl.concat(parts.values()), worth, [])]
 
 
-def _floats(values: list[float | None]) -> tuple[float, float]:
-    return values[0] or 0.0, values[1] or 0.0
+def _row(name: str, part: pl.DataFrame, worth: dict[str, float], events: list[str]) -> Month:
+    truth = part["outcome"].to_numpy()
+    auc, auc_first = (roc_auc(truth, part[score].to_numpy()) or 0.0 for score in ("score", "first"))
+    labels = [part[label].cast(pl.Float64).to_numpy() for label in ("label", "first_label")]
+    value, value_first = (value_per_outcome(truth, label, worth) or 0.0 for label in labels)
+    return Month(name, part.height, auc, auc_first, value, value_first, events)
 
 
-def _scored(workspace: Workspace) -> pl.DataFrame:
-    """Every scored flight with a known outcome, and what the first model would have answered."""
-    first = workspace.predictions.first_time(DEPLOYMENT)
-    last = workspace.predictions.last_time(DEPLOYMENT)
+def _calendar(workspace: Workspace) -> Iterator[tuple[str, datetime, datetime]]:
+    """The months with predictions; the few flights after New Year's Eve count to December."""
+    first, last = workspace.predictions.first_time(DEPLOYMENT), workspace.predictions.last_time(DEPLOYMENT)
     assert first is not None
     assert last is not None
-    joined = workspace.predictions.joined(DEPLOYMENT, first, last + timedelta(seconds=1))
+    for number in range(1, 13):
+        begin = datetime(2013, number, 1, tzinfo=flights.NEW_YORK)
+        end = datetime(2013, number + 1, 1, tzinfo=flights.NEW_YORK) if number < 12 else last + timedelta(seconds=1)
+        if end > first and begin <= last:
+            yield f"2013-{number:02}", begin, end
+
+
+def _scored(workspace: Workspace, model: OnnxModel, begin: datetime, end: datetime) -> pl.DataFrame:
+    """Scored flights with a known outcome, and what the first model would have answered."""
+    joined = workspace.predictions.joined(DEPLOYMENT, begin.astimezone(UTC), end.astimezone(UTC))
     known = joined.filter(pl.col("outcome").is_not_null())
-    model = OnnxModel(workspace.models.unpack(f"{MODEL}@1", workspace.home / "models"))
     columns = {name: known[f"in_{name}"].to_list() for name in flights.FEATURES}
-    return known.with_columns(pl.Series("first", model.score(columns, known.height)))
+    first = model.score(columns, known.height)
+    return known.select("score", "label", "outcome").with_columns(
+        pl.Series("first", first, dtype=pl.Float64), pl.Series("first_label", model.labels(first), dtype=pl.Boolean)
+    )
 
 
 def _events_by_month(workspace: Workspace) -> dict[str, list[str]]:
@@ -89,7 +94,7 @@ def _events_by_month(workspace: Workspace) -> dict[str, list[str]]:
 
 
 def _month(time: datetime) -> str:
-    return time.astimezone(flights.NEW_YORK).strftime("%Y-%m")
+    return min(time.astimezone(flights.NEW_YORK).strftime("%Y-%m"), "2013-12")
 
 
 def _told(event: Event) -> str:

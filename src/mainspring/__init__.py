@@ -19,6 +19,7 @@ _LAZY: dict[str, str] = {
     "log": "mainspring.tracking.active",
     "package": "mainspring.registry.packaging",
     "pipeline": "mainspring.pipelines.steps",
+    "run": "mainspring.client.tracked",
     "step": "mainspring.pipelines.steps",
 }
 
@@ -26,6 +27,7 @@ __all__ = ["__version__", *sorted(_LAZY)]  # noqa: PLE0604 - the names of _LAZY
 
 if TYPE_CHECKING:
     from mainspring.client.client import Client, connect
+    from mainspring.client.tracked import run
     from mainspring.errors import MainspringError
     from mainspring.pipelines.steps import pipeline, step
     from mainspring.registry.packaging import package

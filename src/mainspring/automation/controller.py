@@ -7,8 +7,8 @@ and the rows say it was.
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +17,7 @@ from mainspring.core.actor import acting_as
 from mainspring.core.events import Event
 from mainspring.deploy.model import Release
 from mainspring.deploy.service import Deployments
-from mainspring.errors import MainspringError, NotFound
+from mainspring.errors import CorruptArtifact, MainspringError, StoreError, Unreachable
 from mainspring.governance.service import Approvals
 from mainspring.monitoring.service import Monitors
 from mainspring.pipelines.service import Pipelines
@@ -69,6 +69,7 @@ class Controller:
         self._monitors = monitors
         self._triggers = triggers
         self._artifacts = artifacts
+        self._repairing = threading.Lock()
 
     def tick(self) -> None:
         """Does everything that is due now."""
@@ -87,27 +88,31 @@ class Controller:
             self.reconcile()
 
     def reconcile(self) -> None:
-        """Makes what runs equal to what is wanted: starts what died, changes what differs."""
-        with acting_as(CONTROLLER, "controller"):
+        """Makes what runs equal to what is wanted: starts what died, changes what differs.
+
+        May be called from another thread than `tick`, which can be busy with a training.
+        """
+        with self._repairing, acting_as(CONTROLLER, "controller"):
             for deployment in self._deployments.find(limit=1000):
                 self._guard(deployment.name, self._deployments.reconcile, deployment.name)
 
     def _react(self) -> bool:
         """Reads the events since the last time; whether there were any."""
-        events = self._store.events(after=self._store.cursor(CURSOR), limit=500)
-        for event in events:
+        read = 0
+        for event in self._store.events(after=self._store.cursor(CURSOR), limit=500):
             self._triggers.notice(event)
             reaction = {
                 "tracking.run.succeeded": self._propose,
                 "registry.version.proposed": self._evaluate,
             }.get(event.type)
-            if reaction is not None:
-                with acting_as(CONTROLLER, "controller", cause=event.id):
-                    self._guard(event.subject, reaction, event)
-        if events:
+            with acting_as(CONTROLLER, "controller", cause=event.id):
+                if reaction is not None and not self._guard(event.subject, reaction, event):
+                    break  # a store does not answer: the next tick goes on from here
+            read = event.seq
+        if read:
             with self._store.transaction() as tx:
-                tx.advance(CURSOR, events[-1].seq)
-        return bool(events)
+                tx.advance(CURSOR, read)
+        return bool(read)
 
     def _work(self) -> bool:
         """Starts and carries out runs, releases what is approved; whether there was any."""
@@ -161,14 +166,22 @@ class Controller:
         self._artifacts.sweep(before)
         return len(orphans)
 
-    def _guard(self, subject: str, action: Callable[..., object], *arguments: object) -> None:
-        """Lets one thing fail without stopping the rest; a failure is told once, in the log of events."""
+    def _guard(self, subject: str, action: Callable[..., object], *arguments: object) -> bool:
+        """Lets one thing fail without stopping the rest; a failure is told once, in the log of events.
+
+        Returns:
+            False when it may go well later, because something did not answer; True when it is settled.
+        """
         try:
             action(*arguments)
         except MainspringError as error:
             log.warning("%s: %s", subject, error.message)
-            with contextlib.suppress(NotFound):
-                self._tell(subject, error)
+            self._tell(subject, error)
+            return isinstance(error, CorruptArtifact) or not isinstance(error, (Unreachable, StoreError))
+        except Exception as error:  # one strange model or file must not stop the loop for all others
+            log.exception("%s: a failure nobody foresaw", subject)
+            self._tell(subject, MainspringError(f"{type(error).__name__}: {error}"))
+        return True
 
     def _tell(self, subject: str, error: MainspringError) -> None:
         last = self._store.events(subject=subject, prefix="automation.action.failed", newest=True, limit=1)

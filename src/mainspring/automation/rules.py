@@ -42,12 +42,9 @@ def check_trigger(trigger: Trigger) -> None:
 
 def last_slot(cron: str, after: datetime, now: datetime) -> datetime | None:
     """The newest moment of a schedule in ``(after, now]``; earlier missed ones are caught up by this one."""
-    found = None
-    for slot in CronSim(cron, after):
-        if slot > now:
-            break
-        found = slot
-    return found
+    past = CronSim(cron, now + timedelta(minutes=1), reverse=True)
+    slot = next((slot for slot in past if slot <= now), None)
+    return slot if slot is not None and slot > after else None
 
 
 def start_or_skip(trigger: Trigger, earlier: Firing | None, seen: bool, rolling: str, now: datetime) -> str:

@@ -15,6 +15,7 @@ from mainspring.core.events import Event
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.deploy.service import Deployments
+from mainspring.errors import MainspringError, StoreError, Unreachable
 from mainspring.pipelines.service import Pipelines
 from mainspring.store import Store
 from mainspring.tracking.model import Cause, Run
@@ -75,7 +76,7 @@ class Triggers:
         return self._store.find(Firing, order="-created", limit=limit, **equals)
 
     def notice(self, event: Event) -> None:
-        """Notes a firing for every trigger that the event matches (for the controller); the same event again does nothing."""
+        """Notes a firing for every trigger that the event matches, once per event (for the controller)."""
         for trigger in self.find(limit=1000):
             if rules.matches(trigger, event):
                 self._fire(trigger, event.id, rules.spoken_cause(event))
@@ -107,33 +108,46 @@ class Triggers:
 
     def start_due(self) -> list[Run]:
         """Starts the pipelines of the firings that are due, or skips them with a reason (for the controller)."""
-        now = self._store.clock.now()
         columns = self._store.columns(Firing)
-        started = []
-        for firing in self._store.find(Firing, columns.due <= now, status="waiting", order="created"):
-            trigger = self.show(firing.trigger)
-            earlier = self._store.first(Firing, pipeline=firing.pipeline, status="started", order="-settled")
-            seen = self._pipelines.has_seen_newest(firing.pipeline)
-            refusal = rules.start_or_skip(trigger, earlier, seen, self._rolling(firing.pipeline), now)
+        due = columns.due <= self._store.clock.now()
+        found = [self._start(item) for item in self._store.find(Firing, due, status="waiting", order="created")]
+        return [run for run in found if run is not None]
+
+    def _start(self, firing: Firing) -> Run | None:
+        trigger = self.show(firing.trigger)
+        try:
+            refusal = self._refusal(trigger, firing)
             if refusal:
                 self._settle(firing, status="skipped", reason=f"{firing.reason}; {refusal}")
-                continue
+                return None
             kind: Cause = trigger.on
             with acting_as(CONTROLLER, "controller", reason=firing.reason, cause=firing.cause):
                 run = self._pipelines.start(
                     trigger.pipeline, trigger.params, trigger=kind, cause=firing.cause, reason=firing.reason
                 )
                 self._settle(firing, status="started", run=run.name)
-            started.append(run)
-        return started
+        except (Unreachable, StoreError):
+            return None  # it waits on: the next tick may find what is missing now
+        except MainspringError as error:  # one pipeline that cannot start must not keep the others waiting
+            self._settle(firing, status="skipped", reason=f"{firing.reason}; {error.message}")
+            return None
+        return run
+
+    def _refusal(self, trigger: Trigger, firing: Firing) -> str:
+        earlier = self._store.first(Firing, pipeline=firing.pipeline, status="started", order="-settled")
+        seen = self._pipelines.has_seen_newest(firing.pipeline)
+        return rules.start_or_skip(trigger, earlier, seen, self._rolling(firing.pipeline), self._store.clock.now())
 
     def _rolling(self, pipeline: str) -> str:
         """The version of the pipeline's model that is being rolled out anywhere, or empty."""
         model = self._pipelines.show(pipeline).model
-        return next((item.canary for item in self._deployments.find(limit=1000) if item.model == model and item.canary), "")
+        found = self._deployments.find(limit=1000)
+        return next((item.canary for item in found if item.model == model and item.canary), "")
 
     def _settle(self, firing: Firing, **changes: str) -> None:
         with self._store.transaction() as tx:
+            if self._store.get(Firing, id=firing.id).status != "waiting":
+                return  # another controller was faster
             settled = msgspec.structs.replace(firing, settled=self._store.clock.now(), **changes)
             tx.update(settled)
             tx.emit(f"automation.trigger.{settled.status}", firing.trigger, run=settled.run, reason=settled.reason)

@@ -35,7 +35,17 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
+def _repair(workspace: Workspace, stop: threading.Event, pause: float) -> None:
+    """Keeps deployments running while a tick is busy with a training."""
+    while not stop.wait(pause):
+        try:
+            workspace.controller.reconcile()
+        except Exception:
+            log.exception("a repair failed; the next one tries again")
+
+
 def _work(workspace: Workspace, stop: threading.Event, pause: float) -> None:
+    threading.Thread(target=_repair, args=(workspace, stop, pause), daemon=True).start()
     ticks = 0
     while not stop.is_set():
         try:

@@ -62,7 +62,9 @@ def _prepare(folder: Path, fresh: bool) -> None:
         raise Conflict(f"{folder} is not empty and no demo", hint="choose another folder: --folder NAME")
     if fresh and folder.exists():
         shutil.rmtree(folder)
-    shutil.copytree(find_example(), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".mainspring"))
+    shutil.copytree(
+        find_example(), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".mainspring")
+    )
 
 
 @contextmanager
@@ -96,10 +98,18 @@ def _progress(context: Context, total: int, done: int) -> Iterator[Callable[[Any
     from rich.console import Console  # noqa: PLC0415 - only on a terminal
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
-    columns = (TextColumn("{task.fields[day]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        TextColumn("{task.fields[day]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=total, completed=done, day="2013")
-        yield lambda step, number: bar.update(task, completed=number, description=step.label, day=f"{step.time:%d %b %Y}")
+        yield lambda step, number: bar.update(
+            task, completed=number, description=step.label, day=f"{step.time:%d %b %Y}"
+        )
         bar.update(task, completed=total, description="done")
 
 
@@ -114,12 +124,22 @@ def _print(context: Context, table: list[Any], events: int) -> None:
     from rich.console import Console  # noqa: PLC0415 - start-up time
     from rich.table import Table  # noqa: PLC0415
 
-    shown = Table(title="The year, with retraining and with the first model kept", title_justify="left", box=None, padding=(0, 1))
-    for name in ("month", "flights", "AUC", "first", "USD/1,000", "first"):
+    shown = Table(
+        title="The year with retraining, and in brackets with the first model kept",
+        title_justify="left",
+        box=None,
+        padding=(0, 1),
+    )
+    for name in ("month", "flights", "AUC", "(first)", "USD/1,000", "(first)"):
         shown.add_column(name, justify="left" if name == "month" else "right", no_wrap=True)
     shown.add_column("what happened")
     for row in table:
-        figures = (f"{row.auc:.3f}", f"{row.auc_first:.3f}", f"{row.value * _DOLLARS:,.0f}", f"{row.value_first * _DOLLARS:,.0f}")
+        figures = (
+            f"{row.auc:.3f}",
+            f"{row.auc_first:.3f}",
+            f"{row.value * _DOLLARS:,.0f}",
+            f"{row.value_first * _DOLLARS:,.0f}",
+        )
         shown.add_row(row.month, f"{row.flights:,}", *figures, "\n".join(row.events), end_section=row.month == "all")
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(shown)

@@ -13,7 +13,7 @@ from mainspring.cli.main import NOUNS
 from mainspring.cli.options import Command, Context
 from mainspring.cli.render import show
 from mainspring.core.operation import Operation, Parameter, operations
-from mainspring.errors import InvalidInput
+from mainspring.errors import InvalidInput, nearest
 from mainspring.workspace import SERVICES
 
 
@@ -22,7 +22,11 @@ class _Noun(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            raise InvalidInput(f"`{ctx.command_path}` has no `{args[0]}`", hint="verbs: " + " ".join(self.commands))
+            close = nearest(args[0], self.commands)
+            offer = "did you mean " + " or ".join(f"`{name}`" for name in close) + "? " if close else ""
+            raise InvalidInput(
+                f"`{ctx.command_path}` has no `{args[0]}`", hint=f"{offer}verbs: {' '.join(self.commands)}"
+            )
         return super().resolve_command(ctx, args)
 
 
@@ -56,7 +60,11 @@ def _options(parameter: Parameter) -> list[click.Parameter]:
         flag = f"--{parameter.name.replace('_', '-')}"
         shown = None if parameter.required else parameter.default
         kind = _click_type(parameter.type)
-        return [click.Option([flag, parameter.name], type=kind, required=parameter.required, default=shown, show_default=bool(shown))]
+        return [
+            click.Option(
+                [flag, parameter.name], type=kind, required=parameter.required, default=shown, show_default=bool(shown)
+            )
+        ]
     options: list[click.Parameter] = []
     for field in msgspec.structs.fields(parameter.type):
         required = field.required
@@ -88,7 +96,9 @@ def _arguments(item: Operation, given: dict[str, Any]) -> dict[str, Any]:
             except msgspec.ValidationError as error:
                 raise InvalidInput(str(error)) from None
         elif given.get(parameter.name) is not None:
-            arguments[parameter.name] = msgspec.convert(_value(given[parameter.name], parameter.type), parameter.type, strict=False)
+            arguments[parameter.name] = msgspec.convert(
+                _value(given[parameter.name], parameter.type), parameter.type, strict=False
+            )
     return arguments
 
 
@@ -99,7 +109,9 @@ def _value(text: Any, kind: Any) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
-        raise InvalidInput(f"`{text}` is not JSON", hint="write lists as ['a', 'b'] and objects as {\"key\": 1}") from None
+        raise InvalidInput(
+            f"`{text}` is not JSON", hint="write lists as ['a', 'b'] and objects as {\"key\": 1}"
+        ) from None
 
 
 def _is_text(kind: Any) -> bool:

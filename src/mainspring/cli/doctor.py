@@ -43,7 +43,7 @@ def _checks(settings: Settings, fix: bool) -> Iterator[Check]:
     import mainspring  # noqa: PLC0415 - start-up time
 
     yield Check("version", "ok", f"mainspring {mainspring.__version__}, Python {platform.python_version()}")
-    yield _try("python", lambda: _python())
+    yield _try("python", _python)
     yield _try("database", lambda: _database(settings, fix))
     yield _try("artifacts", lambda: _artifacts(settings))
     yield _try("event chain", lambda: _chain(settings))
@@ -61,11 +61,18 @@ def _try(name: str, check: Callable[[], Check]) -> Check:
         return Check(name, "failed", error.message, error.hint)
     except OSError as error:
         return Check(name, "failed", str(error), "check permissions and paths")
+    except Exception as error:  # noqa: BLE001 - whatever is broken, the other checks must still be made
+        first = (str(error).splitlines() or [""])[0]
+        return Check(
+            name, "failed", f"{type(error).__name__}: {first}", "see whether the address and its rights are right"
+        )
 
 
 def _python() -> Check:
     new_enough = sys.version_info >= (3, 11)
-    return Check("python", "ok" if new_enough else "failed", sys.executable, "" if new_enough else "Python 3.11 or newer")
+    return Check(
+        "python", "ok" if new_enough else "failed", sys.executable, "" if new_enough else "Python 3.11 or newer"
+    )
 
 
 def _database(settings: Settings, fix: bool) -> Check:
@@ -117,7 +124,9 @@ def _disk(settings: Settings) -> Check:
     folder = next(path for path in (settings.home, *settings.home.parents) if path.exists())
     free = shutil.disk_usage(folder).free
     enough = free > _MIN_FREE_BYTES
-    return Check("disk", "ok" if enough else "attention", f"{free / 1e9:.1f} GB free", "" if enough else "free some space")
+    return Check(
+        "disk", "ok" if enough else "attention", f"{free / 1e9:.1f} GB free", "" if enough else "free some space"
+    )
 
 
 def _port(settings: Settings) -> Check:
@@ -136,4 +145,9 @@ def _plugins() -> Iterator[Check]:
     for row in installed():
         optional = row["state"] != "ok" and row["origin"] == "mainspring"
         state = "ok" if row["state"] == "ok" else "attention" if optional else "failed"
-        yield Check(f"plugin {row['port']}", state, f"{row['name']}:// from {row['origin']}", "" if state == "ok" else row["state"])
+        yield Check(
+            f"plugin {row['port']}",
+            state,
+            f"{row['name']}:// from {row['origin']}",
+            "" if state == "ok" else row["state"],
+        )

@@ -25,16 +25,19 @@ POLL_SECONDS = 0.5
 @click.argument("dataset")
 @click.argument("file", type=click.Path(path_type=Path))
 @pass_context
-def register(context: Context, dataset: str, file: Path) -> None:
+def register(context: Context, dataset: str, file: Path) -> int:
     """Register FILE (CSV, Parquet, JSON lines, Arrow) as a new version of DATASET, checked against its expectations."""
     with context.connect() as client:
         version = client.register(dataset, file)
         show(context, version if context.json else [_version_row(version)])
-        broken = [check.sentence for check in version.checks if not check.passed]
-        for sentence in broken:
-            note(context, f"  {click.style('✗', fg='red')} {sentence}")
-        if version.status == "refused":
-            raise Refused(f"{version.address} breaks what is expected", hint=f"mainspring datasets versions {dataset}")
+        for check in version.checks:
+            if not check.passed:
+                note(context, f"  {click.style('✗', fg='red')} {check.sentence}")
+    if version.status == "accepted":
+        return 0
+    if context.json:  # the version that was printed says it all
+        return Refused.exit_code
+    raise Refused(f"{version.address} breaks what is expected", hint=f"mainspring datasets version {version.address}")
 
 
 def _version_row(version: Any) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def _version_row(version: Any) -> dict[str, Any]:
 @click.option("--param", "-p", multiple=True, metavar="NAME=VALUE", help="Parameter that differs from the definition.")
 @click.option("--reason", default="", help="Why, for the record.")
 @pass_context
-def run(context: Context, pipeline: str | None, param: tuple[str, ...], reason: str) -> None:
+def run(context: Context, pipeline: str | None, param: tuple[str, ...], reason: str) -> int:
     """Run a pipeline to its end, showing each step."""
     params = dict(_parameter(item) for item in param)
     with context.connect() as client:
@@ -54,9 +57,15 @@ def run(context: Context, pipeline: str | None, param: tuple[str, ...], reason: 
         started = client.pipelines.start(name, params, reason=reason)
         note(context, f"run {started.name}")
         ended = _follow(context, client, started.name)
-        show(context, ended if context.json else msgspec.structs.asdict(ended) | {"environment": "", "code": ended.code.commit[:12]})
-        if ended.status != "ok":
-            raise StepFailed(ended.error, hint=f"mainspring runs show {ended.name}")
+        show(context, ended if context.json else _run_row(ended))
+    if ended.status == "ok" or context.json:
+        return 0 if ended.status == "ok" else StepFailed.exit_code
+    raise StepFailed(ended.error or f"run {ended.name} was {ended.status}", hint=f"mainspring runs show {ended.name}")
+
+
+def _run_row(run: Any) -> dict[str, Any]:
+    shown = ("name", "status", "pipeline", "datasets", "params", "metrics", "error")
+    return {name: getattr(run, name) for name in shown if getattr(run, name)}
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -135,7 +144,9 @@ def _deployment(client: Client, item: Any) -> dict[str, Any]:
 def approve(context: Context, version: str | None, person: str, reason: str, refuse: bool) -> None:
     """Sign the model VERSION that waits for a person, or refuse it."""
     with context.connect() as client, acting_as(person or client.actor or current_actor().name):
-        chosen = version or _only("pending approval", [item.version for item in client.approvals.find(status="pending")])
+        chosen = version or _only(
+            "pending approval", [item.version for item in client.approvals.find(status="pending")]
+        )
         decide = client.approvals.refuse if refuse else client.approvals.approve
         approval = decide(chosen, reason)
         show(context, approval if context.json else [approval], ["version", "status", "decided_by", "reason"])

@@ -54,8 +54,12 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         shared = [
             click.Option(["--json"], is_flag=True, expose_value=False, callback=_note, help="Print one JSON value."),
-            click.Option(["--quiet"], is_flag=True, expose_value=False, callback=_note, help="Print nothing but errors."),
-            click.Option(["--project"], expose_value=False, callback=_note, metavar="DIR", help="Folder of the project."),
+            click.Option(
+                ["--quiet"], is_flag=True, expose_value=False, callback=_note, help="Print nothing but errors."
+            ),
+            click.Option(
+                ["--project"], expose_value=False, callback=_note, metavar="DIR", help="Folder of the project."
+            ),
             click.Option(["--server"], expose_value=False, callback=_note, metavar="URL", help="Work on a server."),
         ]
         taken = {parameter.name for parameter in self.params}

@@ -58,7 +58,10 @@ def _show(context: Context, changes: list[Change], verb: str) -> None:
             for field, (before, after) in change.fields.items():
                 click.echo(f"    {field}: {before} -> {after}")
     same = len(changes) - len(different)
-    note(context, f"{len(different)} {verb}, {same} as declared" if different else f"everything is as declared ({same} things)")
+    note(
+        context,
+        f"{len(different)} {verb}, {same} as declared" if different else f"everything is as declared ({same} things)",
+    )
 
 
 @click.command(cls=Command)

@@ -13,7 +13,6 @@ import msgspec
 from mainspring.cli.options import Context
 
 _HIDDEN = frozenset({"id"})
-_WIDE = 60
 STATUS_COLOURS = {
     "ok": "green", "approved": "green", "accepted": "green", "live": "green", "running": "cyan", "cached": "cyan",
     "rolling": "cyan", "waiting": "yellow", "pending": "yellow", "open": "red", "breach": "red", "failed": "red",
@@ -76,14 +75,18 @@ def _table(rows: list[Any], columns: Sequence[str]) -> None:
 
 
 def _record(record: dict[str, Any]) -> None:
+    terminal = sys.stdout.isatty()
     width = max((len(name) for name in record), default=0)
     for name, value in record.items():
         if name not in _HIDDEN:
-            click.echo(f"{name.replace('_', ' '):<{width}}  {_text(value)}")
+            shown = f"{name.replace('_', ' '):<{width}} " if terminal else name
+            click.echo(f"{shown}{' ' if terminal else chr(9)}{_text(value)}")
 
 
 def _short(rows: list[dict[str, Any]], name: str) -> bool:
-    return all(not isinstance(row.get(name), (dict, list)) for row in rows) and any(row.get(name) not in (None, "") for row in rows)
+    return all(not isinstance(row.get(name), (dict, list)) for row in rows) and any(
+        row.get(name) not in (None, "") for row in rows
+    )
 
 
 def _numeric(rows: list[dict[str, Any]], name: str) -> bool:
@@ -103,4 +106,4 @@ def _text(value: Any) -> str:
         return ", ".join(f"{key}={_text(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(_text(item) for item in value)
-    return " ".join(str(value).split()) if len(str(value)) > _WIDE else str(value)
+    return " ".join(str(value).split())

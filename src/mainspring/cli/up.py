@@ -136,7 +136,9 @@ def listen(settings: Settings) -> socket.socket:
         raise InvalidInput(f"{port} is not a port", hint="choose 1 to 65535, or 0 for any free one") from None
     except OSError as error:
         listening.close()
-        raise Conflict(f"cannot listen on {host}:{port}: {error.strerror}", hint=f"another port: --port {port + 1}") from None
+        raise Conflict(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint=f"another port: --port {port + 1}"
+        ) from None
     listening.listen(512)
     return listening
 

@@ -108,8 +108,7 @@ class Client:
 
     def close(self) -> None:
         """Gives back what is open."""
-        if isinstance(self._transport, Workspace):
-            self._transport.close()
+        self._transport.close()
 
     def __enter__(self) -> Client:
         return self

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
+import select
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar
-from urllib.parse import urlsplit
+from typing import IO, Any, BinaryIO, TypeAlias, TypeVar
+from urllib.parse import SplitResult, quote, urlsplit
 
 import msgspec
 
 from mainspring import errors
 from mainspring.core.operation import Operation, operations
 from mainspring.errors import InvalidInput, MainspringError, Unreachable
+from mainspring.ports.artifacts import corrupt, digest_of
 
 T = TypeVar("T")
-TIMEOUT_SECONDS = 60.0
+Body: TypeAlias = bytes | IO[bytes] | None
+REPEATABLE = frozenset({"GET", "HEAD"})
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 3600.0
+"""An operation may take long, such as a pipeline that runs to its end."""
 
 
 class HttpTransport:
@@ -33,7 +40,7 @@ class HttpTransport:
 
     def __init__(self, url: str, token: str = "", actor: str = "") -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
             raise InvalidInput(f"`{url}` is not a server's address", hint="use http://host:port")
         self.url = url.rstrip("/")
         self._parts = parts
@@ -41,13 +48,14 @@ class HttpTransport:
         if token:
             self._headers["authorization"] = f"Bearer {token}"
         if actor:
-            self._headers["mainspring-actor"] = actor
+            self._headers["mainspring-actor"] = quote(actor)  # headers carry ASCII only
         self._local = threading.local()
 
     def service(self, kind: type[T]) -> T:
         """An object of the service's class whose operations are carried out by the server."""
         methods: dict[str, Any] = {name: self._method(item) for name, item in operations(kind).items()}
         methods["__init__"] = lambda _: None
+        methods["__getattr__"] = _absent
         remote = type(f"Remote{kind.__name__}", (kind,), methods)
         return remote()  # type: ignore[no-any-return]
 
@@ -55,57 +63,78 @@ class HttpTransport:
         @functools.wraps(lambda: None, assigned=())
         def call(_: Any, *args: Any, **kwargs: Any) -> Any:
             path, body = item.write_request(*args, **kwargs)
-            with self.request(item.method, "/api" + path, body) as answer:
-                return item.read_result(answer.read())
+            return item.read_result(self.request(item.method, "/api" + path, body))
 
         call.__name__ = item.name
         return call
 
-    def request(self, method: str, path: str, body: bytes | IO[bytes] | None = None) -> http.client.HTTPResponse:
-        """Sends a request and returns the answer, unread.
+    def request(self, method: str, path: str, body: Body = None) -> bytes:
+        """Sends a request and returns the answer's body.
 
         Raises:
-            Unreachable: No server answers there.
+            Unreachable: No server answers there, or it went away before it had answered.
             MainspringError: What the server says went wrong, as the same class as on the server.
         """
-        answer = self._send(method, path, body)
+        answer, content = self._exchange(method, path, body)
         if answer.status >= 400:
-            raise _error(answer.status, answer.read())
-        return answer
+            raise _error(answer.status, content)
+        return content
 
-    def _send(self, method: str, path: str, body: bytes | IO[bytes] | None) -> http.client.HTTPResponse:
-        for attempt in (1, 2):
-            connection, fresh = self._connection()
-            try:
-                connection.request(method, path, body=body, headers=self._headers)
-                return connection.getresponse()
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
-                # A kept connection that the server closed meanwhile; the request was not taken, so it may be repeated.
+    def _exchange(self, method: str, path: str, body: Body) -> tuple[http.client.HTTPResponse, bytes]:
+        """One request and its answer; repeated once when that cannot do harm.
+
+        A server closes connections that were idle for some seconds. Mostly that shows before a request is sent. When it
+        shows afterwards, nobody knows whether the request was carried out, so that only reading is repeated.
+        """
+        connection, fresh = self._connection()
+        try:
+            return self._send(connection, method, path, body)
+        except (OSError, http.client.HTTPException) as error:
+            self._drop()
+            lost = isinstance(error, (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError))
+            if lost and not fresh and method in REPEATABLE:
+                return self._exchange(method, path, body)
+            hint = "" if method in REPEATABLE else "look whether it was carried out before you repeat it"
+            raise Unreachable(f"the server at {self.url} did not answer: {error}", hint=hint) from error
+
+    def _send(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: Body
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        try:
+            connection.request(method, path, body=body, headers=self._headers)
+        except (BrokenPipeError, ConnectionResetError):
+            # A server that refuses a long body answers before it has read all of it.
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answer = connection.getresponse()
+                content = answer.read()
                 self._drop()
-                if fresh or attempt == 2:
-                    raise Unreachable(f"the server at {self.url} closed the connection") from error
-                if body is not None and not isinstance(body, bytes):
-                    body.seek(0)
-            except (OSError, http.client.HTTPException) as error:
-                self._drop()
-                raise Unreachable(f"no server at {self.url}: {error}") from error
-        raise AssertionError("unreachable")
+                return answer, content
+            raise
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.will_close:
+            self._drop()
+        return answer, content
 
     def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is not None:
-            return connection, False
+        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if kept is not None and kept.sock is not None and not _readable(kept.sock):
+            return kept, False
+        self._drop()
         host, port = self._parts.hostname or "", self._parts.port
         if self._parts.scheme == "https":
             context = ssl.create_default_context()
-            connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=context)
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                host, port, timeout=CONNECT_SECONDS, context=context
+            )
         else:
-            connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+            connection = http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
         try:
             connection.connect()
         except OSError as error:
             raise Unreachable(f"no server at {self.url}: {error}") from error
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sock.settimeout(ANSWER_SECONDS)
         self._local.connection = connection
         return connection, True
 
@@ -120,14 +149,39 @@ class HttpTransport:
         if isinstance(content, Path):
             with content.open("rb") as file:
                 return self.put_artifact(file)
-        with self.request("POST", "/api/artifacts", content) as answer:
-            body = msgspec.json.decode(answer.read())
-        return body["digest"], body["size"]
+        told = msgspec.json.decode(self.request("POST", "/api/artifacts", content))
+        return told["digest"], told["size"]
 
     def artifact(self, digest: str) -> bytes:
-        """Downloads the bytes of an artifact."""
-        with self.request("GET", f"/api/artifacts/{digest}") as answer:
-            return answer.read()
+        """Downloads the bytes of an artifact.
+
+        Raises:
+            CorruptArtifact: They have another digest, there or on the way.
+        """
+        content = self.request("GET", f"/api/artifacts/{quote(digest, safe=':')}")
+        if digest_of(content) != digest:
+            raise corrupt(digest)
+        return content
+
+    def close(self) -> None:
+        """Closes the connection of this thread."""
+        self._drop()
+
+
+def _has_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+
+
+def _readable(sock: socket.socket) -> bool:
+    """Whether an idle connection has something to read, which can only be its end."""
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+def _absent(_: Any, name: str) -> Any:
+    raise AttributeError(f"`{name}` works in the workspace's own process only: it is no operation of the server")
 
 
 def _kinds(root: type[MainspringError] = MainspringError) -> Iterator[type[MainspringError]]:

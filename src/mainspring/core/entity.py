@@ -17,7 +17,19 @@ import functools
 import types
 import typing
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
 import msgspec
 
@@ -133,7 +145,12 @@ def create_type(entity: type[Entity]) -> type[msgspec.Struct]:
         else:
             fields.append((field.name, hints[field.name]))
     return msgspec.defstruct(
-        f"{entity.__name__}Create", fields, frozen=True, kw_only=True, forbid_unknown_fields=True, module=entity.__module__
+        f"{entity.__name__}Create",
+        fields,
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
+        module=entity.__module__,
     )
 
 
@@ -147,7 +164,12 @@ def patch_type(entity: type[Entity]) -> type[msgspec.Struct]:
         if set_by(entity, name) == "anyone"
     ]
     return msgspec.defstruct(
-        f"{entity.__name__}Patch", fields, frozen=True, kw_only=True, forbid_unknown_fields=True, module=entity.__module__
+        f"{entity.__name__}Patch",
+        fields,
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
+        module=entity.__module__,
     )
 
 
@@ -178,9 +200,7 @@ def patched(entity: E, payload: Any) -> tuple[E, dict[str, Any]]:
     """The entity with a patch applied, and the fields that really changed, with their new values."""
     sent = {name: getattr(payload, name) for name in payload.__struct_fields__}
     changes = {
-        name: value
-        for name, value in sent.items()
-        if value is not msgspec.UNSET and value != getattr(entity, name)
+        name: value for name, value in sent.items() if value is not msgspec.UNSET and value != getattr(entity, name)
     }
     return (msgspec.structs.replace(entity, **changes) if changes else entity), changes
 

@@ -18,7 +18,9 @@ def topological_order(needs: Mapping[str, Sequence[str]]) -> list[str]:
     try:
         sorter.prepare()
     except CycleError as error:
-        raise InvalidInput("the steps form a cycle: " + " -> ".join(error.args[1]), hint="remove one of these dependencies") from None
+        raise InvalidInput(
+            "the steps form a cycle: " + " -> ".join(error.args[1]), hint="remove one of these dependencies"
+        ) from None
     position = {name: index for index, name in enumerate(needs)}
     order: list[str] = []
     while sorter.is_active():

@@ -132,7 +132,7 @@ class Operation:
             return msgspec.json.decode(body or b"{}", type=self.body_type)
         except msgspec.ValidationError as error:
             raise invalid(error, self.body_type) from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidInput(f"the request's body is not JSON: {error}", hint="send one JSON object") from None
 
     def write_request(self, *args: Any, **kwargs: Any) -> tuple[str, bytes | None]:
@@ -144,7 +144,7 @@ class Operation:
                 continue
             value = bound[parameter.name]
             if parameter.place == "path":
-                path = path.replace(f"{{{parameter.name}}}", quote(str(value), safe="@"))
+                path = path.replace(f"{{{parameter.name}}}", quote(_query_text(value), safe="@"))
             elif parameter.struct:
                 fields |= msgspec.to_builtins(value)
             else:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -24,6 +27,10 @@ from mainspring.measures.schema import SchemaDifference, schema_difference, sche
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.store import Store
 
+_EMPTY: dict[str, Any] = {
+    "int": pl.Int64, "float": pl.Float64, "string": pl.String, "bool": pl.Boolean,
+    "datetime": pl.Datetime("us", "UTC"), "date": pl.Date,
+}  # fmt: skip
 LISTING = "mainspring datasets list"
 
 
@@ -38,6 +45,7 @@ class Datasets:
     def create(self, new: Create[Dataset]) -> Dataset:
         """Creates a dataset; versions are registered to it afterwards."""
         dataset = born(Dataset, new, id=new_id(), created=self._store.clock.now())
+        check_expectations(dataset)
         with self._store.transaction() as tx:
             tx.insert(dataset)
             tx.emit("data.dataset.created", dataset.name, expectations=len(dataset.expectations))
@@ -48,6 +56,7 @@ class Datasets:
         """Changes a dataset; its expectations apply to versions registered from now on."""
         with self._store.transaction() as tx:
             dataset, changes = patched(self.show(name), change)
+            check_expectations(dataset)
             if changes:
                 tx.update(dataset)
                 tx.emit("data.dataset.changed", name, fields=sorted(changes))
@@ -117,16 +126,18 @@ class Datasets:
         stored = self._artifacts.stat(artifact)
         if stored is None:
             raise NotFound(f"no artifact {artifact}", hint="upload the file first")
-        frame = self._scan(artifact, source or artifact)
         now = self._store.clock.now()
-        schema = schema_of(frame)
-        last = self.accepted(name)
-        checks = rules.check_columns(dataset.columns, schema)
-        checks += rules.compare_with_last(last[-1].schema, schema) if last else []
-        checks += check(frame, dataset.expectations, now)
-        start, end = _time_range(frame, dataset.time_column)
-        blob = self._artifacts.put(msgspec.json.encode(summary(frame)))
-        rows = int(frame.select(pl.len()).collect().item())
+        last = self._store.first(DatasetVersion, order="-number", dataset=name, status="accepted")
+        with _readable(source or artifact):
+            frame = pl.scan_parquet(local_copy(self._artifacts, artifact))
+            schema = schema_of(frame)
+            checks = rules.check_columns(dataset.columns, schema)
+            checks += rules.compare_with_last(last.schema, schema) if last else []
+            checks += check(frame, dataset.expectations, now)
+            start, end = _time_range(frame, dataset.time_column)
+            profile = msgspec.json.encode(summary(frame))
+            rows = int(frame.select(pl.len()).collect().item())
+        blob = self._artifacts.put(profile)
         with self._store.transaction() as tx:
             if before := self._store.first(DatasetVersion, dataset=name, digest=artifact):
                 return before
@@ -154,17 +165,20 @@ class Datasets:
     def load(self, addresses: list[str]) -> pl.LazyFrame:
         """Versions as one lazy frame (not an operation: data do not travel as JSON)."""
         versions = [self.version(address) for address in addresses]
-        return pl.concat([self._scan(item.digest, item.address) for item in versions], how="diagonal_relaxed")
+        frames = [pl.scan_parquet(local_copy(self._artifacts, item.digest)) for item in versions]
+        return pl.concat(frames, how="diagonal_relaxed")
 
-    def _scan(self, digest: str, name: str) -> pl.LazyFrame:
-        try:
-            frame = pl.scan_parquet(local_copy(self._artifacts, digest))
-            frame.collect_schema()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InvalidInput(
-                f"{name} is not a readable Parquet file: {error}", hint="write it anew, or convert it to Parquet"
-            ) from error
-        return frame
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Says in the house's form that a file is damaged, wherever in it that shows."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        first = (str(error).splitlines() or ["empty"])[0]
+        raise InvalidInput(
+            f"{name} is not a readable Parquet file: {first}", hint="write it anew, or convert it to Parquet"
+        ) from error
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -191,6 +205,12 @@ def read_table(path: Path) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         first = (str(error).splitlines() or ["empty"])[0]
         raise InvalidInput(f"{path.name} cannot be read: {first}", hint="open it by hand; is it complete?") from error
+
+
+def check_expectations(dataset: Dataset) -> None:
+    """Raises `InvalidInput` when an expectation names a rule or parameter that does not exist."""
+    types = {name: _EMPTY[kind] for name, kind in dataset.columns.items() if kind in _EMPTY}
+    check(pl.LazyFrame(schema=types), dataset.expectations, datetime.now(UTC))
 
 
 def parquet_bytes(frame: pl.DataFrame) -> bytes:

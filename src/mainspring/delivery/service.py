@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -37,6 +38,10 @@ class _Item(NamedTuple):
     declared: Any
     create: Callable[[Any], Any]
     update: Callable[[str, Any], Any]
+
+
+class _Undone(Exception):
+    """Ends a transaction that only looked ahead."""
 
 
 class Projects:
@@ -75,9 +80,11 @@ class Projects:
         Raises:
             InvalidProject: The file has a mistake; the message gives its line.
         """
-        project = read_project(text, path)
-        changes = [rules.compare(item.kind, item.declared, self._present(item)) for item in self._items(project)]
-        return changes + self._policy_change(project)
+        done: list[Change] = []
+        with contextlib.suppress(_Undone), self._store.transaction():
+            done += self._carry_out(read_project(text, path))
+            raise _Undone  # so a plan finds every mistake that applying would find
+        return done
 
     @operation("POST", "/projects/apply", command="")
     def apply(self, text: str, path: str = "") -> list[Change]:
@@ -86,20 +93,22 @@ class Projects:
         Returns:
             What was done.
         """
-        project = read_project(text, path)
-        done = []
         with self._store.transaction():
-            for item in self._items(project):
-                difference = rules.compare(item.kind, item.declared, self._present(item))
-                done.append(difference)
-                if difference.action == "create":
-                    item.create(item.declared)
-                elif difference.action == "update":
-                    declared = {name: getattr(item.declared, name) for name in difference.fields}
-                    item.update(item.declared.name, change(item.entity, **declared))
-            done += self._policy_change(project)
-            if project.model is not None:
-                self._approvals.set_policy(_policy(project))
+            return self._carry_out(read_project(text, path))
+
+    def _carry_out(self, project: Project) -> list[Change]:
+        done = []
+        for item in self._items(project):
+            difference = rules.compare(item.kind, item.declared, self._present(item))
+            done.append(difference)
+            if difference.action == "create":
+                item.create(item.declared)
+            elif difference.action == "update":
+                declared = {name: getattr(item.declared, name) for name in difference.fields}
+                item.update(item.declared.name, change(item.entity, **declared))
+        done += self._policy_change(project)
+        if project.model is not None:
+            self._approvals.set_policy(_policy(project))
         return done
 
     def _items(self, project: Project) -> Iterator[_Item]:

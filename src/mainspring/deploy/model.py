@@ -35,6 +35,12 @@ class Strategy(Value):
     z: float = 2.0
     max_error_share: float = 0.02
 
+    def __post_init__(self) -> None:
+        if list(self.steps) != sorted(set(self.steps)) or not all(0 < step <= 100 for step in self.steps):
+            raise ValueError("`steps` are shares in percent that grow, such as [10, 50]")
+        if min(self.bake_hours, self.min_outcomes, self.tolerance, self.z, self.max_error_share) < 0:
+            raise ValueError("a strategy has no negative numbers")
+
 
 class Environment(Entity):
     """A place that deployments run in.
@@ -74,7 +80,7 @@ class Deployment(Entity):
     name: Fixed[Name]
     model: Fixed[str]
     use_case: str = ""
-    environment: str = "local"
+    environment: Fixed[str] = "local"
     strategy: Strategy = Strategy()
     durable: bool = True
     follow: bool = True

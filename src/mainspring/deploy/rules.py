@@ -22,7 +22,7 @@ def judge(deployment: Deployment, live: VersionEvidence, canary: VersionEvidence
     elif worse := _worse(strategy, live, canary):
         action, reason = "roll_back", worse
     elif deployment.step_since and now < deployment.step_since + timedelta(hours=strategy.bake_hours):
-        reason = f"step {deployment.step + 1} ({deployment.weight:g} %) bakes until its {strategy.bake_hours:g} hours are over"
+        reason = f"step {deployment.step + 1} ({deployment.weight:g} %) bakes for {strategy.bake_hours:g} hours"
     elif canary.outcomes < strategy.min_outcomes:
         reason = f"{canary.outcomes} of {strategy.min_outcomes} outcomes are known"
     else:

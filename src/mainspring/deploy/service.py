@@ -80,6 +80,8 @@ class Deployments:
         with self._store.transaction() as tx:
             deployment, changes = patched(self.show(name), change)
             if changes:
+                if "durable" in changes and deployment.live:  # what runs must hear of it
+                    deployment = msgspec.structs.replace(deployment, revision=deployment.revision + 1)
                 tx.update(deployment)
                 tx.emit("deploy.deployment.changed", name, fields=sorted(changes))
         return deployment
@@ -97,7 +99,11 @@ class Deployments:
     @operation("GET", "/deployments/{name}/status")
     def status(self, name: str) -> TargetStatus:
         """What really runs."""
-        return self._target_of(self.show(name)).status(name)
+        target = self._target_of(self.show(name))
+        try:
+            return target.status(name)
+        except NotFound:  # never started, or ended in order
+            return TargetStatus(name=name, state="stopped")
 
     @operation("GET", "/deployments/{name}/releases")
     def releases(self, name: str, limit: int = 100) -> list[Release]:
@@ -248,15 +254,11 @@ class Deployments:
         deployment = self.show(name)
         if not deployment.live:
             return None
-        target = self._target_of(deployment)
-        try:
-            status = target.status(name)
-        except NotFound:
-            status = TargetStatus(name=name, state="stopped")
+        status = self.status(name)
         if status.state == "running" and status.revision == deployment.revision:
             return status
         repaired = status.revision == deployment.revision
-        status = target.apply(self._spec(deployment))
+        status = self._target_of(deployment).apply(self._spec(deployment))
         with self._store.transaction() as tx:
             kind = "repaired" if repaired else "applied"
             tx.emit(f"deploy.target.{kind}", name, revision=deployment.revision, url=status.url, state=status.state)

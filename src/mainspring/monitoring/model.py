@@ -18,7 +18,7 @@ class Monitor(Entity):
     Attributes:
         name: Unique name.
         deployment: What is watched.
-        kind: ``performance`` (needs outcomes), ``drift`` of inputs, ``prediction_drift``, ``kpi``, or ``volume`` (rows).
+        kind: ``performance`` (needs outcomes), ``drift`` of inputs, ``prediction_drift``, ``kpi`` or ``volume``.
         measure: Metric (``roc_auc``, ``log_loss`` …), drift measure (``psi``, ``js`` …) or name of the KPI.
         columns: Inputs that are watched for drift; all when empty.
         min: Smallest allowed value.

@@ -94,6 +94,8 @@ class Monitors:
             raise InvalidInput(
                 f"monitor `{monitor.name}`: a window has a positive length and its delay is not negative"
             )
+        if monitor.breaches < 1 or monitor.recover < 1:
+            raise InvalidInput(f"monitor `{monitor.name}`: `breaches` and `recover` count windows, at least 1")
 
     @operation("GET", "/monitors", command="list")
     def find(self, deployment: str = "", limit: int = 100) -> list[Monitor]:

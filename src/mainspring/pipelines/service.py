@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from mainspring.core.entity import Create, Patch, born, draft, patched
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.data.service import Datasets
-from mainspring.errors import Conflict, InvalidInput, StepFailed, unknown_name
+from mainspring.errors import Conflict, InvalidInput, NotFound, StepFailed, unknown_name
 from mainspring.pipelines import rules
+from mainspring.pipelines.desk import Desk
 from mainspring.pipelines.model import DataRef, Part, PipelineDefinition, Plan, PlannedStep, RunPlan, StepRun
+from mainspring.pipelines.values import read_parts, read_value
 from mainspring.pipelines.worker import PlanResult, PlanTask, StepResult, StepTask
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.executor import Executor, Result, Task
@@ -25,6 +29,7 @@ from mainspring.tracking.model import Cause, Point, Run
 from mainspring.tracking.service import Runs
 
 WORKER = "mainspring.pipelines.worker"
+_PLAN_TRIES = 3
 
 
 class Pipelines:
@@ -51,6 +56,9 @@ class Pipelines:
         self._datasets = datasets
         self._artifacts, self._artifacts_url = artifacts
         self._executor = executor
+        self._desk = Desk()
+        self._lock = threading.Lock()
+        self._executing: set[str] = set()
 
     @operation("POST", "/pipelines", command="")
     def create(self, new: Create[PipelineDefinition]) -> PipelineDefinition:
@@ -141,7 +149,10 @@ class Pipelines:
 
     def has_seen_newest(self, name: str) -> bool:
         """Whether a successful run has read exactly the dataset versions that a run of today would read."""
-        chosen = [self._resolve(item.dataset, item.last).versions for item in self.show(name).inputs.values()]
+        inputs = self.show(name).inputs.values()
+        if not inputs:
+            return False
+        chosen = [self._resolve(item.dataset, item.last).versions for item in inputs]
         today = sorted({version for versions in chosen for version in versions})
         return any(run.datasets == today for run in self._runs.find(pipeline=name, status="ok", limit=100))
 
@@ -149,9 +160,7 @@ class Pipelines:
         versions = self._datasets.accepted(dataset)
         chosen = versions[-last:] if last else versions
         if not chosen:
-            raise Conflict(
-                f"dataset `{dataset}` has no accepted version", hint=f"mainspring datasets register {dataset} FILE"
-            )
+            raise Conflict(f"dataset `{dataset}` has no accepted version", hint=f"mainspring register {dataset} FILE")
         return DataRef(versions=[item.address for item in chosen], digests=[item.digest for item in chosen])
 
     def _given(self, text: str) -> DataRef:
@@ -169,9 +178,9 @@ class Pipelines:
         return result.plan
 
     def _ask(self, executor: Executor, task: Task) -> Result:
-        for _ in range(3):
-            executor.submit(task)
-            while not (results := executor.wait(1.0)):
+        for _ in range(_PLAN_TRIES):
+            self._desk.submit(executor, task)
+            while not (results := self._desk.wait(executor, [task.id])):
                 pass
             if results[0].status == "done":
                 return results[0]
@@ -186,32 +195,50 @@ class Pipelines:
         Raises:
             Conflict: Another living process is at it.
         """
-        found = self._runs.show(run)
-        if found.status != "running":
+        if (found := self._runs.show(run)).status != "running":
             return found
-        me = this_process()
-        if found.holder not in ("", me) and is_alive(found.holder):
-            raise Conflict(
-                f"run {run} is being executed by {found.holder}", hint=f"watch it: mainspring runs show {run}"
-            )
-        self._runs.hold(run, me)
-        plan = self.plan_of(run).plan
-        for step in self.steps(run):
-            if step.status == "running":  # it was under way when its controller died
-                self._save(step, status="waiting")
-        executor = self._executor()
-        running: dict[str, str] = {}
-        while True:
-            steps = {step.step: step for step in self.steps(run)}
-            for planned in rules.ready_steps(plan, steps):
-                if len(running) < executor.capacity():
-                    self._begin(run, plan, planned, steps, executor, running)
-            if running:
-                for result in executor.wait(1.0):
-                    self._record(plan, {step.step: step for step in self.steps(run)}[running.pop(result.id)], result)
-            elif not rules.ready_steps(plan, {step.step: step for step in self.steps(run)}):
-                break
-        return self._conclude(run)
+        with self._claimed(run):
+            plan = self.plan_of(run).plan
+            for step in self.steps(run):
+                if step.status == "running":  # it was under way when its process died
+                    self._save(step, status="waiting")
+            executor = self._executor()
+            running: dict[str, str] = {}
+            try:
+                while self._advance(run, plan, executor, running):
+                    pass
+            finally:
+                self._desk.cancel(executor, running)  # when interrupted: nobody will take the results
+            return self._conclude(run)
+
+    @contextlib.contextmanager
+    def _claimed(self, run: str) -> Iterator[None]:
+        """Makes this thread the only one anywhere that executes the run."""
+        me, holder = this_process(), self._runs.show(run).holder
+        with self._lock:
+            taken = run in self._executing or (holder not in ("", me) and is_alive(holder))
+            if taken or not self._runs.hold(run, me, holder):
+                raise Conflict(
+                    f"run {run} is being executed by {self._runs.show(run).holder or 'another process'}",
+                    hint=f"watch it: mainspring runs show {run}",
+                )
+            self._executing.add(run)
+        try:
+            yield
+        finally:
+            self._executing.discard(run)
+
+    def _advance(self, run: str, plan: Plan, executor: Executor, running: dict[str, str]) -> bool:
+        """Starts what can start and records what came in; whether the run goes on."""
+        steps = steps_by_name(self.steps(run))
+        ready = rules.ready_steps(plan, steps)
+        for planned in ready:
+            if len(running) < executor.capacity():
+                self._begin(run, plan, planned, steps, executor, running)
+        goes_on = bool(running or ready)
+        for result in self._desk.wait(executor, running) if running else ():
+            self._record(plan, steps_by_name(self.steps(run))[running.pop(result.id)], result)
+        return goes_on
 
     def _begin(
         self,
@@ -249,7 +276,8 @@ class Pipelines:
         )
         task_id = new_id()
         running[task_id] = planned.name
-        executor.submit(Task(id=task_id, entry=f"{WORKER}:execute", payload=msgspec.msgpack.encode(task)))
+        task_now = Task(id=task_id, entry=f"{WORKER}:execute", payload=msgspec.msgpack.encode(task))
+        self._desk.submit(executor, task_now)
 
     def _cached(self, key: str) -> StepRun | None:
         for earlier in self._store.find(StepRun, key=key, status="ok", order="-ended", limit=3):
@@ -306,11 +334,32 @@ class Pipelines:
         if name not in outputs:
             raise unknown_name("output", name, outputs, listing=f"mainspring runs show {run}")
         ref = outputs[name]
-        steps = {step.step: step for step in self.steps(run)}
-        return [part for part in steps[ref.step].parts if not ref.part or part.name == ref.part]
+        parts = steps_by_name(self.steps(run))[ref.step].parts
+        return [part for part in parts if not ref.part or part.name == ref.part]
+
+    def value(self, run: str, name: str) -> Any:
+        """The value of one of a run's outputs (not an operation: values do not travel as JSON).
+
+        Raises:
+            NotFound: The pipeline returns nothing of that name, or has not come that far.
+        """
+        outputs = self.plan_of(run).plan.outputs
+        if name not in outputs:
+            raise unknown_name("output", name, outputs, listing=f"mainspring runs show {run}")
+        ref = outputs[name]
+        parts = steps_by_name(self.steps(run))[ref.step].parts
+        if not parts:
+            raise NotFound(f"step `{ref.step}` of run {run} gave nothing", hint=f"mainspring runs show {run}")
+        return read_parts(parts, ref.part, lambda part: read_value(part.format, self._artifacts.read(part.digest)))
 
     def abandoned(self) -> list[Run]:
         """Runs of pipelines that wait for an executor: new ones, and those whose process has died."""
         waiting = [run for run in self._runs.find(status="running", limit=1000) if run.pipeline]
         me = this_process()
-        return [run for run in reversed(waiting) if run.holder in ("", me) or not is_alive(run.holder)]
+        free = [run for run in reversed(waiting) if run.holder in ("", me) or not is_alive(run.holder)]
+        return [run for run in free if run.name not in self._executing]
+
+
+def steps_by_name(steps: list[StepRun]) -> dict[str, StepRun]:
+    """Step -> its execution."""
+    return {step.step: step for step in steps}

@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 
 from mainspring.core.package import ModelPackage
-from mainspring.errors import CorruptArtifact, InvalidInput, MissingExtra
+from mainspring.errors import CorruptArtifact, InvalidInput, MissingExtra, unknown_name
+from mainspring.pipelines.model import Part
 
 
 class Format(NamedTuple):
@@ -29,6 +30,11 @@ class Format(NamedTuple):
     accepts: Callable[[Any], bool]
     write: Callable[[Any], bytes]
     read: Callable[[bytes], Any]
+
+
+def _is_frame(value: Any) -> bool:
+    frame = isinstance(value, (pl.DataFrame, pl.LazyFrame))
+    return frame and not any(dtype == pl.Object for dtype in value.lazy().collect_schema().dtypes())
 
 
 def _write_frame(frame: pl.DataFrame | pl.LazyFrame) -> bytes:
@@ -52,43 +58,63 @@ def _write_estimator(value: Any) -> bytes:
         from skops import io as skops_io  # noqa: PLC0415 - optional
     except ModuleNotFoundError:
         raise MissingExtra.named("passing a scikit-learn estimator between steps", "sklearn") from None
-    return bytes(skops_io.dumps(value))
+    content = bytes(skops_io.dumps(value))
+    _trusted_types(content)  # the step that gives it hears of it, not the one that reads it
+    return content
 
 
 def read_estimator(content: bytes) -> Any:
-    """Reads a skops file, refusing every type that is not of scikit-learn, NumPy or SciPy."""
+    """Reads a skops file.
+
+    Raises:
+        InvalidInput: It holds a type that is not of scikit-learn, NumPy or SciPy; nothing of it was run.
+    """
     from skops import io as skops_io  # noqa: PLC0415 - optional
 
-    strange = [
-        name
-        for name in skops_io.get_untrusted_types(data=content)
-        if name.split(".")[0] not in ("sklearn", "numpy", "scipy")
-    ]
+    return skops_io.loads(content, trusted=_trusted_types(content))
+
+
+def _trusted_types(content: bytes) -> list[str]:
+    from skops import io as skops_io  # noqa: PLC0415 - optional
+
+    found: list[str] = skops_io.get_untrusted_types(data=content)
+    strange = [name for name in found if name.split(".")[0] not in ("sklearn", "numpy", "scipy")]
     if strange:
         raise InvalidInput(
-            f"a stored estimator holds types that are not trusted: {', '.join(strange)}",
-            hint="use scikit-learn's own types",
+            f"the estimator holds types that are not trusted: {', '.join(strange)}",
+            hint="use scikit-learn's own types, or return parameters and build the estimator in the step that uses it",
         )
-    return skops_io.loads(content, trusted=skops_io.get_untrusted_types(data=content))
+    return found
+
+
+def _numpy_scalar(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _write_json(value: Any) -> bytes:
+    return msgspec.json.encode(value, enc_hook=_numpy_scalar)
 
 
 def _is_json(value: Any) -> bool:
+    """Whether reading gives what was written: no tuples, dates, NaN or keys that are not text hide in it."""
     try:
-        return bool(msgspec.json.decode(msgspec.json.encode(value)) == value)
-    except (TypeError, ValueError, msgspec.DecodeError):
+        return bool(msgspec.json.decode(_write_json(value)) == value)
+    except (TypeError, ValueError, RecursionError, msgspec.DecodeError):
         return False
 
 
 FORMATS: tuple[Format, ...] = (
     Format(
         "parquet",
-        lambda value: isinstance(value, (pl.DataFrame, pl.LazyFrame)),
+        _is_frame,
         _write_frame,
         lambda raw: pl.read_parquet(io.BytesIO(raw)),
     ),
     Format(
         "npy",
-        lambda value: isinstance(value, np.ndarray) and value.dtype != object,
+        lambda value: isinstance(value, np.ndarray) and not value.dtype.hasobject,
         _write_array,
         lambda raw: np.load(io.BytesIO(raw), allow_pickle=False),
     ),
@@ -100,7 +126,7 @@ FORMATS: tuple[Format, ...] = (
         lambda raw: msgspec.msgpack.decode(raw, type=ModelPackage),
     ),
     Format("skops", _is_estimator, _write_estimator, read_estimator),
-    Format("json", _is_json, msgspec.json.encode, msgspec.json.decode),
+    Format("json", _is_json, _write_json, msgspec.json.decode),
 )
 _BY_NAME = {item.name: item for item in FORMATS}
 
@@ -136,6 +162,25 @@ def split_parts(value: Any) -> dict[str, Any]:
     if isinstance(value, dict) and value and not _is_json(value) and all(isinstance(key, str) for key in value):
         return value
     return {"": value}
+
+
+def read_parts(parts: list[Part], wanted: str, read: Callable[[Part], Any]) -> Any:
+    """A step's result, or the part of it that is wanted, from its stored parts.
+
+    Raises:
+        NotFound: The step gave no such part.
+    """
+    stored = {part.name: part for part in parts}
+    if wanted in stored:
+        return read(stored[wanted])
+    if wanted:
+        whole = read(stored[""]) if "" in stored else {}
+        if isinstance(whole, dict) and wanted in whole:
+            return whole[wanted]
+        raise unknown_name("part", wanted, whole or stored, listing="mainspring runs list")
+    if "0" in stored:
+        return tuple(read(stored[str(index)]) for index in range(len(stored)))
+    return {name: read(part) for name, part in stored.items()}
 
 
 def scan_versions(paths: list[Path]) -> pl.LazyFrame:

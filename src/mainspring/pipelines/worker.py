@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 import traceback
-from importlib import import_module
+from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from mainspring.data.local import local_copy
 from mainspring.errors import InvalidInput, MainspringError
 from mainspring.pipelines.model import Argument, DataRef, Part, Plan
 from mainspring.pipelines.steps import Pipeline
-from mainspring.pipelines.values import read_value, scan_versions, split_parts, write_value
+from mainspring.pipelines.values import read_parts, read_value, scan_versions, split_parts, write_value
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.plugins import resolve
 from mainspring.tracking.active import logging_to
 from mainspring.tracking.environment import source_digest
 
 MAX_LOG = 1_000_000
+_OURS = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
 class PlanTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,8 @@ def plan(payload: bytes) -> bytes:
         result = PlanResult(plan=found.plan(task.path, **task.values, **task.data))
     except MainspringError as error:
         result = PlanResult(error=error.message, hint=error.hint)
+    except (Exception, SystemExit) as raised:  # noqa: BLE001 - the user's module may raise anything
+        result = PlanResult(error=_readable(raised), hint=f"`python -c 'import {task.entry.partition(':')[0]}'`")
     return msgspec.msgpack.encode(result)
 
 
@@ -88,7 +92,7 @@ def execute(payload: bytes) -> bytes:
             arguments = {name: _value(item, task.parts, artifacts) for name, item in task.arguments.items()}
             returned = getattr(function, "function", function)(**arguments)
             parts = _store(task.step, returned, artifacts)
-        except Exception as raised:  # noqa: BLE001 - the user's code may raise anything; it becomes the step's error
+        except (Exception, SystemExit) as raised:  # noqa: BLE001 - user code may raise anything: the step's error
             error = _readable(raised)
             traceback.print_exc(file=printed)
     log, log_size = "", 0
@@ -107,7 +111,8 @@ class _Metrics:
         self.points += [(name, step, value) for name, value in metrics.items()]
 
 
-_loaded: dict[str, str] = {}
+_loaded = ("", "")
+"""Folder whose modules are imported, and the digest of its files."""
 
 
 def load_function(address: str, path: str) -> Any:
@@ -131,16 +136,21 @@ def load_function(address: str, path: str) -> Any:
 
 
 def _refresh(path: str) -> None:
-    if path not in sys.path:
-        sys.path.insert(0, path)
-    digest = source_digest(Path(path))
-    if _loaded.get(path) not in (None, digest):
-        root = str(Path(path).resolve())
+    global _loaded
+    present = (path, source_digest(Path(path)))
+    if _loaded == present:
+        return
+    # Another project's modules may have the same names: only one project is importable at a time.
+    for folder in {_loaded[0], path} - {""}:
+        root = str(Path(folder).resolve()) + os.sep
         for name, module in list(sys.modules.items()):
             source = getattr(module, "__file__", None) or ""
-            if source.startswith(root) and "site-packages" not in source:
+            if str(Path(source).resolve()).startswith(root) and "site-packages" not in source:
                 del sys.modules[name]
-    _loaded[path] = digest
+        sys.path[:] = [place for place in sys.path if place != folder]
+    sys.path.insert(0, path)
+    invalidate_caches()
+    _loaded = present
 
 
 def _value(argument: Argument, parts: dict[str, list[Part]], artifacts: ArtifactStore) -> Any:
@@ -148,25 +158,8 @@ def _value(argument: Argument, parts: dict[str, list[Part]], artifacts: Artifact
         return scan_versions([local_copy(artifacts, digest) for digest in argument.data.digests])
     if argument.ref is None:
         return argument.value
-    stored = {part.name: part for part in parts[argument.ref.step]}
-    if argument.ref.part:
-        if argument.ref.part in stored:
-            return _read(stored[argument.ref.part], artifacts)
-        whole = _read(stored[""], artifacts) if "" in stored else {}
-        if isinstance(whole, dict) and argument.ref.part in whole:
-            return whole[argument.ref.part]
-        raise InvalidInput(
-            f"step `{argument.ref.step}` gave no `{argument.ref.part}`", hint=f"it gave: {', '.join(stored)}"
-        )
-    if "" in stored:
-        return _read(stored[""], artifacts)
-    if "0" in stored:
-        return tuple(_read(stored[str(index)], artifacts) for index in range(len(stored)))
-    return {name: _read(part, artifacts) for name, part in stored.items()}
-
-
-def _read(part: Part, artifacts: ArtifactStore) -> Any:
-    return read_value(part.format, artifacts.read(part.digest))
+    stored = parts[argument.ref.step]
+    return read_parts(stored, argument.ref.part, lambda part: read_value(part.format, artifacts.read(part.digest)))
 
 
 def _store(step: str, returned: Any, artifacts: ArtifactStore) -> list[Part]:
@@ -178,9 +171,9 @@ def _store(step: str, returned: Any, artifacts: ArtifactStore) -> list[Part]:
     return parts
 
 
-def _readable(error: Exception) -> str:
+def _readable(error: BaseException) -> str:
     if isinstance(error, MainspringError):
         return f"{error.message}\nhint: {error.hint}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/mainspring/" not in frame.filename]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OURS)]
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{where}"

@@ -14,8 +14,7 @@ from mainspring.core.operation import operation
 from mainspring.core.package import ModelPackage
 from mainspring.errors import Conflict, InvalidInput, NotFound, unknown_name
 from mainspring.pipelines.service import Pipelines
-from mainspring.pipelines.values import read_value
-from mainspring.ports.artifacts import ArtifactStore
+from mainspring.ports.artifacts import ArtifactStore, Blob
 from mainspring.registry.model import Alias, Model, ModelVersion, VersionStatus
 from mainspring.store import Store
 from mainspring.tracking.service import Runs
@@ -104,14 +103,10 @@ class Models:
         made_by = self._runs.show(run)
         if made_by.status != "ok":
             raise Conflict(f"run {run} has not succeeded: {made_by.status}", hint=f"mainspring runs show {run}")
-        packed = self._read(run, "model")
-        if not isinstance(packed, ModelPackage):
-            raise InvalidInput(
-                f"output `model` of run {run} is no packed model", hint="let a step return `mainspring.package(…)`"
-            )
+        packed = self._packed(run)
         files = {path: self._artifacts.put(content) for path, content in packed.files.items()}
         outputs = self._pipelines.plan_of(run).plan.outputs
-        extra = {key: self._pipelines.output(run, key)[0] for key in ("holdout", "reference") if key in outputs}
+        extra = {key: self._pipelines.output(run, key) for key in ("holdout", "reference") if key in outputs}
         new = draft(
             ModelVersion,
             model=self.show(name).name,
@@ -119,45 +114,42 @@ class Models:
             flavor=packed.flavor,
             files={path: blob.digest for path, blob in files.items()},
             signature=packed.signature,
-            metrics=_numbers(self._read(run, "metrics") if "metrics" in outputs else made_by.metrics),
+            metrics=_numbers(self._pipelines.value(run, "metrics") if "metrics" in outputs else made_by.metrics),
             datasets=made_by.datasets,
             twin_difference=packed.twin_difference,
-            **{key: part.digest for key, part in extra.items()},
+            **{key: parts[0].digest for key, parts in extra.items() if parts},
         )
-        with self._store.transaction() as tx:
-            if before := self._store.first(ModelVersion, run=run):
-                return before
-            number = self._store.count(ModelVersion, model=name) + 1
-            address = f"{name}@{number}"
-            now, actor = self._store.clock.now(), current_actor()
-            version = born(
-                ModelVersion,
-                new,
-                id=new_id(),
-                created=now,
-                number=number,
-                address=address,
-                actor=actor.name,
-                cause=actor.cause,
-            )
-            tx.insert(version)
-            for blob in files.values():
-                tx.own(blob.digest, f"model:{address}", blob.size)
-            for part in extra.values():
-                tx.own(part.digest, f"model:{address}", part.size)
-            tx.emit(
-                "registry.version.proposed",
-                address,
-                model=name,
-                run=run,
-                metrics=version.metrics,
-                datasets=version.datasets,
-            )
-        return version
+        owned = [*files.values(), *(Blob(part.digest, part.size) for parts in extra.values() for part in parts)]
+        return self._enter(new, owned)
 
-    def _read(self, run: str, output: str) -> object:
-        part = self._pipelines.output(run, output)[0]
-        return read_value(part.format, self._artifacts.read(part.digest))
+    def _packed(self, run: str) -> ModelPackage:
+        """The run's output ``model``, checked."""
+        packed = self._pipelines.value(run, "model")
+        if not isinstance(packed, ModelPackage):
+            raise InvalidInput(
+                f"output `model` of run {run} is no packed model", hint="let a step return `mainspring.package(…)`"
+            )
+        for path in packed.files:
+            if path.startswith("/") or "\\" in path or ".." in path.split("/"):
+                raise InvalidInput(f"`{path}` is not a path within the model", hint="use a relative path without `..`")
+        return packed
+
+    def _enter(self, new: ModelVersion, owned: list[Blob]) -> ModelVersion:
+        """Gives the candidate its number and stores it; of one run there is one version."""
+        with self._store.transaction() as tx:
+            if before := self._store.first(ModelVersion, run=new.run):
+                return before
+            number, actor = self._store.count(ModelVersion, model=new.model) + 1, current_actor()
+            version = born(
+                ModelVersion, new, id=new_id(), created=self._store.clock.now(), number=number,
+                address=f"{new.model}@{number}", actor=actor.name, cause=actor.cause,
+            )  # fmt: skip
+            tx.insert(version)
+            for blob in owned:
+                tx.own(blob.digest, f"model:{version.address}", blob.size)
+            facts = {"model": new.model, "run": new.run, "metrics": new.metrics, "datasets": new.datasets}
+            tx.emit("registry.version.proposed", version.address, **facts)
+        return version
 
     @operation("POST", "/models/{name}/aliases/{alias}", command="alias")
     def set_alias(self, name: str, alias: str, number: int) -> Alias:
@@ -179,7 +171,7 @@ class Models:
         return pointed
 
     def set_status(self, address: str, status: VersionStatus) -> ModelVersion:
-        """Notes a decision about a version (for the room `governance`; not an operation, so that nobody decides past it)."""
+        """Notes a decision about a version (for the room `governance`: nobody decides past it)."""
         with self._store.transaction() as tx:
             version = self.version(address)
             if version.status == status:

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from mainspring.core.actor import acting_as
 from mainspring.core.operation import Operation, operations
-from mainspring.errors import Conflict, InvalidInput, MainspringError, NotFound
+from mainspring.errors import InvalidInput, MainspringError, NotFound, StorageFull
 from mainspring.server import openapi, stream
 from mainspring.server.guard import Guard
+from mainspring.server.route import RawRoute
 from mainspring.workspace import Workspace
 
 Handler = Callable[[Request], Awaitable[Response]]
 MAX_BODY = 64 * 1024 * 1024
+BINARY = "application/octet-stream"
+MAX_SPOOL = 8 * 1024 * 1024
+MAX_EVENTS = 1000
 ACTOR_HEADER = "mainspring-actor"
 
 
@@ -52,26 +57,29 @@ def create_app(workspace: Workspace, *, token: str = "", pages: list[BaseRoute] 
         Route("/api/events/stream", stream.endpoint(workspace), methods=["GET"]),
         Route("/api/events", _events(workspace), methods=["GET"]),
         Route("/api/artifacts", _put_artifact(workspace), methods=["POST"]),
-        Route("/api/artifacts/{digest}", _get_artifact(workspace), methods=["GET", "HEAD"]),
+        RawRoute("/api/artifacts/{digest}", _get_artifact(workspace), methods=["GET", "HEAD"]),
     ]
     for service in workspace.services().values():
         for item in operations(type(service)).values():
             handler = _operation(functools.partial(getattr(service, item.name)), item)
-            routes.append(Route("/api" + item.path, handler, methods=[item.method]))
+            routes.append(RawRoute("/api" + item.path, handler, methods=[item.method]))
     return Starlette(
         routes=routes + (pages or []),
         middleware=[Middleware(Guard, token=token)],
-        exception_handlers={MainspringError: _refuse, HTTPException: _refuse_http, Exception: _fail},
+        exception_handlers={
+            MainspringError: _refuse,
+            HTTPException: _refuse_http,
+            ClientDisconnect: _hang_up,
+            Exception: _fail,
+        },
     )
 
 
 def _operation(call: Callable[..., Any], item: Operation) -> Handler:
     async def handle(request: Request) -> Response:
-        body = await request.body() if item.method not in ("GET", "DELETE") else b""
-        if len(body) > MAX_BODY:
-            raise InvalidInput(f"the body is larger than {MAX_BODY} bytes", hint="upload large data as an artifact")
+        body = b"" if item.method in ("GET", "DELETE") else await _body(request)
         arguments = item.read_request(request.path_params, request.query_params, body)
-        actor = request.headers.get(ACTOR_HEADER, "")
+        actor = unquote(request.headers.get(ACTOR_HEADER, ""))
 
         def work() -> Any:
             if not actor:
@@ -79,9 +87,19 @@ def _operation(call: Callable[..., Any], item: Operation) -> Handler:
             with acting_as(actor):
                 return call(**arguments)
 
-        return Json(await run_in_threadpool(work), status_code=200)
+        return Json(await run_in_threadpool(work))
 
     return handle
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body, given up as soon as it is too long: it is never held in memory beyond the limit."""
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MAX_BODY:
+            raise InvalidInput(f"the body is larger than {MAX_BODY} bytes", hint="upload large data as an artifact")
+    return bytes(content)
 
 
 def _health(workspace: Workspace) -> Handler:
@@ -107,22 +125,26 @@ def _events(workspace: Workspace) -> Handler:
     async def events(request: Request) -> Response:
         query = request.query_params
         try:
-            after, limit = int(query.get("after", "0")), min(int(query.get("limit", "100")), 1000)
+            after, limit = int(query.get("after", "0")), int(query.get("limit", "100"))
         except ValueError:
             raise InvalidInput("`after` and `limit` are whole numbers") from None
-        found = await run_in_threadpool(
-            workspace.store.events, after=after, limit=max(limit, 1), subject=query.get("subject", ""), prefix=query.get("type", "")
-        )
-        return Json(found)
+        if not 1 <= limit <= MAX_EVENTS:
+            raise InvalidInput(f"limit must be 1 to {MAX_EVENTS}, not {limit}")
+        subject, prefix = query.get("subject", ""), query.get("type", "")
+        read = workspace.store.events
+        return Json(await run_in_threadpool(read, after=after, limit=limit, subject=subject, prefix=prefix))
 
     return events
 
 
 def _put_artifact(workspace: Workspace) -> Handler:
     async def put(request: Request) -> Response:
-        with tempfile.SpooledTemporaryFile(max_size=8 * 1024 * 1024) as spool:
-            async for chunk in request.stream():
-                await run_in_threadpool(spool.write, chunk)
+        with tempfile.SpooledTemporaryFile(max_size=MAX_SPOOL) as spool:
+            try:
+                async for chunk in request.stream():
+                    await run_in_threadpool(spool.write, chunk)
+            except OSError as error:
+                raise StorageFull(f"the server cannot keep the upload: {error.strerror}") from error
             spool.seek(0)
             blob = await run_in_threadpool(workspace.artifacts.put, spool)
         return Json({"digest": blob.digest, "size": blob.size})
@@ -133,15 +155,21 @@ def _put_artifact(workspace: Workspace) -> Handler:
 def _get_artifact(workspace: Workspace) -> Handler:
     async def get(request: Request) -> Response:
         digest = request.path_params["digest"]
-        content = await run_in_threadpool(workspace.artifacts.open, digest)
+        size = await run_in_threadpool(workspace.artifacts.size, digest)
+        headers = {
+            "content-length": str(size),
+            "content-disposition": "attachment",
+            "x-content-type-options": "nosniff",
+        }
+        if request.method == "HEAD":
+            return Response(headers=headers, media_type=BINARY)
 
-        def chunks() -> Any:
-            with content:
+        def chunks() -> Iterator[bytes]:
+            with workspace.artifacts.open(digest) as content:
                 while chunk := content.read(1024 * 1024):
                     yield chunk
 
-        headers = {"content-disposition": "attachment", "x-content-type-options": "nosniff"}
-        return StreamingResponse(chunks(), media_type="application/octet-stream", headers=headers)
+        return StreamingResponse(chunks(), headers=headers, media_type=BINARY)
 
     return get
 
@@ -156,8 +184,12 @@ async def _refuse_http(_: Request, error: Exception) -> Response:
     if error.status_code == 404:
         known: MainspringError = NotFound("there is nothing at this address", hint="see /api/openapi.json")
     else:
-        known = Conflict(error.detail, hint="see /api/openapi.json")
+        known = InvalidInput(error.detail, hint="see /api/openapi.json")
     return Json(known.body(), status_code=error.status_code)
+
+
+async def _hang_up(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # nobody is there to read it
 
 
 async def _fail(_: Request, error: Exception) -> Response:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from http.cookies import SimpleCookie
-from urllib.parse import urlsplit
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -42,11 +42,14 @@ class Guard:
     def _objection(self, scope: Scope) -> MainspringError | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
-        if not self._token and urlsplit(f"//{host}").hostname not in LOOPBACK:
-            return Refused(f"`{host}` is not this machine", hint="use http://127.0.0.1, or start the server with a token")
+        if not self._token and _split(f"//{host}").hostname not in LOOPBACK:
+            return Refused(
+                f"`{host}` is not this machine", hint="use http://127.0.0.1, or start the server with a token"
+            )
         origin = headers.get("origin")
-        if origin and origin != "null" and urlsplit(origin).netloc != host:
-            return Refused(f"requests from {origin} are not accepted", hint="call from the server's own pages or without a browser")
+        if origin and origin != "null" and _split(origin).netloc != host:
+            hint = "call from the server's own pages or without a browser"
+            return Refused(f"requests from {origin} are not accepted", hint=hint)
         if origin == "null" and scope["method"] not in ("GET", "HEAD"):
             return Refused("requests without a known origin are not accepted")
         if self._token and scope["path"] != "/api/health" and not self._known(headers):
@@ -56,6 +59,20 @@ class Guard:
     def _known(self, headers: dict[str, str]) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-            given = morsel.value if morsel else ""
+            given = _cookie(headers.get("cookie", ""))
         return hmac.compare_digest(given.encode(), self._token.encode())
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:  # such as an IPv6 address without its closing bracket
+        return urlsplit("")
+
+
+def _cookie(header: str) -> str:
+    try:
+        morsel = SimpleCookie(header).get(COOKIE)
+    except CookieError:
+        return ""
+    return morsel.value if morsel else ""

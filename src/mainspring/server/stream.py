@@ -15,6 +15,8 @@ from mainspring.workspace import Workspace
 
 POLL_SECONDS = 0.5
 KEEP_ALIVE_POLLS = 30
+MAX_DIGITS = 18
+"""Places in the log have 64 bits; a longer ``Last-Event-ID`` is none of ours."""
 
 
 def endpoint(workspace: Workspace) -> Callable[[Request], Awaitable[Response]]:
@@ -27,7 +29,8 @@ def endpoint(workspace: Workspace) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
         newest = await run_in_threadpool(workspace.store.events, limit=1, newest=True)
         last = request.headers.get("last-event-id", "")
-        after = int(last) if last.isdecimal() else (newest[0].seq if newest else 0)
+        known = last.isascii() and last.isdecimal() and len(last) <= MAX_DIGITS
+        after = int(last) if known else (newest[0].seq if newest else 0)
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(_lines(workspace, request, after), media_type="text/event-stream", headers=headers)
 

@@ -12,12 +12,15 @@ import sqlalchemy as sa
 from mainspring.core.clock import Clock, SystemClock
 from mainspring.core.entity import Entity
 from mainspring.core.events import Event
-from mainspring.errors import InvalidInput, MissingExtra, Unreachable, unknown_name
-from mainspring.store import eventlog, schema, tables
-from mainspring.store.transaction import Transaction, Writer, translated
+from mainspring.errors import InvalidInput, MissingExtra, StoreError, unknown_name
+from mainspring.store import eventlog, failure, schema, tables
+from mainspring.store.transaction import Transaction
+from mainspring.store.writer import Writer
 
 E = TypeVar("E", bound=Entity)
 MAX_LIMIT = 10_000
+LOCK_SECONDS = 60
+"""How long a write waits for its turn before it says that another program holds the database."""
 
 
 class Store:
@@ -29,23 +32,34 @@ class Store:
     """
 
     def __init__(self, url: str, clock: Clock | None = None) -> None:
-        self.url = sa.make_url(url)
+        try:
+            self.url = sa.make_url(url)
+        except (sa.exc.ArgumentError, ValueError):
+            raise _unknown(url) from None
         self.clock = clock or SystemClock()
         self._turn_file: IO[bytes] | None = None
-        if self.url.get_backend_name() == "sqlite":
-            self.engine = self._open_sqlite()
-        elif self.url.get_backend_name() == "postgresql":
-            self.engine = self._open_postgresql()
-        else:
-            raise InvalidInput(f"unknown database `{url}`", hint="use sqlite:///path.db or postgresql://user@host/name")
+        match self.url.get_backend_name():
+            case "sqlite":
+                self.engine = self._open_sqlite()
+            case "postgresql":
+                self.engine = self._open_postgresql()
+            case _:
+                raise _unknown(url)
+        failure.listen(self.engine)
         self._writer = Writer(self.engine.connect, self.clock, self._turn_file)
 
     def _open_sqlite(self) -> sa.Engine:
-        if self.url.database:
-            path = Path(self.url.database)
+        if not self.url.database or self.url.database == ":memory:":
+            raise InvalidInput("a database needs a file", hint="use sqlite:///path.db")
+        path = Path(self.url.database)
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._turn_file = path.with_suffix(".writer").open("ab")
-        engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", connect_args={"timeout": 60.0, "check_same_thread": False})
+        except OSError as error:
+            message = f"cannot write in the folder {path.parent}: {error.strerror}"
+            raise StoreError(message, hint="check its rights") from error
+        arguments = {"timeout": LOCK_SECONDS, "check_same_thread": False}
+        engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", connect_args=arguments)
 
         @sa.event.listens_for(engine, "connect")
         def configure(connection: Any, _: Any) -> None:
@@ -58,9 +72,18 @@ class Store:
     def _open_postgresql(self) -> sa.Engine:
         url = self.url.set(drivername="postgresql+psycopg")
         try:
-            return sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True, pool_size=5)
+            engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True, pool_size=5)
         except ModuleNotFoundError:
             raise MissingExtra.named("PostgreSQL", "postgres") from None
+
+        @sa.event.listens_for(engine, "connect")
+        def configure(connection: Any, _: Any) -> None:
+            # A writer that hangs gives its turn back, as one that died does.
+            connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+            connection.execute(f"SET idle_in_transaction_session_timeout = '{10 * LOCK_SECONDS}s'")
+            connection.commit()
+
+        return engine
 
     def prepare(self) -> None:
         """Creates the tables in an empty database, or checks that the schema is the one this version knows.
@@ -69,15 +92,7 @@ class Store:
             SchemaMismatch: The database belongs to an older or newer version.
             Unreachable: There is no database server at the address.
         """
-        try:
-            schema.prepare(self.engine, self.transaction)
-        except sa.exc.OperationalError as error:
-            if self.engine.dialect.name == "postgresql":
-                shown = self.url.render_as_string(hide_password=True)
-                raise Unreachable(f"no PostgreSQL at {shown}", hint="start it, or correct the setting `database`") from error
-            raise translated(error) from error
-        except sa.exc.DatabaseError as error:
-            raise translated(error) from error
+        schema.prepare(self.engine, self.transaction)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -100,22 +115,36 @@ class Store:
         with self.reading() as connection:
             return list(connection.execute(statement).all())
 
-    def find(self, kind: type[E], /, *where: sa.ColumnElement[bool], order: Any = None, limit: int = 1000, offset: int = 0, **equals: Any) -> list[E]:
-        """Entities that match, oldest first unless ``order`` says otherwise (a column, a list of them, or text ``-created``).
+    def find(
+        self,
+        kind: type[E],
+        /,
+        *where: sa.ColumnElement[bool],
+        order: Any = None,
+        limit: int = 1000,
+        offset: int = 0,
+        **equals: Any,
+    ) -> list[E]:
+        """Entities that match, oldest first unless ``order`` says otherwise.
+
+        Args:
+            kind: The entity's class.
+            *where: Conditions, made of `columns`.
+            order: Text such as ``-created``, a column, or a list of columns.
+            limit: How many at most, 1 to 10,000.
+            offset: How many to pass over.
+            **equals: Field -> value.
 
         Raises:
-            InvalidInput: ``limit`` is not between 1 and 10,000.
+            InvalidInput: ``limit`` or ``offset`` is out of bounds.
         """
         if not 1 <= limit <= MAX_LIMIT:
             raise InvalidInput(f"limit must be 1 to {MAX_LIMIT}, not {limit}")
+        if offset < 0:
+            raise InvalidInput(f"offset must not be negative, as {offset} is")
         table = tables.table_of(kind)
-        conditions = [*where, *(table.c[name] == value for name, value in equals.items())]
-        query = sa.select(table).where(*conditions).limit(limit).offset(offset)
-        if isinstance(order, str):
-            column = table.c[order.lstrip("-")]
-            order = column.desc() if order.startswith("-") else column
-        orders = order if isinstance(order, list) else [table.c.id if order is None else order]
-        return [tables.to_entity(kind, row) for row in self.rows(query.order_by(*orders))]
+        query = sa.select(table).where(*where, *_equal(table, equals)).limit(limit).offset(offset)
+        return [tables.to_entity(kind, row) for row in self.rows(query.order_by(*_orders(table, order)))]
 
     def first(self, kind: type[E], /, *where: sa.ColumnElement[bool], order: Any = None, **equals: Any) -> E | None:
         """The first entity that matches, or None."""
@@ -130,23 +159,24 @@ class Store:
         entity = self.first(kind, **key)
         if entity is not None:
             return entity
-        spoken = kind.__table__.replace("_", " ")
         field, value = next(reversed(key.items()))
         table = tables.table_of(kind)
         known = [str(row[0]) for row in self.rows(sa.select(table.c[field]).distinct().limit(1000))]
-        raise unknown_name(spoken, str(value), known, listing=listing or "mainspring status")
+        raise unknown_name(tables.spoken(kind), str(value), known, listing=listing or "mainspring status")
 
     def count(self, kind: type[Entity], /, *where: sa.ColumnElement[bool], **equals: Any) -> int:
         """How many entities match."""
         table = tables.table_of(kind)
-        conditions = [*where, *(table.c[name] == value for name, value in equals.items())]
-        return int(self.rows(sa.select(sa.func.count()).select_from(table).where(*conditions))[0][0])
+        counted = sa.select(sa.func.count()).select_from(table).where(*where, *_equal(table, equals))
+        return int(self.rows(counted)[0][0])
 
     def columns(self, kind: type[Entity]) -> sa.ColumnCollection[str, sa.Column[Any]]:
         """The columns of an entity's table, to build conditions with."""
         return tables.table_of(kind).c
 
-    def events(self, *, after: int = 0, limit: int = 1000, subject: str = "", prefix: str = "", newest: bool = False) -> list[Event]:
+    def events(
+        self, *, after: int = 0, limit: int = 1000, subject: str = "", prefix: str = "", newest: bool = False
+    ) -> list[Event]:
         """Events after a place in the log, in order (or the newest first)."""
         with self.reading() as connection:
             return eventlog.read(connection, after=after, limit=limit, subject=subject, prefix=prefix, newest=newest)
@@ -180,3 +210,23 @@ class Store:
         self.engine.dispose()
         if self._turn_file is not None:
             self._turn_file.close()
+
+
+def _unknown(url: str) -> InvalidInput:
+    return InvalidInput(f"unknown database `{url}`", hint="use sqlite:///path.db or postgresql://user@host/name")
+
+
+def _equal(table: sa.Table, equals: dict[str, Any]) -> list[sa.ColumnElement[bool]]:
+    return [table.c[name] == value for name, value in equals.items()]
+
+
+def _orders(table: sa.Table, order: Any) -> list[Any]:
+    if isinstance(order, list):
+        return order
+    if order is None:
+        return [table.c.id]
+    if not isinstance(order, str):
+        return [order]
+    if order.startswith("-"):
+        return [table.c[order[1:]].desc(), table.c.id.desc()]
+    return [table.c[order], table.c.id]  # the id decides between equals, so that pages neither repeat nor omit

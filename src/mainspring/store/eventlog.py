@@ -8,6 +8,7 @@ from mainspring.core.events import GENESIS, Event, event_hash
 from mainspring.errors import StoreError
 from mainspring.store import tables
 
+PAGE = 1000
 _COLUMNS = [tables.event.c[name] for name in Event.__struct_fields__]
 
 
@@ -33,14 +34,14 @@ def verify(connection: sa.Connection) -> int:
         StoreError: The chain is broken; the message names the first bad place.
     """
     previous, count = GENESIS, 0
-    for row in connection.execution_options(yield_per=1000).execute(sa.select(*_COLUMNS).order_by(tables.event.c.seq)):
-        event = _event(row)
-        count += 1
-        if event.seq != count or event.previous != previous or event_hash(event) != event.hash:
-            raise StoreError(
-                f"the event log was changed at place {count}",
-                hint="compare with a backup; every event after this place is in doubt",
-                seq=count,
-            )
-        previous = event.hash
+    while page := read(connection, after=count, limit=PAGE, subject="", prefix="", newest=False):
+        for event in page:
+            count += 1
+            if event.seq != count or event.previous != previous or event_hash(event) != event.hash:
+                raise StoreError(
+                    f"the event log was changed at place {count}",
+                    hint="compare with a backup; every event after this place is in doubt",
+                    seq=count,
+                )
+            previous = event.hash
     return count

@@ -104,6 +104,11 @@ def describe_all() -> sa.MetaData:
     return metadata
 
 
+def spoken(kind: type[Entity]) -> str:
+    """What an entity is called in messages, such as ``use case``."""
+    return kind.__table__.replace("_", " ")
+
+
 def to_row(entity: Entity) -> dict[str, Any]:
     """The entity as values for its table."""
     return {name: getattr(entity, name) for name in entity.__struct_fields__}
@@ -117,7 +122,8 @@ def to_entity(kind: type[E], row: Any) -> E:
 event = sa.Table(
     "event",
     metadata,
-    sa.Column("seq", sa.BigInteger(), primary_key=True, autoincrement=False),
+    # On SQLite an INTEGER primary key is the row's own place in the file: reading after a cursor needs no index.
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=False),
     sa.Column("id", sa.Text(), nullable=False, unique=True),
     sa.Column("time", UtcTime(), nullable=False),
     sa.Column("type", sa.Text(), nullable=False),

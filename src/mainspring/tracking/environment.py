@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -24,6 +25,7 @@ _WORTH_NAMING = (
     "lightgbm",
     "torch",
 )
+_FOREIGN = frozenset({"__pycache__", "site-packages", "node_modules"})
 
 
 @functools.cache
@@ -46,12 +48,16 @@ def describe_code(folder: Path) -> CodeVersion:
 def source_digest(folder: Path) -> str:
     """Digest over names and contents of a folder's Python files (hidden folders and environments left out)."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        parts = path.relative_to(folder).parts
-        if any(part.startswith(".") or part in ("__pycache__", "site-packages") for part in parts):
-            continue
-        digest.update("/".join(parts).encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(_python_files(folder)):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        # Not even looked into: an environment beside the project holds tens of thousands of files.
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in _FOREIGN]
+        yield from (Path(place, name) for name in names if name.endswith(".py") and not name.startswith("."))
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -37,7 +37,7 @@ class Run(Entity):
         tags: Free labels.
         datasets: Addresses of the dataset versions that were read.
         trigger: What kind of cause started it.
-        cause: Id of the causing event, or empty; at most one run per cause and pipeline.
+        cause: Id of the causing event, where there is one; at most one run per cause and pipeline.
         reason: Why, in words.
         environment: Where it ran: Python, platform, versions of the main libraries.
         code: State of the code.
@@ -61,7 +61,7 @@ class Run(Entity):
     tags: dict[str, str] = {}
     datasets: Fixed[list[str]] = []
     trigger: Fixed[Cause] = "manual"
-    cause: Fixed[str] = ""
+    cause: Fixed[str | None] = None
     reason: Fixed[str] = ""
     environment: Fixed[dict[str, str]] = {}
     code: Fixed[CodeVersion] = CodeVersion()

@@ -37,7 +37,7 @@ class Runs:
             run_id = new_id()
             run = born(
                 Run,
-                msgspec.structs.replace(new, cause=new.cause or f"none:{run_id}"),
+                msgspec.structs.replace(new, cause=new.cause or None),
                 id=run_id,
                 created=self._store.clock.now(),
                 name=self._free_name(run_id),
@@ -129,7 +129,7 @@ class Runs:
     def history(self, name: str, key: str) -> list[Point]:
         """The curve of a metric, in order of steps."""
         rows = self._store.rows(history(self.show(name).name, key))
-        return [Point(key=key, value=value, step=step, time=time) for step, time, value in rows]
+        return [Point(key=key, value=row.value, step=row.step, time=row.time) for row in rows]
 
     @operation("POST", "/runs/{name}/artifacts", command="")
     def add_artifact(self, name: str, path: str, digest: str, size: int) -> RunArtifact:
@@ -183,7 +183,13 @@ class Runs:
                 tx.emit("tracking.run.changed", name, fields=sorted(changes))
         return run
 
-    def hold(self, name: str, holder: str) -> Run:
-        """Notes which process executes the run (for the room `pipelines`; not an operation)."""
+    def hold(self, name: str, holder: str, before: str) -> bool:
+        """Makes ``holder`` the process that executes the run (for the room `pipelines`; not an operation).
+
+        Returns:
+            Whether it still was held by ``before``: of several processes that try at once, one gets it.
+        """
+        columns = self._store.columns(Run)
+        free = sa.and_(columns.name == name, columns.holder == before, columns.status == "running")
         with self._store.transaction() as tx:
-            return tx.update(msgspec.structs.replace(self.show(name), holder=holder))
+            return tx.execute(sa.update(columns.name.table).where(free).values(holder=holder)).rowcount == 1

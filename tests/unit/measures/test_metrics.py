@@ -70,7 +70,7 @@ def test_no_rows_give_none() -> None:
     found = metrics.binary_report([], [])
     assert (found.n, found.tp) == (0, 0)
     assert {name for name, value in msgspec.structs.asdict(found).items() if value is None} == {
-        "roc_auc", "average_precision", "log_loss", "brier", "ece", "accuracy", "precision", "recall", "f1",
+        "roc_auc", "average_precision", "log_loss", "brier", "ece", "accuracy", "precision", "recall", "f1", "bias",
     }  # fmt: skip
     assert metrics.regression_report([], []) == metrics.RegressionReport(0, None, None, None, None)
     assert metrics.r2([2, 2], [1, 3]) is None

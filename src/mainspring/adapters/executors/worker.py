@@ -1,12 +1,15 @@
 """A worker process: takes tasks from standard input, writes results to the file descriptor it was given.
 
-It ends when its input ends, so it never outlives the process that started it by more than the task at hand.
+It ends with the process that started it, also in the middle of a task, so that no two do the same work.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from importlib import import_module
 from typing import IO
@@ -14,6 +17,8 @@ from typing import IO
 import msgspec
 
 from mainspring.ports.executor import Result, Task
+
+_LOOK_SECONDS = 0.2
 
 
 def carry_out(task: Task) -> Result:
@@ -43,9 +48,19 @@ def read_message(stream: IO[bytes]) -> bytes | None:
     return content if len(content) == size else None
 
 
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
+
+
 def main() -> None:
     """Serves tasks until the input ends."""
+    threading.Thread(target=_end_with, args=[int(sys.argv[2])], daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides what ends
+    os.dup2(2, 1)  # what programs called by a step print must not mix with the output of the command that runs it
     answers = os.fdopen(int(sys.argv[1]), "wb")
+    os.set_inheritable(answers.fileno(), False)
     tasks = os.fdopen(os.dup(0), "rb")
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)  # a step that reads standard input must not eat tasks

@@ -1,0 +1,31 @@
+"""Runs the benchmarks, one after the other: ``python -m benchmarks [NAME …]``."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.report import Row, show
+
+NAMES = sorted(
+    path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "__main__", "report")
+)
+
+
+def main() -> int:
+    """Prints every row; 1 when a goal is missed."""
+    unknown = [name for name in sys.argv[1:] if name not in NAMES]
+    if unknown:
+        print(f"error: no benchmark {unknown[0]}\n\nhint: one of {' '.join(NAMES)}", file=sys.stderr)
+        return 2
+    met = True
+    for name in sys.argv[1:] or NAMES:
+        print(f"\n{name}")
+        rows: list[Row] = import_module(f"benchmarks.{name}").rows()
+        met &= show(rows)
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""One writer connection per process, shared by its threads, so that many small writes make one commit.
+
+A thread runs its block alone, inside a savepoint of the shared transaction. When other threads are waiting for their
+turn, the block's thread leaves the commit to them and waits for it; the last one commits for all (group commit). A
+block that raises loses only its own savepoint. A block opened inside another block of the same thread joins it.
+
+Writers of all processes take turns, on PostgreSQL too: what a block reads stays true until it ends, and sequence
+numbers of events become visible in order, so that a cursor can never skip one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import IO
+
+import sqlalchemy as sa
+
+from mainspring.core.clock import Clock
+from mainspring.errors import StoreError
+from mainspring.store.transaction import Transaction
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows: SQLite's own busy handler takes the turns
+    fcntl = None  # type: ignore[assignment]
+
+MAX_BATCH = 64
+MAX_BATCH_SECONDS = 0.01
+TURN_LOCK = 0x6D61696E
+"""Key of the advisory lock by which writers on PostgreSQL take turns; freed by the server when a writer dies."""
+_BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": f"BEGIN; SELECT pg_advisory_xact_lock({TURN_LOCK})"}
+
+
+class _Batch:
+    """One shared database transaction and the blocks that wait for its commit."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.transaction = transaction
+        self.committed = threading.Event()
+        self.error: BaseException | None = None
+        self.blocks = 0
+        self.wrote = False
+        self.lost = False
+        self.opened = time.monotonic()
+
+    @property
+    def complete(self) -> bool:
+        """Whether it takes no further block."""
+        return self.lost or self.blocks >= MAX_BATCH or time.monotonic() - self.opened > MAX_BATCH_SECONDS
+
+
+class Writer:
+    """The process's one way to write.
+
+    Args:
+        connect: Opens the connection, in autocommit mode: this class says where transactions begin and end.
+        clock: Tells the time of events.
+        turn_file: The file whose lock gives a process its turn; None on PostgreSQL, where the server does.
+    """
+
+    def __init__(self, connect: Callable[[], sa.Connection], clock: Clock, turn_file: IO[bytes] | None) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._turn_file = turn_file if fcntl is not None else None
+        self._connection: sa.Connection | None = None
+        self._turn = threading.Lock()
+        self._count = threading.Lock()
+        self._waiting = 0
+        self._batch: _Batch | None = None
+        self._local = threading.local()
+
+    @property
+    def current(self) -> Transaction | None:
+        """The transaction of the block this thread is in, if any: reads inside it see its changes."""
+        return getattr(self._local, "transaction", None)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A block whose changes are all stored, durably, when it ends, or none of them when it raises."""
+        if (outer := self.current) is not None:
+            with _savepoint(outer):
+                yield outer
+            return
+        self._take_turn()
+        try:
+            batch = self._batch or self._open()
+            self._local.transaction = batch.transaction
+            try:
+                with self._block(batch):
+                    yield batch.transaction
+            finally:
+                self._local.transaction = None
+                if self._waiting == 0 or batch.complete:
+                    self._close(batch)
+        finally:
+            self._turn.release()
+        batch.committed.wait()
+        if batch.error is not None:
+            raise batch.error
+
+    def close(self) -> None:
+        """Gives the connection back; the next transaction opens it anew."""
+        with self._turn:
+            self._drop_connection()
+
+    def _take_turn(self) -> None:
+        with self._count:
+            self._waiting += 1
+        try:
+            self._turn.acquire()
+        except BaseException:  # interrupted while others may count on this thread to commit for them
+            with self._count:
+                self._waiting -= 1
+            with self._turn:
+                if self._batch is not None and self._waiting == 0:
+                    self._close(self._batch)
+            raise
+        with self._count:
+            self._waiting -= 1
+
+    @contextlib.contextmanager
+    def _block(self, batch: _Batch) -> Iterator[None]:
+        batch.blocks += 1
+        try:
+            with _savepoint(batch.transaction):
+                yield
+            batch.wrote = True
+        except _TransactionLost as lost:
+            batch.lost = True
+            raise lost.error from lost.error.__cause__
+
+    def _open(self) -> _Batch:
+        if self._turn_file is not None:
+            # Processes queue here in the kernel instead of polling SQLite's lock; released by the kernel at death.
+            fcntl.flock(self._turn_file, fcntl.LOCK_EX)
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            self._connection.exec_driver_sql(_BEGIN[self._connection.dialect.name])
+        except BaseException:
+            self._drop_connection()
+            self._pass_turn()
+            raise
+        self._batch = _Batch(Transaction(self._connection, self._clock))
+        return self._batch
+
+    def _close(self, batch: _Batch) -> None:
+        self._batch = None
+        try:
+            if batch.lost:
+                raise StoreError(
+                    "the database ended the transaction and stored nothing of it", hint="repeat the command"
+                )
+            batch.transaction.connection.exec_driver_sql("COMMIT" if batch.wrote else "ROLLBACK")
+        except BaseException as error:  # noqa: BLE001 - every block of the batch must hear of it
+            batch.error = error
+            self._drop_connection()
+        finally:
+            self._pass_turn()
+            batch.committed.set()
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                self._connection.invalidate()
+            with contextlib.suppress(Exception):
+                self._connection.close()
+            self._connection = None
+
+    def _pass_turn(self) -> None:
+        if self._turn_file is not None:
+            fcntl.flock(self._turn_file, fcntl.LOCK_UN)
+
+
+class _TransactionLost(Exception):
+    """The database ended the shared transaction on its own, with everything in it: disk full, connection lost."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextlib.contextmanager
+def _savepoint(transaction: Transaction) -> Iterator[None]:
+    run = transaction.connection.exec_driver_sql
+    try:
+        run("SAVEPOINT block")
+        yield
+        run("RELEASE SAVEPOINT block")
+    except _TransactionLost:
+        raise
+    except BaseException as error:
+        transaction.forget_head()
+        try:
+            run("ROLLBACK TO SAVEPOINT block")
+            run("RELEASE SAVEPOINT block")
+        except Exception:  # noqa: BLE001 - however it says so, there is no savepoint any more
+            raise _TransactionLost(error) from None
+        raise

@@ -1,0 +1,57 @@
+"""What the forms of the pages do: operations of the services, in the name of whoever signs the form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mainspring.core.actor import acting_as
+from mainspring.errors import InvalidInput
+from mainspring.monitoring.model import Alert
+from mainspring.ui import address
+from mainspring.workspace import Workspace
+
+Form = Mapping[str, str]
+
+
+def approve(workspace: Workspace, form: Form, version: str) -> str:
+    """Signs a candidate; leads back to its page."""
+    reason = form.get("reason", "")
+    with acting_as(_actor(form), reason=reason):
+        return address.path("approvals", workspace.approvals.approve(version, reason).version)
+
+
+def refuse(workspace: Workspace, form: Form, version: str) -> str:
+    """Refuses a candidate; leads back to its page."""
+    reason = form.get("reason", "")
+    with acting_as(_actor(form), reason=reason):
+        return address.path("approvals", workspace.approvals.refuse(version, reason).version)
+
+
+def rollback(workspace: Workspace, form: Form, name: str) -> str:
+    """Takes a release back, once its effect was confirmed; leads to the deployment."""
+    if form.get("confirm") != name:
+        raise InvalidInput(
+            "the rollback was not confirmed", hint=f"tick the box that names {name}, then press Roll back"
+        )
+    reason = form.get("reason", "")
+    with acting_as(_actor(form), reason=reason):
+        return address.path("deployments", workspace.deployments.rollback(name, reason).name)
+
+
+def acknowledge(workspace: Workspace, form: Form, name: str) -> str:
+    """Takes charge of an alert; leads to the deployment's monitors."""
+    with acting_as(_actor(form)):
+        alert: Alert = workspace.monitors.acknowledge(name)
+    return address.path("monitoring", alert.deployment)
+
+
+def _actor(form: Form) -> str:
+    """Who signs.
+
+    Raises:
+        InvalidInput: Nobody does.
+    """
+    actor = form.get("actor", "")
+    if not actor or len(actor) > 200:
+        raise InvalidInput("a decision needs a name", hint="fill in who you are; it is kept in the audit trail")
+    return actor

@@ -1,0 +1,32 @@
+"""Pictures of numbers and graphs: pure functions that return SVG text.
+
+Every picture carries a title and a description, takes its colours from the page (`currentColor` and CSS classes) and
+escapes whatever it is given, so the same text serves pages, reports and notebooks.
+"""
+
+from __future__ import annotations
+
+from mainspring.ui.charts.bars import bars, gauge, histogram
+from mainspring.ui.charts.graph import Node, graph
+from mainspring.ui.charts.icon import icon, logo
+from mainspring.ui.charts.line import Band, Mark, line, sparkline
+from mainspring.ui.charts.loop import Result, Station, loop
+from mainspring.ui.charts.rollout import rollout
+
+__all__ = [
+    "Band",
+    "Mark",
+    "Node",
+    "Result",
+    "Station",
+    "bars",
+    "gauge",
+    "graph",
+    "histogram",
+    "icon",
+    "line",
+    "logo",
+    "loop",
+    "rollout",
+    "sparkline",
+]

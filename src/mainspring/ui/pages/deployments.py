@@ -1,0 +1,134 @@
+"""Deployments: which version answers, is it healthy, how do I call it, how do I go back?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+from mainspring.core.signature import Field, Signature
+from mainspring.deploy.model import Deployment, Release
+from mainspring.errors import MainspringError
+from mainspring.monitoring.model import Alert
+from mainspring.ports.target import TargetStatus
+from mainspring.serving.model import Prediction
+from mainspring.ui.page import Page, Query
+from mainspring.workspace import Workspace
+
+_SHOWN = 10
+
+
+def index(workspace: Workspace, query: Query) -> Page:
+    """All deployments, wanted and actual."""
+    found = workspace.deployments.find(limit=200)
+    rows = [{"deployment": item, "target": _target(workspace, item)} for item in found]
+    rolling = sum(bool(item.canary) for item in found)
+    live = sum(bool(item.live) for item in found)
+    title = (
+        f"{live} of {len(found)} {'deployment' if len(found) == 1 else 'deployments'} live"
+        if found
+        else "No deployment yet"
+    )
+    if rolling:
+        title += f", {rolling} rolling out"
+    return Page(title=title, template="deployments/index.html", context={"rows": rows}, section="deployments")
+
+
+def page(workspace: Workspace, query: Query, name: str) -> Page:
+    """One deployment: traffic, rollout, releases, target, how to call it, the latest predictions."""
+    store = workspace.store
+    deployment = workspace.deployments.show(name)
+    releases = workspace.deployments.releases(name, limit=100)
+    alert = store.columns(Alert)
+    alerts = store.count(Alert, alert.status.in_(["open", "acknowledged"]), deployment=name)
+    target = _target(workspace, deployment)
+    signature = workspace.models.version(deployment.live).signature if deployment.live else None
+    context = {
+        "deployment": deployment,
+        "releases": releases,
+        "target": target,
+        "alerts": alerts,
+        "rolling": next((item for item in releases if item.status == "rolling"), None),
+        "back": _way_back(deployment, releases),
+        "calls": _calls(signature, target),
+        "predictions": _predictions(workspace, name),
+        "verdicts": [
+            {"version": item.version, "verdict": verdict} for item in releases for verdict in reversed(item.verdicts)
+        ][:20],
+    }
+    crumbs = (("Deployments", "/deployments"), (name, ""))
+    return Page(
+        title=_answer(deployment, target, alerts),
+        template="deployments/page.html",
+        context=context,
+        section="deployments",
+        crumbs=crumbs,
+    )
+
+
+def _answer(deployment: Deployment, target: TargetStatus | None, alerts: int) -> str:
+    if not deployment.live:
+        return f"{deployment.name}: nothing is live yet"
+    parts = [f"live: {deployment.live}"]
+    if deployment.canary:
+        parts.append(f"{deployment.canary} answers {deployment.weight:g} %")
+    if target is None or target.state != "running":
+        parts.append(f"target {target.state if target else 'not started'}")
+    parts.append(f"{alerts} {'alert' if alerts == 1 else 'alerts'} open" if alerts else "no alert open")
+    return ", ".join(parts)
+
+
+def _target(workspace: Workspace, deployment: Deployment) -> TargetStatus | None:
+    """What really runs; None when nothing was ever started there, or nobody can say."""
+    with contextlib.suppress(MainspringError):
+        return workspace.deployments.status(deployment.name)
+    return None
+
+
+def _way_back(deployment: Deployment, releases: list[Release]) -> dict[str, str] | None:
+    """What Rollback would do, or None when there is nothing to return to."""
+    if deployment.canary:
+        return {"from": deployment.canary, "to": deployment.live}
+    current = next((item for item in releases if item.status == "live"), None)
+    return {"from": current.version, "to": current.previous} if current and current.previous else None
+
+
+def _predictions(workspace: Workspace, name: str) -> list[Prediction]:
+    with contextlib.suppress(MainspringError):
+        return workspace.predictions.find(name, limit=_SHOWN)
+    return []
+
+
+def _calls(signature: Signature | None, target: TargetStatus | None) -> dict[str, str]:
+    """The request in curl and Python, with a row that the signature accepts."""
+    if signature is None:
+        return {}
+    url = (target.url if target and target.url else "http://127.0.0.1:PORT") + "/predict"
+    record = {field.name: _example(field) for field in signature.inputs}
+    body = json.dumps({"records": [record]})
+    quoted = body.replace("'", "'\\''")
+    curl = f"curl {url} \\\n  -H 'content-type: application/json' \\\n  -d '{quoted}'"
+    python = (
+        "import json\nfrom urllib.request import Request, urlopen\n\n"
+        f"record = {_literal(record)}\n"
+        'body = json.dumps({"records": [record]}).encode()\n'
+        f'request = Request("{url}", body, {{"content-type": "application/json"}})\n'
+        "print(json.load(urlopen(request)))"
+    )
+    return {"curl": curl, "python": python}
+
+
+def _literal(record: dict[str, Any]) -> str:
+    """The record as Python, one line per input."""
+    lines = "".join(f"    {name!r}: {value!r},\n" for name, value in record.items())
+    return "{\n" + lines + "}"
+
+
+def _example(field: Field) -> Any:
+    if field.type == "string":
+        return field.categories[0] if field.categories else "text"
+    if field.type == "bool":
+        return True
+    low, high = field.min, field.max
+    middle = (low + high) / 2 if low is not None and high is not None else 1.0
+    return int(middle) if field.type == "int" else round(middle, 3)

@@ -1,0 +1,134 @@
+"""Monitoring: what drifted, since when, does it hurt?"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from mainspring.deploy.model import Deployment, Release
+from mainspring.monitoring import rules
+from mainspring.monitoring.model import Alert, Monitor, Signal
+from mainspring.registry.model import ModelVersion
+from mainspring.ui.address import path
+from mainspring.ui.charts import Band, Mark
+from mainspring.ui.page import Page, Query
+from mainspring.usecases.model import Kpi
+from mainspring.workspace import Workspace
+
+_WINDOWS = 60
+_ORDER = ("kpi", "performance", "prediction_drift", "drift", "volume")
+
+
+def index(workspace: Workspace, query: Query) -> Page:
+    """Every deployment with its monitors' last values and open alerts."""
+    store = workspace.store
+    alert = store.columns(Alert)
+    alerts = store.find(Alert, alert.status.in_(["open", "acknowledged"]), order="-created", limit=200)
+    rows: list[dict[str, Any]] = []
+    for deployment in workspace.deployments.find(limit=200):
+        monitors = workspace.monitors.find(deployment.name)
+        signals = _signals(workspace, deployment.name, monitors, 20)
+        rows.append({
+            "deployment": deployment,
+            "monitors": [{"monitor": item, "signals": signals[item.name]} for item in _ordered(monitors)],
+            "alerts": [item for item in alerts if item.deployment == deployment.name],
+        })  # fmt: skip
+    count = len(alerts)
+    title = f"{count} {'alert' if count == 1 else 'alerts'} open" if count else "No alert open"
+    watched = sum(len(row["monitors"]) for row in rows)
+    title += f", {watched} {'monitor' if watched == 1 else 'monitors'} watch" if watched else ", nothing is watched yet"
+    return Page(title=title, template="monitoring/index.html", context={"rows": rows}, section="monitoring")
+
+
+def page(workspace: Workspace, query: Query, deployment: str) -> Page:
+    """One deployment: each monitor over time, its windows and alerts."""
+    found = workspace.deployments.show(deployment)
+    monitors = _ordered(workspace.monitors.find(deployment))
+    alerts = workspace.monitors.alerts(deployment, limit=100)
+    signals = _signals(workspace, deployment, monitors, _WINDOWS)
+    releases = workspace.store.find(Release, deployment=deployment, order="number", limit=200)
+    live = workspace.store.first(ModelVersion, address=found.live) if found.live else None
+    kpis = {kpi.name: kpi for kpi in workspace.usecases.show(found.use_case).kpis} if found.use_case else {}
+    views = [
+        _view(monitor, signals[monitor.name], [item for item in alerts if item.monitor == monitor.name],
+              kpis.get(monitor.measure), live, releases)
+        for monitor in monitors
+    ]  # fmt: skip
+    still = [item for item in alerts if item.status != "resolved"]
+    context = {
+        "deployment": found,
+        "monitors": views,
+        "alerts": alerts,
+        "open": still,
+        "beyond": any(view["last"] and view["last"].status == "breach" for view in views),
+    }
+    crumbs = (("Monitoring", "/monitoring"), (deployment, ""))
+    return Page(title=_answer(found, views, still), template="monitoring/page.html", context=context,
+                section="monitoring", crumbs=crumbs)  # fmt: skip
+
+
+def _answer(deployment: Deployment, views: list[dict[str, Any]], still: list[Alert]) -> str:
+    if not views:
+        return f"{deployment.name}: nothing is watched yet"
+    beyond = [view["monitor"].name for view in views if view["last"] and view["last"].status == "breach"]
+    alerts = f"{len(still)} {'alert' if len(still) == 1 else 'alerts'} open" if still else "no alert open"
+    told = (
+        f", {', '.join(beyond)} beyond the limit in the last window"
+        if beyond
+        else f", all {len(views)} monitors within their limits"
+    )
+    return f"{deployment.live or deployment.name}: {alerts}{told}"
+
+
+def _ordered(monitors: list[Monitor]) -> list[Monitor]:
+    return sorted(monitors, key=lambda item: (_ORDER.index(item.kind), item.name))
+
+
+def _signals(workspace: Workspace, deployment: str, monitors: list[Monitor], windows: int) -> dict[str, list[Signal]]:
+    """The newest windows of every monitor of a deployment, oldest first, in one query over its index."""
+    kept: dict[str, list[Signal]] = {item.name: [] for item in monitors}
+    if monitors:
+        limit = min(windows * len(monitors), 3000)
+        for signal in workspace.store.find(Signal, deployment=deployment, order="-start", limit=limit):
+            if len(kept.get(signal.monitor, ())) < windows and signal.monitor in kept:
+                kept[signal.monitor].append(signal)
+    return {name: found[::-1] for name, found in kept.items()}
+
+
+def _view(
+    monitor: Monitor, signals: list[Signal], alerts: list[Alert], kpi: Kpi | None, live: ModelVersion | None,
+    releases: list[Release],
+) -> dict[str, Any]:  # fmt: skip
+    baseline = live.metrics.get(monitor.measure) if live else None
+    allowed = rules.limits(monitor, baseline)
+    last = signals[-1] if signals else None
+    first, end = (signals[0].start, signals[-1].end) if signals else (None, None)
+    return {
+        "monitor": monitor,
+        "kpi": kpi if monitor.kind == "kpi" else None,
+        "limits": {"low": allowed.low, "high": allowed.high, "spoken": allowed.spoken},
+        "signals": signals,
+        "points": [(signal.start, signal.value) for signal in signals],
+        "last": last,
+        "breaches": [index for index, signal in enumerate(signals) if signal.status == "breach"],
+        "alerts": alerts,
+        "columns": list((last.details.get("columns") or {}).items())[:20] if last and monitor.kind == "drift" else [],
+        "bands": _bands(releases, first, end),
+        "marks": [_mark(item) for item in alerts if first and end and first <= item.since <= end],
+    }
+
+
+def _mark(alert: Alert) -> Mark:
+    state = "retired" if alert.status == "resolved" else "attention"
+    return Mark(alert.since, f"{alert.name}: {alert.summary}", state)
+
+
+def _bands(releases: list[Release], first: datetime | None, end: datetime | None) -> list[Band]:
+    """Which version was live when, within the windows shown."""
+    if first is None or end is None:
+        return []
+    return [
+        Band(max(item.live_since, first), min(item.ended or end, end), item.version, path("models", item.version))
+        for item in releases
+        if item.live_since and item.live_since < end and (item.ended or end) > first
+    ]

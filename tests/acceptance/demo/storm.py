@@ -1,0 +1,155 @@
+"""Replays the flights demo while killing its processes, and describes the state that is left, without what may differ."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mainspring.settings import load_settings
+from mainspring.workspace import Workspace
+
+RUN_NAME = re.compile(r"\b[a-z]+-[a-z]+-\d{1,2}\b")
+TECHNICAL = ("serving.predictions.stored", "deploy.target.", "automation.action.failed")
+"""Events of repair and ingestion: how often they happen depends on what died."""
+
+
+def start(folder: Path, weeks: int) -> subprocess.Popen[bytes]:
+    """Starts or resumes the replay."""
+    command = [sys.executable, "-m", "mainspring.cli.main", "demo", "--folder", str(folder), "--weeks", str(weeks), "--no-serve"]
+    return subprocess.Popen([*command, "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def undisturbed(folder: Path, weeks: int) -> dict[str, Any]:
+    """The state after a replay that nobody disturbs."""
+    process = start(folder, weeks)
+    told = process.communicate(timeout=600)[1]
+    assert process.returncode == 0, told.decode()
+    return state(folder)
+
+
+def disturbed(folder: Path, weeks: int, kills: int, seed: int) -> tuple[dict[str, Any], Counter[str]]:
+    """The state after a replay in which processes were killed at random moments, and how many of each kind."""
+    chance = random.Random(seed)
+    killed: Counter[str] = Counter()
+    deadline = time.monotonic() + 900
+    with _server(folder) as server:
+        process = start(folder, weeks)
+        while process.poll() is None:
+            assert time.monotonic() < deadline, "the replay does not come to an end"
+            if sum(killed.values()) >= kills:
+                time.sleep(0.2)
+                continue
+            time.sleep(chance.uniform(0.1, 2.5))
+            kind = chance.choice(["controller", "step", "serving", "server"])
+            pid = {"controller": process.pid, "step": _step(process.pid), "serving": _serving(folder), "server": server[0].pid}[kind]
+            if pid is None or process.poll() is not None:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed[kind] += 1
+            if kind == "controller":
+                process.communicate()
+                process = start(folder, weeks)
+            elif kind == "server":
+                server[0].wait()
+                server[0] = _start_server(folder)
+        told = process.communicate()[1]
+        assert process.returncode == 0, told.decode()
+    return state(folder), killed
+
+
+def _step(parent: int) -> int | None:
+    """The worker that executes steps for the replay, if there is one now."""
+    found = subprocess.run(["pgrep", "-P", str(parent), "-f", "executors.worker"], capture_output=True, text=True, check=False)
+    return int(found.stdout.split()[0]) if found.stdout.split() else None
+
+
+def _serving(folder: Path) -> int | None:
+    pattern = f"mainspring.serving.process.*{re.escape(str(folder))}"
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
+    return int(found.stdout.split()[0]) if found.stdout.split() else None
+
+
+@contextlib.contextmanager
+def _server(folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """An API server on the same workspace, reading while the replay writes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    running = [_start_server(folder)]
+    try:
+        yield running
+    finally:
+        running[0].kill()
+        running[0].wait()
+
+
+def _start_server(folder: Path) -> subprocess.Popen[bytes]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.set_inheritable(True)
+        descriptor = listening.fileno()
+        command = [sys.executable, "-m", "mainspring.cli.server_process", str(folder), str(descriptor)]
+        return subprocess.Popen(command, pass_fds=(descriptor,), stderr=subprocess.DEVNULL)
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """Everything that the replay is to leave behind, without ids, run names and moments of the real clock."""
+    with Workspace(load_settings(folder)) as workspace:
+        count = workspace.store.verify_events()
+        events = [event for after in range(0, count, 1000) for event in workspace.store.events(after=after, limit=1000)]
+        assert len({event.id for event in events}) == len(events)
+        owned = workspace.store.artifact_owners()
+        stored = {blob.digest for blob in workspace.artifacts.list()}
+        assert stored == owned, f"{len(stored - owned)} without owner, {len(owned - stored)} lost"
+        first, last = workspace.predictions.first_time("departures"), workspace.predictions.last_time("departures")
+        assert first is not None
+        assert last is not None
+        joined = workspace.predictions.joined("departures", first, last)
+        told = Counter(
+            _without_names(f"{event.type} {event.subject} {event.time}") for event in events if not event.type.startswith(TECHNICAL)
+        )
+        described = {
+            "events": told,
+            "datasets": [_plain(item, "address", "status", "digest", "rows") for item in workspace.datasets.versions("flights")],
+            "runs": [_plain(item, "pipeline", "params", "datasets", "trigger", "status", "metrics") for item in workspace.runs.find()],
+            "models": [
+                _plain(item, "address", "status", "metrics", "datasets") | {"onnx": item.files["model.onnx"]}
+                for item in workspace.models.versions("flight_delays")
+            ],
+            "approvals": [_plain(item, "version", "status", "champion", "evidence", "reason") for item in workspace.approvals.find()],
+            "releases": [
+                _plain(item, "number", "version", "status", "previous", "reason", "verdicts")
+                for item in workspace.deployments.releases("departures")
+            ],
+            "signals": [
+                _plain(item, "monitor", "start", "status", "value", "rows")
+                for monitor in workspace.monitors.find()
+                for item in workspace.monitors.signals(monitor.name)
+            ],
+            "alerts": [_plain(item, "name", "status", "summary", "windows") for item in workspace.monitors.alerts()],
+            "firings": [_plain(item, "trigger", "status", "reason") for item in workspace.triggers.firings()],
+            "kpis": [_plain(item, "start", "value", "met") for item in workspace.usecases.kpi_values("flight_delays", "value_per_flight")],
+            "predictions": [joined.height, joined["id"].n_unique(), joined["score"].sum(), joined["outcome"].sum()],
+        }
+        return described
+
+
+def _plain(item: Any, *names: str) -> dict[str, Any]:
+    return {name: _without_names(msgspec.to_builtins(getattr(item, name))) for name in names}
+
+
+def _without_names(value: Any) -> Any:
+    return RUN_NAME.sub("RUN", value) if isinstance(value, str) else value

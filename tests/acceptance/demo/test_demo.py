@@ -1,0 +1,121 @@
+"""The flights demo as a user runs it, undisturbed and with its processes killed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+HERE = Path(__file__).parent
+SHORT = 10
+"""Weeks of the short round: two trainings, the first canary, alerts."""
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+storm = _load("storm")
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return storm.undisturbed(tmp_path_factory.mktemp("calm"), SHORT)
+
+
+def _same(left: dict, right: dict) -> None:
+    for part, expected in left.items():
+        found = right[part]
+        if isinstance(expected, Counter):
+            missing, extra = expected - found, found - expected
+            assert not missing, f"missing: {missing}"
+            assert not extra, f"too many: {extra}"
+        assert found == expected, part
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_killed_replay_ends_in_the_same_state(calm: dict, seed: int, tmp_path: Path) -> None:
+    after, killed = storm.disturbed(tmp_path, SHORT, kills=7, seed=seed)
+    assert sum(killed.values()) >= 4, killed
+    _same(calm, after)
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("seed", range(10, 15))
+def test_a_whole_year_in_a_storm(seed: int, tmp_path: Path) -> None:
+    expected = storm.undisturbed(tmp_path / "calm", 47)
+    after, killed = storm.disturbed(tmp_path / "storm", 47, kills=40, seed=seed)
+    assert len(killed) == 4
+    _same(expected, after)
+
+
+@pytest.fixture(scope="module")
+def year(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("year")
+    command = [sys.executable, "-m", "mainspring.cli.main", "demo", "--folder", str(folder), "--json"]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=600)
+    return folder, json.loads(done.stdout)
+
+
+def _events(folder: Path, kind: str) -> list:
+    from mainspring.settings import load_settings
+    from mainspring.workspace import Workspace
+
+    with Workspace(load_settings(folder)) as workspace:
+        return workspace.store.events(prefix=kind, limit=1000)
+
+
+def test_the_year_has_every_kind_of_event(year: tuple[Path, dict]) -> None:
+    folder, _ = year
+    runs = _events(folder, "tracking.run.started")
+    assert {"alert", "data"} <= {run.data["trigger"] for run in runs}
+    refused = _events(folder, "governance.approval.refused")
+    assert refused
+    assert all(event.data["failed"] and "does not hold" in event.data["reason"] for event in refused)
+    back = _events(folder, "deploy.release.rolled_back")
+    assert [event.actor_kind for event in back] == ["controller"]
+    assert "worse than the tolerance" in back[0].data["reason"]
+    data = _events(folder, "data.version.refused")
+    assert len(data) == 1
+    assert len(data[0].data["broken"]) >= 3
+
+
+def test_no_model_ever_saw_the_refused_file(year: tuple[Path, dict]) -> None:
+    folder, _ = year
+    refused = _events(folder, "data.version.refused")[0].subject
+    assert all(refused not in event.data["datasets"] for event in _events(folder, "tracking.run.started"))
+
+
+def test_retraining_pays_off_over_the_year(year: tuple[Path, dict]) -> None:
+    _, told = year
+    whole = told["months"][-1]
+    assert whole["flights"] > 290_000
+    assert whole["auc"] > whole["auc_first"]
+    assert whole["value"] > whole["value_first"]
+
+
+def test_running_the_demo_again_changes_nothing(year: tuple[Path, dict]) -> None:
+    folder, told = year
+    command = [sys.executable, "-m", "mainspring.cli.main", "demo", "--folder", str(folder), "--json"]
+    again = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
+    assert again == told
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("important")
+    command = [sys.executable, "-m", "mainspring.cli.main", "demo", "--folder", str(tmp_path), "--fresh"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "hint:" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

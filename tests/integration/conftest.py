@@ -1,0 +1,127 @@
+"""A workspace over the project ``mill``, whose model trains in milliseconds, with the moves that tests repeat."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mainspring.core.clock import ManualClock
+from mainspring.data.model import DatasetVersion
+from mainspring.data.service import parquet_bytes
+from mainspring.errors import MainspringError
+from mainspring.registry.model import ModelVersion
+from mainspring.serving.model import Outcome
+from mainspring.settings import load_settings
+from mainspring.tracking.model import Run
+from mainspring.workspace import Workspace
+
+MILL = Path(__file__).parents[1] / "projects" / "mill"
+
+
+def readings(count: int = 400, seed: int = 1, weight: float = 1.0) -> pl.DataFrame:
+    """Rows whose label follows the sign of ``weight * x``, with some noise."""
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=count)
+    label = (draw.random(count) < 1 / (1 + np.exp(-3 * weight * x))).astype(int)
+    return pl.DataFrame({"x": x, "label": label})
+
+
+class Mill:
+    """The project, its workspace, and the moves that tests repeat."""
+
+    def __init__(self, folder: Path, workspace: Workspace, clock: ManualClock) -> None:
+        self.folder = folder
+        self.workspace = workspace
+        self.clock = clock
+        self.weeks = 0
+        self.readings = readings
+
+    def apply(self, old: str = "", new: str = "") -> Mill:
+        """Applies the project file, with a change."""
+        text = (self.folder / "mainspring.toml").read_text()
+        assert old in text
+        self.workspace.projects.apply(text.replace(old, new), str(self.folder))
+        return self
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Changes a file of the project's code."""
+        path = self.folder / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def register(self, frame: pl.DataFrame | bytes | None = None, dataset: str = "readings") -> DatasetVersion:
+        """Registers rows."""
+        content = frame if isinstance(frame, bytes) else parquet_bytes(readings() if frame is None else frame)
+        blob = self.workspace.artifacts.put(content)
+        return self.workspace.datasets.register(dataset, blob.digest, "rows.parquet")
+
+    def train(self, **params: Any) -> Run:
+        """Runs the pipeline to its end."""
+        return self.workspace.pipelines.execute(self.workspace.pipelines.start("train", params).name)
+
+    def statuses(self, run: Run) -> dict[str, str]:
+        """Step -> status."""
+        return {step.step: step.status for step in self.workspace.pipelines.steps(run.name)}
+
+    def candidate(self, **params: Any) -> ModelVersion:
+        """Trains and proposes."""
+        return self.workspace.models.propose("mill", self.train(**params).name)
+
+    def approved(self, **params: Any) -> ModelVersion:
+        """Trains, proposes and evaluates; the gates must let it pass."""
+        version = self.candidate(**params)
+        assert self.workspace.approvals.evaluate(version.address).status == "approved"
+        return version
+
+    def week(self, weight: float = 1.0, count: int = 120) -> None:
+        """A week of predictions, whose outcomes are known at its end, and the tick after it."""
+        self.weeks += 1
+        frame = readings(count, 100 + self.weeks, weight)
+        ids = [f"w{self.weeks}-{index}" for index in range(count)]
+        asked = (self.clock.now() + timedelta(hours=1)).isoformat()
+        body = {"columns": frame.select("x").to_dict(as_series=False), "ids": ids, "times": [asked] * count}
+        self.workspace.predictions.ask("mill", body)
+        self.clock.advance(timedelta(days=7))
+        outcomes = [Outcome(id=name, value=float(value)) for name, value in zip(ids, frame["label"], strict=True)]
+        self.workspace.predictions.record_outcomes("mill", outcomes)
+        self.workspace.controller.tick()
+
+    def events(self, prefix: str = "") -> list[str]:
+        """Types of the events, oldest first."""
+        return [event.type for event in self.workspace.store.events(prefix=prefix)]
+
+
+@pytest.fixture
+def open_mill(tmp_path: Path, clock: ManualClock) -> Iterator[Callable[..., Mill]]:
+    """Opens the project, in the same folder each time: ``open_mill(executor="process")``."""
+    folder = Path(shutil.copytree(MILL, tmp_path / "mill"))
+    opened: list[Workspace] = []
+
+    def start(**settings: Any) -> Mill:
+        given = {"executor": "inline", "actor": "maria", **settings}
+        workspace = Workspace(load_settings(folder, {}, **given), clock)
+        opened.append(workspace)
+        return Mill(folder, workspace, clock)
+
+    yield start
+    for workspace in opened:
+        for deployment in workspace.deployments.find():
+            try:
+                workspace.deployments.stop(deployment.name)
+            except MainspringError:
+                continue
+        workspace.close()
+
+
+@pytest.fixture
+def mill(open_mill: Callable[..., Mill]) -> Mill:
+    """The applied project, its steps executed in this process."""
+    return open_mill().apply()
