@@ -40,11 +40,14 @@ def demo(context: Context, folder: Path, weeks: int | None, fresh: bool, serve: 
         note(context, f"{len(replay.steps) - done} of {len(replay.steps)} steps to replay in {folder}")
         with _progress(context, len(replay.steps), done) as progress:
             replay.run(progress)
+        workspace.controller.reconcile()
         table = report.months(workspace)
         _print(context, table, workspace.store.verify_events())
-        workspace.deployments.stop(replay_module.DEPLOYMENT)
-    if serve or (serve is None and sys.stdout.isatty() and not context.json):
-        _serve(context, folder)
+    try:
+        if serve or (serve is None and sys.stdout.isatty() and not context.json):
+            _serve(context, folder)
+    finally:
+        _stop(folder)
 
 
 def find_example() -> Path:
@@ -61,10 +64,21 @@ def _prepare(folder: Path, fresh: bool) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / "replay.py").is_file():
         raise Conflict(f"{folder} is not empty and no demo", hint="choose another folder: --folder NAME")
     if fresh and folder.exists():
+        _stop(folder)
         shutil.rmtree(folder)
     shutil.copytree(
         find_example(), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".mainspring")
     )
+
+
+def _stop(folder: Path) -> None:
+    """Ends the serving process."""
+    from mainspring.workspace import Workspace  # noqa: PLC0415 - start-up time
+
+    if (folder / ".mainspring").is_dir():
+        with Workspace(load_settings(folder)) as workspace:
+            for deployment in workspace.deployments.find():
+                workspace.deployments.stop(deployment.name)
 
 
 @contextmanager
@@ -125,7 +139,7 @@ def _print(context: Context, table: list[Any], events: int) -> None:
     from rich.table import Table  # noqa: PLC0415
 
     shown = Table(
-        title="The year with retraining, and in brackets with the first model kept",
+        title="With retraining, and in brackets with the first model kept",
         title_justify="left",
         box=None,
         padding=(0, 1),
@@ -146,7 +160,7 @@ def _print(context: Context, table: list[Any], events: int) -> None:
     whole = table[-1]
     gain = (whole.value - whole.value_first) / abs(whole.value_first) if whole.value_first else 0.0
     console.print(
-        f"KPI over the year: {whole.value * _DOLLARS:,.0f} USD per 1,000 flights with retraining, "
+        f"KPI: {whole.value * _DOLLARS:,.0f} USD per 1,000 flights with retraining, "
         f"{whole.value_first * _DOLLARS:,.0f} with the first model kept ({gain:+.1%}); {events} events, chain unbroken.",
         highlight=False,
     )

@@ -11,7 +11,7 @@ import msgspec
 from mainspring.core.events import Event
 from mainspring.ui import address
 from mainspring.ui.formats import number
-from mainspring.ui.status import State
+from mainspring.ui.status import State, state_of
 
 Data = dict[str, Any]
 
@@ -80,8 +80,9 @@ IMPORTANT = tuple(_TOLD)
 
 
 def tell(event: Event) -> Told:
-    """The event as a line; a type without words of its own shows its name and facts."""
-    state, what, rest = _TOLD.get(event.type, ("ok", event.type, _facts))
+    """The event as a line; a type without words of its own is told by its name and facts."""
+    plain = state_of(str(event.data.get("status", "ok"))), " ".join(event.type.split(".")[1:]), _facts
+    state, what, rest = _TOLD.get(event.type, plain)
     told = rest(event.data)
     return Told(
         event.seq,

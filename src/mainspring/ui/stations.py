@@ -95,7 +95,7 @@ def _approval(workspace: Workspace, models: list[str]) -> Station:
     pending = workspace.store.first(Approval, of_models, status="pending", order="-created")
     if pending is not None:
         href = path("approvals", pending.version)
-        return Station("Approval", "waiting", f"{pending.version} needs a signature", pending.reason, href)
+        return Station("Approval", "waiting", f"{pending.version} to be signed", pending.reason, href)
     last = workspace.store.first(Approval, of_models, order="-created")
     if last is None:
         return Station("Approval", "waiting", "nothing to decide", "", "/approvals")

@@ -465,7 +465,7 @@ class Sample:
 
 
 def fill(workspace: Workspace, clock: ManualClock) -> None:
-    """Half a year: three live versions, a fourth on its way, a fifth that waits, a failed and a running run, two alerts."""
+    """Half a year: three versions, a fourth on its way, a fifth that waits, a failed and a running run, two alerts."""
     sample = Sample(workspace, clock)
     with acting_as("maria", reason="first set-up"):
         sample.declare()

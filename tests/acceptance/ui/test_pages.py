@@ -179,7 +179,10 @@ class TestRuns:
             "/search?q=run-77",
         ):
             seen: list[str] = []
-            listener = lambda _c, _cu, statement, *_: seen.append(statement)  # noqa: E731
+
+            def listener(_c: Any, _cu: Any, statement: str, *_: Any, seen: list[str] = seen) -> None:
+                seen.append(statement)
+
             sa.event.listen(sa.Engine, "before_cursor_execute", listener)
             try:
                 assert many_runs.get(address).status == 200

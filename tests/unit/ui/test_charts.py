@@ -108,10 +108,18 @@ def test_labels_cannot_break_out() -> None:
     hostile = "</title><script>alert(1)</script>\"'&"
     station = charts.Station(hostile, "ok", hostile, hostile, hostile)
     pictures = [
-        charts.loop([station], title=hostile), charts.graph([charts.Node(hostile, (), "ok", hostile, hostile)], title=hostile),
-        charts.line([(1, 2.0)], title=hostile, marks=[charts.Mark(1, hostile, "ok", hostile)], bands=[charts.Band(0, 2, hostile, hostile)]),
-        charts.bars([(hostile, 1.0)], title=hostile), charts.rollout(hostile, hostile, 50.0), charts.sparkline([1.0], title=hostile),
-    ]  # fmt: skip
+        charts.loop([station], title=hostile),
+        charts.graph([charts.Node(hostile, (), "ok", hostile, hostile)], title=hostile),
+        charts.line(
+            [(1, 2.0)],
+            title=hostile,
+            marks=[charts.Mark(1, hostile, "ok", hostile)],
+            bands=[charts.Band(0, 2, hostile, hostile)],
+        ),
+        charts.bars([(hostile, 1.0)], title=hostile),
+        charts.rollout(hostile, hostile, 50.0),
+        charts.sparkline([1.0], title=hostile),
+    ]
     for svg in pictures:
         assert "<script" not in svg
         read(svg)

@@ -131,7 +131,7 @@ def _box(item: Station, x: float, y: float, width: float) -> str:
         element("g", strokes(state), transform=f"translate({x + 18:g} {y + 15:g})", class_=f"is-{state}"),
         label(x + 42, y + 28, item.name, "chart-name"),
         label(x + width - 16, y + 28, spoken(item.status), f"chart-word is-{state}", "end"),
-        label(x + 18, y + 54, fitted(item.fact, width - 30, 14.5), "chart-fact"),
+        label(x + 18, y + 54, fitted(item.fact, width - 26, 14, mono=True), "chart-fact"),
         label(x + 18, y + 74, fitted(item.detail, width - 30, 12.5), "chart-text"),
     ]
     return link(item.href, element("g", *parts, class_="box"))

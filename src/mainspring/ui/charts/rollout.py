@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from mainspring.ui.charts.svg import element, finite, fitted, label, picture
 
-_LENGTH = 760.0
+_LENGTH = 960.0
 
 
 def rollout(live: str, canary: str = "", weight: float = 0.0, steps: Sequence[float] = ()) -> Markup:

@@ -34,12 +34,12 @@ def tip(text: str) -> str:
     return element("title", str(escape(text)))
 
 
-def fitted(text: str, width: float, font: float) -> str:
+def fitted(text: str, width: float, font: float, *, mono: bool = False) -> str:
     """The text, cut with an ellipsis where it would be wider than ``width`` (an estimate)."""
     used = 0.0
     room = width - 0.6 * font
     for index, letter in enumerate(text):
-        used += font * (0.8 if letter in _WIDE else 0.36 if letter in _NARROW else 0.6)
+        used += font * (0.61 if mono else 0.8 if letter in _WIDE else 0.36 if letter in _NARROW else 0.6)
         if used > room and index < len(text) - 1:
             return text[:index].rstrip() + "…"
     return text

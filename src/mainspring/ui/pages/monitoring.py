@@ -13,6 +13,7 @@ from mainspring.ui.address import path
 from mainspring.ui.charts import Band, Mark
 from mainspring.ui.page import Page, Query
 from mainspring.usecases.model import Kpi
+from mainspring.usecases.rules import target_met
 from mainspring.workspace import Workspace
 
 _WINDOWS = 60
@@ -110,12 +111,20 @@ def _view(
         "signals": signals,
         "points": [(signal.start, signal.value) for signal in signals],
         "last": last,
+        "word": _word(last, kpi if monitor.kind == "kpi" else None),
         "breaches": [index for index, signal in enumerate(signals) if signal.status == "breach"],
         "alerts": alerts,
         "columns": list((last.details.get("columns") or {}).items())[:20] if last and monitor.kind == "drift" else [],
         "bands": _bands(releases, first, end),
         "marks": [_mark(item) for item in alerts if first and end and first <= item.since <= end],
     }
+
+
+def _word(last: Signal | None, kpi: Kpi | None) -> str:
+    """The state of the last window; a KPI without limits is held against its target."""
+    if last is None or last.status != "ok" or kpi is None or last.value is None:
+        return last.status if last else "waiting"
+    return "ok" if target_met(kpi, last.value) else "missed"
 
 
 def _mark(alert: Alert) -> Mark:

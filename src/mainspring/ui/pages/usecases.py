@@ -103,7 +103,7 @@ def _result(kpis: list[dict[str, Any]]) -> Result | None:
         return None
     kpi, last = kpis[0]["kpi"], kpis[0]["last"]
     word = "at most" if kpi.direction == "minimize" else "at least"
-    note = f"target {word} {number(kpi.target)} {kpi.unit}".strip()
+    note = f"{'target missed,' if last and not last.met else 'target'} {word} {number(kpi.target)} {kpi.unit}".strip()
     state = "waiting" if last is None else "ok" if last.met else "attention"
     value = "no value yet" if last is None else f"{number(last.value, 3)} {kpi.unit}".strip()
     history = kpis[0]["values"]
