@@ -1,4 +1,4 @@
-"""Replays the flights demo while killing its processes, and describes the state that is left, without what may differ."""
+"""Replays the flights demo while killing its processes, and describes the state that is left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,17 @@ TECHNICAL = ("serving.predictions.stored", "deploy.target.", "automation.action.
 
 def start(folder: Path, weeks: int) -> subprocess.Popen[bytes]:
     """Starts or resumes the replay."""
-    command = [sys.executable, "-m", "mainspring.cli.main", "demo", "--folder", str(folder), "--weeks", str(weeks), "--no-serve"]
+    command = [
+        sys.executable,
+        "-m",
+        "mainspring.cli.main",
+        "demo",
+        "--folder",
+        str(folder),
+        "--weeks",
+        str(weeks),
+        "--no-serve",
+    ]
     return subprocess.Popen([*command, "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -54,7 +64,12 @@ def disturbed(folder: Path, weeks: int, kills: int, seed: int) -> tuple[dict[str
                 continue
             time.sleep(chance.uniform(0.1, 2.5))
             kind = chance.choice(["controller", "step", "serving", "server"])
-            pid = {"controller": process.pid, "step": _step(process.pid), "serving": _serving(folder), "server": server[0].pid}[kind]
+            pid = {
+                "controller": process.pid,
+                "step": _step(process.pid),
+                "serving": _serving(folder),
+                "server": server[0].pid,
+            }[kind]
             if pid is None or process.poll() is not None:
                 continue
             with contextlib.suppress(ProcessLookupError):
@@ -73,7 +88,9 @@ def disturbed(folder: Path, weeks: int, kills: int, seed: int) -> tuple[dict[str
 
 def _step(parent: int) -> int | None:
     """The worker that executes steps for the replay, if there is one now."""
-    found = subprocess.run(["pgrep", "-P", str(parent), "-f", "executors.worker"], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["pgrep", "-P", str(parent), "-f", "executors.worker"], capture_output=True, text=True, check=False
+    )
     return int(found.stdout.split()[0]) if found.stdout.split() else None
 
 
@@ -119,17 +136,27 @@ def state(folder: Path) -> dict[str, Any]:
         assert last is not None
         joined = workspace.predictions.joined("departures", first, last)
         told = Counter(
-            _without_names(f"{event.type} {event.subject} {event.time}") for event in events if not event.type.startswith(TECHNICAL)
+            _without_names(f"{event.type} {event.subject} {event.time}")
+            for event in events
+            if not event.type.startswith(TECHNICAL)
         )
-        described = {
+        return {
             "events": told,
-            "datasets": [_plain(item, "address", "status", "digest", "rows") for item in workspace.datasets.versions("flights")],
-            "runs": [_plain(item, "pipeline", "params", "datasets", "trigger", "status", "metrics") for item in workspace.runs.find()],
+            "datasets": [
+                _plain(item, "address", "status", "digest", "rows") for item in workspace.datasets.versions("flights")
+            ],
+            "runs": [
+                _plain(item, "pipeline", "params", "datasets", "trigger", "status", "metrics")
+                for item in workspace.runs.find()
+            ],
             "models": [
                 _plain(item, "address", "status", "metrics", "datasets") | {"onnx": item.files["model.onnx"]}
                 for item in workspace.models.versions("flight_delays")
             ],
-            "approvals": [_plain(item, "version", "status", "champion", "evidence", "reason") for item in workspace.approvals.find()],
+            "approvals": [
+                _plain(item, "version", "status", "champion", "evidence", "reason")
+                for item in workspace.approvals.find()
+            ],
             "releases": [
                 _plain(item, "number", "version", "status", "previous", "reason", "verdicts")
                 for item in workspace.deployments.releases("departures")
@@ -141,10 +168,12 @@ def state(folder: Path) -> dict[str, Any]:
             ],
             "alerts": [_plain(item, "name", "status", "summary", "windows") for item in workspace.monitors.alerts()],
             "firings": [_plain(item, "trigger", "status", "reason") for item in workspace.triggers.firings()],
-            "kpis": [_plain(item, "start", "value", "met") for item in workspace.usecases.kpi_values("flight_delays", "value_per_flight")],
+            "kpis": [
+                _plain(item, "start", "value", "met")
+                for item in workspace.usecases.kpi_values("flight_delays", "value_per_flight")
+            ],
             "predictions": [joined.height, joined["id"].n_unique(), joined["score"].sum(), joined["outcome"].sum()],
         }
-        return described
 
 
 def _plain(item: Any, *names: str) -> dict[str, Any]:

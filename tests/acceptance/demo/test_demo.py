@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +15,17 @@ from types import ModuleType
 import pytest
 
 HERE = Path(__file__).parent
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+]  # fmt: skip
+PAGES = {
+    "use-case": ("/u/flight_delays", "live: flight_delays@"),
+    "deployment": ("/deployments/departures", "running"),
+    "approval": ("/approvals/flight_delays@6", "refused"),
+    "monitoring": ("/monitoring/departures", "roc"),
+}
 SHORT = 10
 """Weeks of the short round: two trainings, the first canary, alerts."""
 
@@ -110,6 +123,42 @@ def test_running_the_demo_again_changes_nothing(year: tuple[Path, dict]) -> None
     command = [sys.executable, "-m", "mainspring.cli.main", "demo", "--folder", str(folder), "--json"]
     again = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
     assert again == told
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+def test_the_pages_show_the_year(year: tuple[Path, dict]) -> None:
+    """Also makes the README's pictures, when MAINSPRING_SCREENSHOTS is set."""
+    from playwright.sync_api import sync_playwright
+
+    from mainspring.cli.options import Context
+    from mainspring.cli.up import serving
+    from mainspring.settings import load_settings
+    from mainspring.workspace import Workspace
+
+    folder, _ = year
+    settings = load_settings(folder, port=0)
+    pictures = Path(__file__).parents[3] / "docs" / "images" if os.environ.get("MAINSPRING_SCREENSHOTS") else folder
+    with Workspace(settings) as workspace:
+        workspace.controller.reconcile()
+    try:
+        with serving(Context(), settings, controller=False) as url, sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+            for scheme in ("light", "dark"):
+                context = browser.new_context(
+                    color_scheme=scheme, viewport={"width": 1280, "height": 860}, reduced_motion="reduce"
+                )
+                page, errors = context.new_page(), []
+                page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
+                for name, (address, expected) in PAGES.items():
+                    page.goto(url + address)
+                    page.wait_for_selector("#stream[data-state=live]")
+                    assert expected in page.inner_text("body")
+                    page.screenshot(path=pictures / f"{name}{'-dark' if scheme == 'dark' else ''}.png")
+                assert errors == []
+            browser.close()
+    finally:
+        with Workspace(settings) as workspace:
+            workspace.deployments.stop("departures")
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,12 +24,6 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 ]  # fmt: skip
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
-README_PAGES = {
-    "use-case": "/u/churn",
-    "deployment": "/deployments/churn-eu",
-    "approval": "/approvals/churn@5",
-    "monitoring": "/monitoring/churn-eu",
-}
 
 # Contrast of every text with the nearest background behind it (WCAG 2.2); pictures put text on their page's own sheet.
 CONTRAST = """() => {
@@ -176,8 +168,6 @@ def test_keys_and_the_theme(chromium: Any, url: str) -> None:
 
 
 def test_everything_reads_and_acts_without_javascript(chromium: Any, url: str, workspace: Any) -> None:
-    if os.environ.get("MAINSPRING_SCREENSHOTS"):
-        screenshots(chromium, url, Path(__file__).parents[3] / "docs" / "images")
     page, _ = opened(chromium, java_script_enabled=False, viewport=NARROW)
     page.goto(url + "/")
     page.click("text=churn@5 waits for a signature")
@@ -195,15 +185,3 @@ def test_everything_reads_and_acts_without_javascript(chromium: Any, url: str, w
     page.wait_for_url("**/deployments/churn-eu")
     assert workspace.deployments.show("churn-eu").canary == ""
     page.context.close()
-
-
-def screenshots(chromium: Any, base_url: str, folder: Path) -> None:
-    """Writes the four pictures of the README into ``folder``, light and dark."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for scheme in ("light", "dark"):
-        page = chromium.new_context(color_scheme=scheme, viewport=WIDE, reduced_motion="reduce").new_page()
-        for name, address in README_PAGES.items():
-            page.goto(base_url + address)
-            page.wait_for_selector("#stream[data-state=live]")
-            page.screenshot(path=folder / f"{name}{'-dark' if scheme == 'dark' else ''}.png")
-        page.context.close()
