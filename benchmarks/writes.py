@@ -41,9 +41,10 @@ class Measured(NamedTuple):
 def rows() -> list[Row]:
     """Metric points, and entities with their events; what is lost counts as a missed goal."""
     found: list[Row] = []
-    bare = _measure("bare")
     for kind, name in (("points", "metric points"), ("entities", "entities, each with its event")):
-        ours = _measure(kind)
+        # The limit before and after, and the higher of both: other work on the machine must not flatter us.
+        before, ours, after = _measure("bare"), _measure(kind), _measure("bare")
+        bare = max(before, after)
         cpu = f"CPU per write {ours.cpu:.0f} us, bare {bare.cpu:.0f} us"
         title = f"{WRITES:,} {name}, {PROCESSES} processes"
         found.append(

@@ -1,7 +1,8 @@
-"""One table of settings. What a setting is worth: argument > environment > ``[settings]`` of the project file > default."""
+"""One table of settings. Their worth: argument > environment > ``[settings]`` of the project file > default."""
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -72,8 +73,10 @@ class Settings(Mapping[str, Any]):
 
     @property
     def database_url(self) -> str:
-        """The database's address with its default filled in."""
-        return str(self["database"]) or f"sqlite:///{self.home / 'mainspring.db'}"
+        """The database's address with its default filled in; a relative path starts at the project's folder."""
+        url = str(self["database"]) or f"sqlite:///{self.home / 'mainspring.db'}"
+        scheme, separator, path = url.partition(":///")
+        return f"{scheme}{separator}{self.root / path}" if scheme == "sqlite" and path else url
 
     @property
     def artifacts_url(self) -> str:
@@ -124,23 +127,33 @@ def load_settings(root: Path | None = None, environment: Mapping[str, str] | Non
 def _file_settings(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
+    hint = "`mainspring init` writes one to compare with"
     try:
-        content = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidInput(f"{path.name} is not TOML: {error}", hint="`mainspring init` writes one to compare with") from None
-    found = content.get("settings", {})
-    return found if isinstance(found, dict) else {}
+        found = tomllib.loads(path.read_text(encoding="utf-8")).get("settings", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path.name} is not TOML: {error}", hint=hint) from None
+    except OSError as error:
+        raise InvalidInput(f"{path.name} cannot be read: {error.strerror}", hint="check its rights") from error
+    if not isinstance(found, dict):
+        raise InvalidInput(f"`settings` in {path.name} must be a table", hint="write `[settings]`, then `name = value`")
+    return found
 
 
 def _typed(setting: Setting, value: Any, origin: str) -> Any:
     kind = type(setting.default)
     try:
-        if kind is bool and isinstance(value, str):
+        if isinstance(value, str) and kind is bool:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[value.lower()]
-        if kind in (int, float) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            return kind(value)
-        if isinstance(value, kind):
+        if isinstance(value, str) and kind in (int, float):
+            value = kind(value)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is kind and not (isinstance(value, float) and not math.isfinite(value)):
             return value
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         pass
-    raise InvalidInput(f"setting `{setting.name}` must be {kind.__name__}, not {value!r} ({origin})")
+    shown = "***" if setting.name == "token" else repr(value)
+    spoken = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[kind]
+    raise InvalidInput(
+        f"setting `{setting.name}` must be {spoken}, not {shown} ({origin})", hint=f"`{setting.name}`: {setting.help}"
+    )

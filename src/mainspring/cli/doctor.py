@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shutil
 import sys
@@ -107,10 +108,11 @@ def _artifacts(settings: Settings) -> Check:
 
 
 def _chain(settings: Settings) -> Check:
-    from mainspring.workspace import Workspace  # noqa: PLC0415 - start-up time
+    from mainspring.store import Store  # noqa: PLC0415 - start-up time
 
-    with Workspace(settings) as workspace:
-        return Check("event chain", "ok", f"{workspace.store.verify_events()} events, unbroken")
+    with contextlib.closing(Store(settings.database_url)) as store:
+        store.prepare()
+        return Check("event chain", "ok", f"{store.verify_events()} events, unbroken")
 
 
 def _sweep(settings: Settings) -> Check:

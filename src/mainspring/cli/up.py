@@ -133,6 +133,7 @@ def listen(settings: Settings) -> socket.socket:
     try:
         listening.bind((host, port))
     except OverflowError:
+        listening.close()
         raise InvalidInput(f"{port} is not a port", hint="choose 1 to 65535, or 0 for any free one") from None
     except OSError as error:
         listening.close()

@@ -8,7 +8,6 @@ import http.client
 import select
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeAlias, TypeVar
@@ -30,7 +29,7 @@ ANSWER_SECONDS = 3600.0
 
 
 class HttpTransport:
-    """Keeps one connection per thread open to a server.
+    """Keeps connections to a server open, as many as threads ask at once.
 
     Args:
         url: The server's address, ``http://host:port`` or https.
@@ -49,7 +48,7 @@ class HttpTransport:
             self._headers["authorization"] = f"Bearer {token}"
         if actor:
             self._headers["mainspring-actor"] = quote(actor)  # headers carry ASCII only
-        self._local = threading.local()
+        self._idle: list[http.client.HTTPConnection] = []
 
     def service(self, kind: type[T]) -> T:
         """An object of the service's class whose operations are carried out by the server."""
@@ -88,61 +87,45 @@ class HttpTransport:
         """
         connection, fresh = self._connection()
         try:
-            return self._send(connection, method, path, body)
+            answer, content = _send(connection, method, path, body, self._headers)
         except (OSError, http.client.HTTPException) as error:
-            self._drop()
+            connection.close()
             lost = isinstance(error, (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError))
             if lost and not fresh and method in REPEATABLE:
                 return self._exchange(method, path, body)
             hint = "" if method in REPEATABLE else "look whether it was carried out before you repeat it"
             raise Unreachable(f"the server at {self.url} did not answer: {error}", hint=hint) from error
-
-    def _send(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: Body
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        try:
-            connection.request(method, path, body=body, headers=self._headers)
-        except (BrokenPipeError, ConnectionResetError):
-            # A server that refuses a long body answers before it has read all of it.
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                answer = connection.getresponse()
-                content = answer.read()
-                self._drop()
-                return answer, content
+        except BaseException:  # interrupted half-way: what is left of this answer must not be read as the next one
+            connection.close()
             raise
-        answer = connection.getresponse()
-        content = answer.read()
-        if answer.will_close:
-            self._drop()
+        if connection.sock is not None:
+            self._idle.append(connection)
         return answer, content
 
     def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
-        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if kept is not None and kept.sock is not None and not _readable(kept.sock):
-            return kept, False
-        self._drop()
+        """An idle connection, or a fresh one and True."""
+        while True:
+            try:
+                kept = self._idle.pop()
+            except IndexError:
+                return self._connect(), True
+            if not _readable(kept.sock):
+                return kept, False
+            kept.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port
+        connection = http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
         if self._parts.scheme == "https":
             context = ssl.create_default_context()
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=CONNECT_SECONDS, context=context
-            )
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
+            connection = http.client.HTTPSConnection(host, port, timeout=CONNECT_SECONDS, context=context)
         try:
             connection.connect()
         except OSError as error:
             raise Unreachable(f"no server at {self.url}: {error}") from error
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sock.settimeout(ANSWER_SECONDS)
-        self._local.connection = connection
-        return connection, True
-
-    def _drop(self) -> None:
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        return connection
 
     def put_artifact(self, content: bytes | Path | BinaryIO) -> tuple[str, int]:
         """Uploads bytes and returns their digest and size."""
@@ -164,8 +147,26 @@ class HttpTransport:
         return content
 
     def close(self) -> None:
-        """Closes the connection of this thread."""
-        self._drop()
+        """Closes the idle connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+
+def _send(
+    connection: http.client.HTTPConnection, method: str, path: str, body: Body, headers: dict[str, str]
+) -> tuple[http.client.HTTPResponse, bytes]:
+    try:
+        connection.request(method, path, body=body, headers=headers)
+    except (BrokenPipeError, ConnectionResetError):
+        # A server that refuses a long body answers before it has read all of it.
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            answer = connection.getresponse()
+            content = answer.read()
+            connection.close()
+            return answer, content
+        raise
+    answer = connection.getresponse()
+    return answer, answer.read()  # http.client itself closes a connection that the server will not keep
 
 
 def _has_port(parts: SplitResult) -> bool:

@@ -43,7 +43,7 @@ Fixed: TypeAlias = Annotated[T, _FIXED]
 
 @typing.dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
 class _KeywordOnly(msgspec.StructMeta):
-    """Passes ``kw_only`` on to subclasses, which msgspec does not: fields stand in the order that explains them best."""
+    """Passes ``kw_only`` on to subclasses, which msgspec does not: fields stand in the order that explains best."""
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
         return super().__new__(mcls, name, bases, namespace, **{"kw_only": True, "frozen": True, **options})
@@ -97,7 +97,7 @@ def columns(entity: type[Entity]) -> tuple[Column, ...]:
 
 def _column(name: str, hint: Any) -> Column:
     plain = _strip(hint)
-    nullable = False
+    nullable = plain is Any
     if get_origin(plain) in (Union, types.UnionType):
         members = [member for member in get_args(plain) if member is not type(None)]
         nullable = len(members) < len(get_args(plain))

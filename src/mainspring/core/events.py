@@ -1,4 +1,4 @@
-"""Events: every change of state writes one, in the transaction of the change; the chain of hashes makes them a proof."""
+"""Events: every change of state writes one, in the change's transaction; the chain of hashes makes them a proof."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def sealed(event: Event) -> Event:
 
 def to_cloudevent(event: Event, source: str) -> dict[str, Any]:
     """The event as a CloudEvents 1.0 object (JSON format); our own facts travel as extension attributes."""
-    return {
+    told = {
         "specversion": "1.0",
         "id": event.id,
         "source": source,
@@ -77,3 +77,4 @@ def to_cloudevent(event: Event, source: str) -> dict[str, Any]:
         "cause": event.cause,
         "chainhash": event.hash,
     }
+    return {name: value for name, value in told.items() if value != ""}  # CloudEvents knows no empty attributes

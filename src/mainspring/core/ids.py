@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 
-_ADJECTIVES = (
+_ADJECTIVES = (  # noqa: SIM905 - words read best as words
     "able amber bold brave brief bright brisk calm candid civil clear clever cosy crisp daring deft eager early even "
     "fair firm fond frank free fresh gentle glad grand handy happy hardy ideal jolly keen kind lively lucid lucky "
     "merry mild modest neat noble open patient plain plucky polite proud quick quiet ready sharp sleek smart snug "
     "solid spry steady stout sunny swift tidy trusty vivid warm wise witty young zesty"
 ).split()
-_ANIMALS = (
+_ANIMALS = (  # noqa: SIM905
     "badger bear beaver bison bream condor crane crow deer dove duck eagle egret elk falcon ferret finch fox gecko "
     "goose gull hare hawk heron ibex ibis jackal jay kite koala lark lemur lion llama lynx marten mole moose moth "
     "mouse newt ocelot orca otter owl panda perch pike plover puffin quail rabbit raven robin salmon seal shrew "
@@ -22,9 +23,19 @@ _ANIMALS = (
 ).split()
 
 
+_lock = threading.Lock()
+_last = 0
+
+
 def new_id() -> str:
-    """A 26-character id that sorts by creation time (48 bits of milliseconds, 80 bits of randomness)."""
+    """A 26-character id that sorts by creation time: 48 bits of milliseconds, then 80 random ones.
+
+    Within a process each id is greater than the one before, also in the same millisecond.
+    """
+    global _last
     number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    with _lock:
+        _last = number = number if number >> 80 > _last >> 80 else _last + 1
     return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 

@@ -138,7 +138,8 @@ class Operation:
     def write_request(self, *args: Any, **kwargs: Any) -> tuple[str, bytes | None]:
         """The path with query, and the body, that carry a call with these arguments to a server."""
         bound = self.signature.bind(None, *args, **kwargs).arguments
-        path, fields = self.path, {}
+        path = self.path
+        fields: dict[str, Any] = {}
         for parameter in self.parameters:
             if parameter.name not in bound:
                 continue
@@ -181,9 +182,13 @@ def invalid(error: msgspec.ValidationError, kind: type[msgspec.Struct]) -> Inval
     return InvalidInput(message.replace(" - at `$`", ""), hint=hint)
 
 
-@functools.cache
 def operations(service: type) -> dict[str, Operation]:
     """The operations of a service class, by method name, in the order of definition."""
+    return _operations(service)  # type: ignore[arg-type, unused-ignore]  # classes can be hashed
+
+
+@functools.cache
+def _operations(service: type) -> dict[str, Operation]:
     found: dict[str, Operation] = {}
     for base in reversed(service.__mro__):
         for name, function in vars(base).items():

@@ -84,7 +84,7 @@ class Models:
             return self._store.get(ModelVersion, address=f"{name}@{number}", listing=listing)
         newest = self._store.first(ModelVersion, order="-number", model=self.show(name).name)
         if newest is None:
-            raise NotFound(f"model `{name}` has no version", hint=f"mainspring models propose {name} RUN")
+            raise NotFound(f"model `{name}` has no version", hint=f"mainspring models propose {name} --run RUN")
         return newest
 
     @operation("POST", "/models/{name}/versions")

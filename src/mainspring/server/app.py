@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
 
 import msgspec
@@ -146,7 +146,7 @@ def _put_artifact(workspace: Workspace) -> Handler:
             except OSError as error:
                 raise StorageFull(f"the server cannot keep the upload: {error.strerror}") from error
             spool.seek(0)
-            blob = await run_in_threadpool(workspace.artifacts.put, spool)
+            blob = await run_in_threadpool(workspace.artifacts.put, cast("BinaryIO", spool))
         return Json({"digest": blob.digest, "size": blob.size})
 
     return put

@@ -86,7 +86,7 @@ _FAILURE = {
     "description": "what went wrong, and a hint",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
 }
-_BYTES = {"application/octet-stream": {}}
+_BYTES: dict[str, Any] = {"application/octet-stream": {}}
 _UPLOAD = {
     "operationId": "artifacts.put",
     "summary": "Stores the body's bytes under the digest of their content.",

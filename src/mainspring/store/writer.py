@@ -1,8 +1,9 @@
 """One writer connection per process, shared by its threads, so that many small writes make one commit.
 
-A thread runs its block alone, inside a savepoint of the shared transaction. When other threads are waiting for their
-turn, the block's thread leaves the commit to them and waits for it; the last one commits for all (group commit). A
-block that raises loses only its own savepoint. A block opened inside another block of the same thread joins it.
+A thread runs its block alone; every block but the first is a savepoint of the shared transaction. When other threads
+are waiting for their turn, the block's thread leaves the commit to them and waits for it; the last one commits for all
+(group commit). A block that raises loses only its own savepoint. A block opened inside another block of the same
+thread joins it.
 
 Writers of all processes take turns, on PostgreSQL too: what a block reads stays true until it ends, and sequence
 numbers of events become visible in order, so that a cursor can never skip one.
@@ -20,6 +21,7 @@ import sqlalchemy as sa
 
 from mainspring.core.clock import Clock
 from mainspring.errors import StoreError
+from mainspring.store.failure import control
 from mainspring.store.transaction import Transaction
 
 try:
@@ -29,6 +31,8 @@ except ImportError:  # pragma: no cover - Windows: SQLite's own busy handler tak
 
 MAX_BATCH = 64
 MAX_BATCH_SECONDS = 0.01
+NAPS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.016)
+"""Seconds between the first looks whether another process has ended its turn."""
 TURN_LOCK = 0x6D61696E
 """Key of the advisory lock by which writers on PostgreSQL take turns; freed by the server when a writer dies."""
 _BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": f"BEGIN; SELECT pg_advisory_xact_lock({TURN_LOCK})"}
@@ -43,13 +47,14 @@ class _Batch:
         self.error: BaseException | None = None
         self.blocks = 0
         self.wrote = False
+        self.over = False
         self.lost = False
         self.opened = time.monotonic()
 
     @property
     def complete(self) -> bool:
         """Whether it takes no further block."""
-        return self.lost or self.blocks >= MAX_BATCH or time.monotonic() - self.opened > MAX_BATCH_SECONDS
+        return self.over or self.blocks >= MAX_BATCH or time.monotonic() - self.opened > MAX_BATCH_SECONDS
 
 
 class Writer:
@@ -125,21 +130,25 @@ class Writer:
     def _block(self, batch: _Batch) -> Iterator[None]:
         batch.blocks += 1
         try:
-            with _savepoint(batch.transaction):
+            if batch.blocks == 1:  # nothing to preserve: when it fails, the whole transaction is rolled back
                 yield
+            else:
+                with _savepoint(batch.transaction):
+                    yield
             batch.wrote = True
         except _TransactionLost as lost:
-            batch.lost = True
+            batch.over = batch.lost = True
             raise lost.error from lost.error.__cause__
+        except BaseException:
+            batch.over |= batch.blocks == 1
+            raise
 
     def _open(self) -> _Batch:
-        if self._turn_file is not None:
-            # Processes queue here in the kernel instead of polling SQLite's lock; released by the kernel at death.
-            fcntl.flock(self._turn_file, fcntl.LOCK_EX)
+        self._await_turn()
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            self._connection.exec_driver_sql(_BEGIN[self._connection.dialect.name])
+            control(self._connection, _BEGIN[self._connection.dialect.name])
         except BaseException:
             self._drop_connection()
             self._pass_turn()
@@ -154,7 +163,7 @@ class Writer:
                 raise StoreError(
                     "the database ended the transaction and stored nothing of it", hint="repeat the command"
                 )
-            batch.transaction.connection.exec_driver_sql("COMMIT" if batch.wrote else "ROLLBACK")
+            control(batch.transaction.connection, "COMMIT" if batch.wrote else "ROLLBACK")
         except BaseException as error:  # noqa: BLE001 - every block of the batch must hear of it
             batch.error = error
             self._drop_connection()
@@ -169,6 +178,21 @@ class Writer:
             with contextlib.suppress(Exception):
                 self._connection.close()
             self._connection = None
+
+    def _await_turn(self) -> None:
+        """Waits until no other process writes; the kernel passes the turn on when a writer dies.
+
+        Short naps come first, because waking every waiter for each write of another costs more than the write; then
+        the kernel's queue, so that nobody starves.
+        """
+        if self._turn_file is None:
+            return
+        for nap in NAPS:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._turn_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(nap)
+        fcntl.flock(self._turn_file, fcntl.LOCK_EX)
 
     def _pass_turn(self) -> None:
         if self._turn_file is not None:
@@ -185,18 +209,18 @@ class _TransactionLost(Exception):
 
 @contextlib.contextmanager
 def _savepoint(transaction: Transaction) -> Iterator[None]:
-    run = transaction.connection.exec_driver_sql
+    connection = transaction.connection
     try:
-        run("SAVEPOINT block")
+        control(connection, "SAVEPOINT block")
         yield
-        run("RELEASE SAVEPOINT block")
+        control(connection, "RELEASE SAVEPOINT block")
     except _TransactionLost:
         raise
     except BaseException as error:
         transaction.forget_head()
         try:
-            run("ROLLBACK TO SAVEPOINT block")
-            run("RELEASE SAVEPOINT block")
+            control(connection, "ROLLBACK TO SAVEPOINT block")
+            control(connection, "RELEASE SAVEPOINT block")
         except Exception:  # noqa: BLE001 - however it says so, there is no savepoint any more
             raise _TransactionLost(error) from None
         raise

@@ -49,7 +49,8 @@ def outcome(mill: Any) -> dict[str, Any]:
     }
 
 
-def test_the_loop_closes(mill: Any) -> None:
+def test_the_loop_closes(database_url: str, open_mill: Callable[..., Any]) -> None:
+    mill = open_mill(database=database_url).apply()
     space, tick = mill.workspace, mill.workspace.controller.tick
     mill.register()
     tick()
@@ -135,7 +136,8 @@ def test_one_strange_model_does_not_stop_the_loop(mill: Any, monkeypatch: pytest
     monkeypatch.setattr(mill.workspace.approvals, "evaluate", strange)
     mill.workspace.controller.tick()
     failed = mill.workspace.store.events(prefix="automation.action.failed")
-    assert [(event.subject, event.data["message"]) for event in failed] == [("mill@1", "ZeroDivisionError: odd numbers")]
+    told = [(event.subject, event.data["message"]) for event in failed]
+    assert told == [("mill@1", "ZeroDivisionError: odd numbers")]
     assert mill.workspace.store.cursor("controller") > failed[0].seq - 5
 
 

@@ -84,7 +84,8 @@ def test_reasons_to_skip(mill: Any, changes: dict[str, Any], reason: str) -> Non
 
 def test_a_schedule_catches_up_once(mill: Any) -> None:
     triggers = mill.workspace.triggers
-    triggers.create(draft(Trigger, name="daily", on="schedule", source="0 6 * * *", pipeline="train", only_new_data=False))
+    facts = {"source": "0 6 * * *", "pipeline": "train", "only_new_data": False}
+    triggers.create(draft(Trigger, name="daily", on="schedule", **facts))
     mill.register()
     triggers.look_at_schedules()
     assert firings(mill, "daily") == []

@@ -15,7 +15,8 @@ HOUR = timedelta(hours=1)
 
 
 def evidence(version: str, loss: float = 0.5, **facts: Any) -> VersionEvidence:
-    return VersionEvidence(**{"version": version, "rows": 100, "outcomes": 100, "loss": loss, "loss_error": 0.01, **facts})
+    usual = {"version": version, "rows": 100, "outcomes": 100, "loss": loss, "loss_error": 0.01}
+    return VersionEvidence(**{**usual, **facts})
 
 
 @pytest.fixture

@@ -108,9 +108,9 @@ def test_no_policy_approves_everything_and_says_so(mill: Any) -> None:
 
 def test_a_holdout_without_the_truth(mill: Any) -> None:
     mill.register()
-    mill.edit("pipeline.py", '"holdout": holdout', '"holdout": model')
     mill.edit("pipeline.py", "model = fit(rows, weight)", "model = fit(rows, weight)\n    other = bare(holdout)")
-    mill.edit("pipeline.py", '"holdout": model', '"holdout": other')
-    mill.edit("pipeline.py", "@ms.pipeline", "@ms.step\ndef bare(rows):\n    return rows.drop('label')\n\n\n@ms.pipeline")
+    mill.edit("pipeline.py", '"holdout": holdout', '"holdout": other')
+    bare = "@ms.step\ndef bare(rows):\n    return rows.drop('label')\n"
+    mill.edit("pipeline.py", "@ms.pipeline", f"{bare}\n\n@ms.pipeline")
     with pytest.raises(InvalidInput, match="has no column `label`"):
         mill.workspace.approvals.evaluate(mill.candidate().address)

@@ -16,7 +16,7 @@ import pytest
 
 from mainspring.errors import Conflict
 
-PIPELINE = '''
+PIPELINE = """
 import os, time
 from pathlib import Path
 import mainspring as ms
@@ -52,7 +52,7 @@ def third(value):
 @ms.pipeline
 def train():
     return {"number": third(second(first()))}
-'''
+"""
 TOML = '[pipeline]\nname = "train"\nentry = "pipeline:train"\n'
 
 
@@ -178,6 +178,15 @@ def test_another_process_resumes_a_killed_one(chain: Chain) -> None:
     assert chain.ran() == ["first", "second", "second", "third"]
     assert chain.mill.workspace.pipelines.value(run.name, "number") == 3
     chain.mill.workspace.store.verify_events()
+
+
+def test_of_many_that_claim_a_run_one_gets_it(database_url: str, open_mill: Callable[..., Any]) -> None:
+    mill = open_mill(database=database_url)
+    run = Chain(mill).mill.workspace.pipelines.start("train")
+    won = [mill.workspace.runs.hold(run.name, f"elsewhere/{number}/1", "") for number in range(3)]
+    assert won == [True, False, False]
+    assert mill.workspace.runs.show(run.name).holder == "elsewhere/0/1"
+    assert mill.workspace.runs.hold(run.name, "elsewhere/9/1", "elsewhere/0/1")
 
 
 def test_a_living_holder_keeps_others_out(chain: Chain) -> None:

@@ -67,7 +67,7 @@ def test_new_rows_and_parameters_repeat_what_reads_them(mill: Any) -> None:
 
 def test_a_step_that_raises_fails_the_run_with_file_and_line(mill: Any) -> None:
     mill.register()
-    mill.edit("parts.py", '    column = helper', '    raise ValueError("no luck")\n    column = helper')
+    mill.edit("parts.py", "    column = helper", '    raise ValueError("no luck")\n    column = helper')
     line = 1 + (mill.folder / "parts.py").read_text().splitlines().index('    raise ValueError("no luck")')
     run = mill.train()
     steps = {step.step: step for step in mill.workspace.pipelines.steps(run.name)}
@@ -167,7 +167,8 @@ def test_a_step_without_cache_always_runs(mill: Any) -> None:
 
 def test_an_output_that_is_a_part_of_a_json_result(mill: Any) -> None:
     mill.register()
-    mill.edit("pipeline.py", '"metrics": evaluate(holdout, weight)', '"accuracy": evaluate(holdout, weight)["accuracy"]')
+    whole, part = '"metrics": evaluate(holdout, weight)', '"accuracy": evaluate(holdout, weight)["accuracy"]'
+    mill.edit("pipeline.py", whole, part)
     assert mill.workspace.pipelines.value(mill.train().name, "accuracy") > 0.7
     with pytest.raises(NotFound, match="no output named `metrics`"):
         mill.workspace.pipelines.value(mill.train().name, "metrics")
@@ -177,7 +178,8 @@ def test_pipelines_of_two_folders_do_not_mix_their_modules(mill: Any, tmp_path: 
     mill.register()
     other = tmp_path / "other"
     other.mkdir()
-    (other / "pipeline.py").write_text("import mainspring as ms\n@ms.step\ndef one():\n    return 1\n@ms.pipeline\ndef train():\n    return one()\n")
+    code = "import mainspring as ms\n@ms.step\ndef one():\n    return 1\n@ms.pipeline\ndef train():\n    return one()\n"
+    (other / "pipeline.py").write_text(code)
     mill.workspace.pipelines.create(draft(PipelineDefinition, name="other", entry="pipeline:train", path=str(other)))
     assert mill.train().status == "ok"
     run = mill.workspace.pipelines.execute(mill.workspace.pipelines.start("other").name)

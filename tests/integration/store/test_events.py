@@ -122,7 +122,6 @@ def test_tampering_is_found_and_the_place_named(store: Store, change: sa.Executa
 
 def test_an_event_changed_with_its_own_hash_breaks_the_next_one(store: Store) -> None:
 
-
     log(store, 5)
     forged = sealed(msgspec.structs.replace(store.events()[2], actor="somebody else"))
     assert event_hash(forged) == forged.hash

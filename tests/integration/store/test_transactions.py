@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from mainspring.errors import Conflict, StoreError
-from mainspring.store import Store
+from mainspring.store import Store, failure
 from mainspring.store import writer as writer_module
 from mainspring.usecases.model import UseCase
 
@@ -24,15 +24,16 @@ WRITER = Path(__file__).with_name("writing_process.py")
 
 
 @pytest.fixture
-def commits(store: Store) -> list[str]:
+def commits(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every COMMIT and ROLLBACK that the store sends."""
     seen: list[str] = []
 
-    @sa.event.listens_for(store.engine, "before_cursor_execute")
-    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+    def note(connection: sa.Connection, statement: str) -> None:
         if statement in {"COMMIT", "ROLLBACK"}:
             seen.append(statement)
+        failure.control(connection, statement)
 
+    monkeypatch.setattr(writer_module, "control", note)
     return seen
 
 
@@ -91,11 +92,13 @@ def test_a_commit_that_fails_is_told_to_every_block_of_it(
     monkeypatch.setattr(writer_module, "MAX_BATCH_SECONDS", 60)
     entered, armed = threading.Event(), [True]
 
-    @sa.event.listens_for(store.engine, "before_cursor_execute")
-    def refuse(_: Any, __: Any, statement: str, *___: Any) -> None:
+    def refuse(connection: sa.Connection, statement: str) -> None:
         if statement == "COMMIT" and armed[0]:
             armed[0] = False
             raise StoreError("the disk went away")
+        failure.control(connection, statement)
+
+    monkeypatch.setattr(writer_module, "control", refuse)
 
     def work(number: int) -> None:
         if number:

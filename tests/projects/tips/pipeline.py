@@ -24,7 +24,8 @@ def split(table: pl.LazyFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 @ms.step
 def fit(train: pl.DataFrame, strength: float):
     """Fits the model."""
-    encode = ColumnTransformer([("day", OneHotEncoder(handle_unknown="ignore"), ["day"]), ("n", StandardScaler(), ["bill", "size"])])
+    days = OneHotEncoder(handle_unknown="ignore")
+    encode = ColumnTransformer([("day", days, ["day"]), ("n", StandardScaler(), ["bill", "size"])])
     model = make_pipeline(encode, LogisticRegression(C=strength))
     model.fit(train.select(FEATURES), train["label"])
     ms.log(rows=train.height)

@@ -104,7 +104,8 @@ MISTAKES = {
     "unknown section": ("[approval]", "[aproval]", "[approval]", "unknown key `aproval`", "`approval`"),
     "unknown key": ('entry = "pipeline:train"', 'entri = "x"', "entry =", "unknown key `entri`", "`entry`"),
     "unknown key in a table of a table": (
-        "strategy.bake_hours = 2", "strategy.bake_hour = 2", "strategy.bake_hours", "unknown key `bake_hour`", "`bake_hours`",
+        "strategy.bake_hours = 2", "strategy.bake_hour = 2", "strategy.bake_hours",
+        "unknown key `bake_hour`", "`bake_hours`",
     ),
     "unknown key in the second item": (
         'measure = "psi"', 'mesure = "psi"', 'measure = "psi"', "unknown key `mesure`", "`measure`",

@@ -1,0 +1,239 @@
+"""Every command: one JSON value, the form of errors, exit codes, nearest names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from mainspring.cli.main import COMMANDS, NOUNS, cli
+from mainspring.settings import load_settings
+from mainspring.workspace import Workspace
+
+ENDLESS = {("up",), ("demo",)}
+"""Commands that end only when told to, or that take minutes; they have tests of their own."""
+KNOWN = {
+    "name": "mill", "model": "mill", "deployment": "mill", "dataset": "readings", "pipeline": "train",
+    "address": "mill@1", "version": "mill@1", "alias": "live", "kpi": "gain", "use_case": "mill", "number": "1",
+    "base": "readings@1", "key": "rows", "run": "RUN", "file": "rows.csv", "reason": "because", "target": "process",
+    "on": "data", "kind": "volume", "files": "{}", "flavor": "x", "directory": "new",
+    "signature": '{"inputs": [{"name": "x", "type": "float"}]}',
+}  # fmt: skip
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    context = click.Context(cli, info_name="mainspring")
+    for name in [*COMMANDS, *NOUNS]:
+        if (name,) in ENDLESS:
+            continue
+        found = cli.get_command(context, name)
+        if isinstance(found, click.Group):
+            yield from ((name, verb) for verb in found.commands)
+        else:
+            yield (name,)
+
+
+def arguments(path: tuple[str, ...], run: str) -> list[str]:
+    """Required arguments of a command, with values that exist or can exist."""
+    command: Any = cli
+    for name in path:
+        command = command.get_command(click.Context(command), name)
+    given = list(path)
+    nouns = {"runs": run, "datasets": "readings", "pipelines": "train", "monitors": "auc", "triggers": "new-data"}
+    for parameter in command.params:
+        value = KNOWN.get(parameter.name, "1").replace("RUN", run)
+        if parameter.name in ("name", "address"):
+            value = nouns.get(path[0], value) + ("@1" if path[0] == "datasets" and parameter.name == "address" else "")
+        if isinstance(parameter, click.Argument):
+            given.append(value)
+        elif parameter.required:
+            given += [parameter.opts[0], value]
+    return given
+
+
+@pytest.fixture
+def lived(applied: Path, mainspring: Any) -> tuple[Path, str]:
+    """A project with a run, a version and a release."""
+    assert mainspring("register", "readings", "rows.csv").code == 0
+    with Workspace(load_settings(applied)) as workspace:
+        run = workspace.pipelines.execute(workspace.pipelines.start("train").name)
+        version = workspace.models.propose("mill", run.name)
+        workspace.approvals.evaluate(version.address)
+        workspace.deployments.release("mill", version.address)
+    return applied, run.name
+
+
+def test_every_command_gives_one_json_value(lived: tuple[Path, str], mainspring: Any) -> None:
+    seen = []
+    for path in commands():
+        told = mainspring(*arguments(path, lived[1]), "--json")
+        value = json.loads(told.out)  # exactly one: more would not parse
+        assert told.code in (0, 1, 2, 3, 4, 5), path
+        if told.code and isinstance(value, dict) and "error" in value:
+            assert value["error"].keys() >= {"code", "message", "hint"}, path
+            assert value["error"]["hint"], path
+        elif path != ("doctor",):
+            assert told.code == 0, (path, value)
+        seen.append(path)
+    assert len(seen) > 40
+
+
+def test_every_command_has_help_with_the_shared_options(mainspring: Any) -> None:
+    for path in [*commands(), *ENDLESS]:
+        told = mainspring(*path, "--help")
+        assert told.code == 0
+        for option in ("--json", "--quiet", "--project", "--server"):
+            assert option in told.out, path
+
+
+def test_help_fits_one_screen(mainspring: Any) -> None:
+    told = mainspring("--help")
+    assert told.code == 0
+    assert len(told.out.splitlines()) <= 45
+    assert "Examples:" in told.out
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message", "hint"),
+    [
+        (["aply"], 2, "there is no command `aply`", "`apply`"),
+        (["models", "lst"], 2, "`mainspring models` has no `lst`", "`list`"),
+        (["models", "show", "mil"], 3, "no model named `mil`", "`mill`"),
+        (["runs", "show", "nobody-1"], 3, "no run named `nobody-1`", "mainspring runs list"),
+        (["run", "trian"], 3, "no pipeline named `trian`", "`train`"),
+        (["run", "-p", "weight"], 2, "`weight` is not NAME=VALUE", "-p"),
+        (["run"], 1, "`readings` has no accepted version", "mainspring register readings FILE"),
+        (["register", "readings", "no.csv"], 2, "there is no file no.csv", "path"),
+        (["register", "readings", "pipeline.py"], 2, "unknown kind of file", ".csv"),
+        (["models", "list", "--limt", "3"], 2, "--limt", "--help"),
+        (["models", "show"], 2, "Missing argument", "mainspring models show --help"),
+        (["rollback"], 1, "mill has no version to return to", "mainspring deployments releases mill"),
+        (["approve"], 1, "there is no pending approval", "mainspring status"),
+        (["deploy", "mill@1"], 3, "mill@1", "mainspring models versions mill"),
+        (["status", "--server", "http://127.0.0.1:9"], 5, "no server at http://127.0.0.1:9", "mainspring up"),
+        (["status", "--server", "nonsense"], 2, "`nonsense` is not a server's address", "http://host:port"),
+    ],
+)
+def test_errors(applied: Path, mainspring: Any, given: list[str], code: int, message: str, hint: str) -> None:
+    told = mainspring(*given)
+    first, blank, second = told.err.rstrip("\n").split("\n")
+    assert (told.code, told.out, blank) == (code, "", "")
+    assert first.startswith("error: ")
+    assert message in first
+    assert second.startswith("hint: ")
+    assert hint in second
+    as_json = mainspring(*given, "--json")
+    assert (as_json.code, as_json.err) == (code, "")
+    assert message in as_json.json["error"]["message"]
+
+
+def test_refused_rows_exit_with_4_and_say_what_is_broken(applied: Path, mainspring: Any) -> None:
+    (applied / "bad.csv").write_text("x,label\n0.5,7\n")
+    told = mainspring("register", "readings", "bad.csv")
+    assert told.code == 4
+    assert "✗" in told.err
+    assert "error: readings@1 breaks what is expected" in told.err
+    as_json = mainspring("register", "readings", "bad.csv", "--json")
+    assert (as_json.code, as_json.json["status"]) == (4, "refused")
+
+
+def test_a_failed_run_exits_with_1(applied: Path, mainspring: Any) -> None:
+    mainspring("register", "readings", "rows.csv")
+    path = applied / "parts.py"
+    path.write_text(path.read_text().replace("    column = helper", "    1 / 0\n    column = helper"))
+    told = mainspring("run")
+    assert told.code == 1
+    assert "✗ fit failed" in told.err
+    assert "error: step `fit`: ZeroDivisionError: division by zero (parts.py:" in told.err
+    as_json = mainspring("run", "--json")
+    assert (as_json.code, as_json.json["status"]) == (1, "failed")
+
+
+def test_a_refused_version_is_not_released(lived: tuple[Path, str], mainspring: Any) -> None:
+    mainspring("run", "-p", "weight=-1")
+    run = mainspring("runs", "list", "--json").json[0]["name"]
+    mainspring("models", "propose", "mill", "--run", run)
+    assert mainspring("approvals", "evaluate", "--version", "mill@2", "--json").json["status"] == "refused"
+    told = mainspring("deploy", "mill@2")
+    assert (told.code, "mill@2 is refused, not approved" in told.err) == (4, True)
+
+
+def test_signing_by_name(applied: Path, mainspring: Any) -> None:
+    toml = applied / "mainspring.toml"
+    toml.write_text(toml.read_text() + '\n[approval]\nby = "person"\npersons = ["ann"]\n')
+    assert mainspring("apply").code == 0
+    mainspring("register", "readings", "rows.csv")
+    run = mainspring("run", "--json").json["name"]
+    mainspring("models", "propose", "mill", "--run", run)
+    assert mainspring("approvals", "evaluate", "--version", "mill@1", "--json").json["status"] == "pending"
+    assert mainspring("approve").code == 4
+    assert mainspring("approve", "--as", "ann", "--refuse").code == 2
+    told = mainspring("approve", "--as", "ann", "--reason", "fine", "--json")
+    assert (told.code, told.json["status"], told.json["decided_by"]) == (0, "approved", "ann")
+    assert mainspring("approve", "mill@1", "--as", "ann", "--refuse", "--reason", "late").code == 1
+
+
+def test_a_pipe_gets_tabs_and_no_colours(lived: tuple[Path, str], mainspring: Any) -> None:
+    told = mainspring("runs", "list")
+    header, row = told.out.rstrip("\n").split("\n")
+    assert header.split("\t")[:1] == ["created"] or "name" in header.split("\t")
+    assert len(row.split("\t")) == len(header.split("\t"))
+    assert "\x1b" not in told.out + mainspring("status").out + mainspring("nothing").err
+    record = mainspring("models", "show", "mill")
+    assert all(line.count("\t") == 1 for line in record.out.splitlines())
+    assert "name\tmill" in record.out
+
+
+def test_quiet_prints_nothing_but_errors(lived: tuple[Path, str], mainspring: Any) -> None:
+    for command in (["runs", "list"], ["plan"], ["apply"], ["status"], ["run"], ["register", "readings", "rows.csv"]):
+        told = mainspring(*command, "--quiet")
+        assert (told.code, told.out, told.err) == (0, "", ""), command
+    assert "error:" in mainspring("models", "show", "mil", "--quiet").err
+
+
+def test_planning_and_applying(folder: Path, mainspring: Any) -> None:
+    planned = mainspring("plan", "--json").json
+    assert {change["action"] for change in planned} == {"create"}
+    assert mainspring("apply", "--dry-run", "--json").json == planned
+    assert mainspring("models", "list", "--json").json == []
+    assert mainspring("apply", "--json").json == planned
+    again = mainspring("apply")
+    assert (again.code, again.out) == (0, "")
+    assert "everything is as declared" in again.err
+    toml = folder / "mainspring.toml"
+    toml.write_text(toml.read_text().replace("min = 0.65", "min = 0.5").replace('source = "auc"', 'sorce = "auc"'))
+    line = 1 + toml.read_text().splitlines().index('sorce = "auc"')
+    for command in ("plan", "apply"):
+        told = mainspring(command)
+        assert told.code == 2
+        assert f"error: mainspring.toml, line {line}: triggers.sorce: unknown key `sorce`" in told.err
+        assert "hint: did you mean `source`?" in told.err
+    assert mainspring("monitors", "show", "auc", "--json").json["min"] == 0.65
+
+
+def test_settings_say_where_they_come_from(folder: Path, mainspring: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAINSPRING_PORT", "7777")
+    monkeypatch.setenv("MAINSPRING_TOKEN", "secret")
+    rows = {row["setting"]: row for row in mainspring("settings", "--json").json}
+    assert (rows["port"]["value"], rows["port"]["origin"]) == (7777, "environment")
+    assert rows["token"]["value"] == "***"
+    assert rows["tick"]["origin"] == "default"
+    toml = folder / "mainspring.toml"
+    toml.write_text("[settings]\nprt = 3\n" + toml.read_text())
+    told = mainspring("status")
+    assert (told.code, "unknown setting `prt` (mainspring.toml)" in told.err, "`port`" in told.err) == (2, True, True)
+
+
+def test_no_project_file(tmp_path: Path, mainspring: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = mainspring("apply")
+    assert (told.code, "hint: mainspring init" in told.err) == (2, True)
+
+
+def test_the_project_option(applied: Path, mainspring: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [item["name"] for item in mainspring("models", "list", "--json", "--project", str(applied)).json] == ["mill"]
