@@ -48,7 +48,6 @@ def show(rows: list[Row]) -> bool:
         sign = "≥" if row.better == "more" else "≤"
         compared = f"{row.against} {row.limit:,.4g} {row.unit}, ratio {row.judged:.3g}" if row.limit else ""
         verdict = "met" if row.met else "MISSED"
-        print(
-            f"{row.name:<{width}}  {row.ours:>10,.4g} {row.unit:<7} {sign} {row.goal:<6g} {verdict:<6} {compared}  {row.note}".rstrip()
-        )
+        figure = f"{row.name:<{width}}  {row.ours:>10,.4g} {row.unit:<7} {sign} {row.goal:<6g} {verdict:<6}"
+        print(f"{figure} {compared}  {row.note}".rstrip())
     return all(row.met for row in rows)

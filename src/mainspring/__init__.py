@@ -23,7 +23,19 @@ _LAZY: dict[str, str] = {
     "step": "mainspring.pipelines.steps",
 }
 
-__all__ = ["__version__", *sorted(_LAZY)]  # noqa: PLE0604 - the names of _LAZY
+__all__ = [
+    "Client",
+    "MainspringError",
+    "Workspace",
+    "__version__",
+    "connect",
+    "load_settings",
+    "log",
+    "package",
+    "pipeline",
+    "run",
+    "step",
+]
 
 if TYPE_CHECKING:
     from mainspring.client.client import Client, connect

@@ -55,7 +55,11 @@ class Workspace:
         self.clock = clock or SystemClock()
         self.artifacts: ArtifactStore = resolve("artifacts", self.settings.artifacts_url)
         self.store = Store(self.settings.database_url, self.clock)
-        self.store.prepare()
+        try:
+            self.store.prepare()
+        except BaseException:
+            self.store.close()
+            raise
         folder = self.home / "models"
         self.usecases = UseCases(self.store)
         self.datasets = Datasets(self.store, self.artifacts)

@@ -33,6 +33,8 @@ def long_modules() -> Iterator[str]:
             yield f"{name}: {lines} lines, at most {MAX_MODULE}"
         if path.stem in BINS:
             yield f"{name}: a bin without a noun of its own"
+        if path.parent.name == "versions":
+            continue  # a migration is a list of tables, and history is not tidied
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = (node.end_lineno or 0) - node.lineno + 1
@@ -44,15 +46,16 @@ def undocumented_operations() -> Iterator[str]:
     """Operations without a docstring: it is the command's help and the route's summary."""
     for path in sorted((ROOT / "src").rglob("service.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            marked = isinstance(node, ast.FunctionDef) and any("operation" in ast.unparse(item) for item in node.decorator_list)
-            if isinstance(node, ast.FunctionDef) and marked and not ast.get_docstring(node):
+            if not isinstance(node, ast.FunctionDef) or ast.get_docstring(node):
+                continue
+            if any("operation" in ast.unparse(item) for item in node.decorator_list):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}: operation {node.name} has no docstring"
 
 
 def private_lines() -> Iterator[str]:
     """Paths of one machine and settings of one package index."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split("\n")
-    for name in filter(None, listed):
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    for name in listed.stdout.splitlines():
         path = ROOT / name
         if not path.is_file() or path.suffix in {".png", ".lock", ".parquet"} or path == Path(__file__):
             continue
@@ -79,10 +82,11 @@ def import_budgets() -> Iterator[str]:
     """
     bare = cpu_seconds("-c", "pass")
     unit = bare / 0.010
-    for limit, command in ((MAX_IMPORT_MS, ("-c", "import mainspring")), (MAX_HELP_MS, ("-m", "mainspring.cli.main", "--help"))):
+    budgets = {MAX_IMPORT_MS: ("-c", "import mainspring"), MAX_HELP_MS: ("-m", "mainspring.cli.main", "--help")}
+    for limit, command in budgets.items():
         spent = (cpu_seconds(*command) - bare) * 1000
         if spent > limit * max(unit, 1.0):
-            yield f"`python {' '.join(command)}` costs {spent:.0f} ms beyond the interpreter, at most {limit * unit:.0f}"
+            yield f"`python {' '.join(command)}`: {spent:.0f} ms beyond the interpreter, at most {limit * unit:.0f}"
 
 
 def main() -> int:

@@ -135,7 +135,7 @@ class Triggers:
 
     def _refusal(self, trigger: Trigger, firing: Firing) -> str:
         earlier = self._store.first(Firing, pipeline=firing.pipeline, status="started", order="-settled")
-        seen = self._pipelines.has_seen_newest(firing.pipeline)
+        seen = self._pipelines.has_seen_newest(firing.pipeline, trigger.params)
         return rules.start_or_skip(trigger, earlier, seen, self._rolling(firing.pipeline), self._store.clock.now())
 
     def _rolling(self, pipeline: str) -> str:

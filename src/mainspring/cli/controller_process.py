@@ -1,10 +1,9 @@
-"""The controller as a process of its own: ``python -m mainspring.cli.controller_process PROJECT``."""
+"""The controller as a process of its own: ``python -m mainspring.cli.controller_process PROJECT PARENT``."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import sys
 import threading
@@ -22,7 +21,7 @@ log = logging.getLogger("mainspring.controller")
 def main() -> None:
     """Ticks until told to stop."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    end_with(os.getppid())
+    end_with(int(sys.argv[2]))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())

@@ -161,7 +161,7 @@ def _print(context: Context, table: list[Any], events: int) -> None:
     gain = (whole.value - whole.value_first) / abs(whole.value_first) if whole.value_first else 0.0
     console.print(
         f"KPI: {whole.value * _DOLLARS:,.0f} USD per 1,000 flights with retraining, "
-        f"{whole.value_first * _DOLLARS:,.0f} with the first model kept ({gain:+.1%}); {events} events, chain unbroken.",
+        f"{whole.value_first * _DOLLARS:,.0f} with the first model kept ({gain:+.1%}); {events} events, unbroken.",
         highlight=False,
     )
 

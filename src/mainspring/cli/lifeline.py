@@ -14,7 +14,11 @@ from mainspring.errors import Conflict
 
 
 def end_with(parent: int) -> None:
-    """Ends this process when its parent has ended, however that came: nothing must be left behind by a kill."""
+    """Ends this process when its parent has ended, however that came: nothing must be left behind by a kill.
+
+    Args:
+        parent: The parent's process id, told by the parent itself: it may be gone before this process can ask.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -36,5 +40,7 @@ def only_one(home: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict("another controller works on this workspace", hint="stop the other `mainspring up`") from None
+            raise Conflict(
+                "another controller works on this workspace", hint="stop the other `mainspring up`"
+            ) from None
         yield

@@ -1,8 +1,7 @@
-"""The server as a process of its own: ``python -m mainspring.cli.server_process PROJECT SOCKET``."""
+"""The server as a process of its own: ``python -m mainspring.cli.server_process PROJECT SOCKET PARENT``."""
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from mainspring.workspace import Workspace
 
 def main() -> None:
     """Serves the workspace of a project on a socket that the parent has opened."""
-    end_with(os.getppid())
+    end_with(int(sys.argv[3]))
     listening = socket.socket(fileno=int(sys.argv[2]))
     with Workspace(load_settings(Path(sys.argv[1]))) as workspace:
         app = create_app(workspace, token=str(workspace.settings["token"]), pages=routes(workspace))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -33,7 +34,7 @@ class Child:
     """
 
     def __init__(self, module: str, arguments: list[str], sockets: tuple[int, ...] = ()) -> None:
-        self._command = [sys.executable, "-m", module, *arguments]
+        self._command = [sys.executable, "-m", module, *arguments, str(os.getpid())]
         self._sockets = sockets
         self._deaths = 0
         self._not_before = 0.0

@@ -9,7 +9,9 @@ import msgspec
 
 from mainspring.errors import InvalidInput
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,99}$"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,99}$(?!\n)"
+"""For Python and JSON Schema alike; to Python alone, ``$`` also stands before a line's end."""
+MAX_DIGITS = 18
 _NAME = re.compile(NAME_PATTERN)
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
 """The type of a field that holds a name."""
@@ -36,7 +38,7 @@ def parse_address(text: str) -> Address:
     """
     name, _, version = text.partition("@")
     check_name(name)
-    if version.isdecimal():
+    if version.isascii() and version.isdecimal() and len(version) <= MAX_DIGITS:
         return Address(name, number=int(version))
     if version or text.endswith("@"):
         check_name(version)

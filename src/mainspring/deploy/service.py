@@ -264,8 +264,9 @@ class Deployments:
             tx.emit(f"deploy.target.{kind}", name, revision=deployment.revision, url=status.url, state=status.state)
         return status
 
+    @operation("POST", "/deployments/{name}/stop")
     def stop(self, name: str) -> None:
-        """Ends what runs; the wanted state stays (for shutting down)."""
+        """Ends what runs; the wanted state stays, so a controller that is at work starts it again."""
         self._target_of(self.show(name)).remove(name)
 
     def _spec(self, deployment: Deployment) -> TargetSpec:

@@ -29,7 +29,7 @@ _OPERATORS: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
 }  # fmt: skip
 
 
-class Expectation(msgspec.Struct, frozen=True, omit_defaults=True):
+class Expectation(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One rule about a data set; `RULES` lists the rules and their parameters.
 
     Attributes:

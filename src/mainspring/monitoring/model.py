@@ -23,8 +23,8 @@ class Monitor(Entity):
         columns: Inputs that are watched for drift; all when empty.
         min: Smallest allowed value.
         max: Largest allowed value.
-        max_worsening: Largest allowed worsening against the value on the live version's holdout, in the measure's
-            unit (performance only).
+        max_worsening: Largest allowed worsening against the metric that the version brought from training, in the
+            measure's unit (performance only).
         window_days: Length of a window; windows are aligned to Mondays, 00:00 UTC, where they are whole weeks.
         delay_days: How long after a window's end it is evaluated, so that outcomes can arrive.
         min_rows: Rows a window needs; with fewer it says ``no_data``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ class Pipelines:
             use_case=definition.use_case,
             pipeline=name,
             params=values,
-            datasets=sorted({version for ref in inputs.values() for version in ref.versions}),
+            datasets=_each_once(inputs.values()),
             trigger=trigger,
             cause=cause,
             reason=reason,
@@ -147,14 +147,14 @@ class Pipelines:
                     tx.insert(StepRun(id=new_id(), created=now, run=run.name, step=step.name, position=position))
         return run
 
-    def has_seen_newest(self, name: str) -> bool:
-        """Whether a successful run has read exactly the dataset versions that a run of today would read."""
-        inputs = self.show(name).inputs.values()
-        if not inputs:
+    def has_seen_newest(self, name: str, params: dict[str, Any]) -> bool:
+        """Whether a run with these parameters has succeeded on the dataset versions that a run of today would read."""
+        definition = self.show(name)
+        if not definition.inputs:
             return False
-        chosen = [self._resolve(item.dataset, item.last).versions for item in inputs]
-        today = sorted({version for versions in chosen for version in versions})
-        return any(run.datasets == today for run in self._runs.find(pipeline=name, status="ok", limit=100))
+        today = _each_once(self._resolve(item.dataset, item.last) for item in definition.inputs.values())
+        earlier = self._runs.find(pipeline=name, status="ok", limit=100)
+        return any((run.datasets, run.params) == (today, definition.params | params) for run in earlier)
 
     def _resolve(self, dataset: str, last: int) -> DataRef:
         versions = self._datasets.accepted(dataset)
@@ -363,3 +363,8 @@ class Pipelines:
 def steps_by_name(steps: list[StepRun]) -> dict[str, StepRun]:
     """Step -> its execution."""
     return {step.step: step for step in steps}
+
+
+def _each_once(references: Iterable[DataRef]) -> list[str]:
+    """The versions of all references, in order, each once."""
+    return list(dict.fromkeys(version for reference in references for version in reference.versions))

@@ -31,7 +31,7 @@ def export(estimator: Any, signature: Signature) -> bytes:
     try:
         graph = to_onnx(estimator, initial_types=inputs, options=options, target_opset=_OPSET)
         return bytes(graph.SerializeToString())
-    except Exception as error:  # noqa: BLE001 - converters raise whatever they like
+    except Exception as error:
         name = type(estimator).__name__
         raise InvalidInput(
             f"{name} cannot be exported to ONNX: {error}", hint="use estimators that skl2onnx converts"

@@ -118,7 +118,14 @@ def _start_server(folder: Path) -> subprocess.Popen[bytes]:
         listening.listen()
         listening.set_inheritable(True)
         descriptor = listening.fileno()
-        command = [sys.executable, "-m", "mainspring.cli.server_process", str(folder), str(descriptor)]
+        command = [
+            sys.executable,
+            "-m",
+            "mainspring.cli.server_process",
+            str(folder),
+            str(descriptor),
+            str(os.getpid()),
+        ]
         return subprocess.Popen(command, pass_fds=(descriptor,), stderr=subprocess.DEVNULL)
 
 

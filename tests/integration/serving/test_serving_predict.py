@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from mainspring.errors import InvalidInput
 from mainspring.ports.target import Role, Route
+from mainspring.registry.runtime import OnnxModel
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.log import log_files, read_frames, to_frame
 from mainspring.serving.request import Batch
-from mainspring.registry.runtime import OnnxModel
 from mainspring.testing.models import RECORD, write_model
 
 Serve = Callable[..., Any]

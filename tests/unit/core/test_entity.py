@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -39,9 +39,8 @@ class Part(Value):
 
 
 class Thing(Entity):
-    """An entity with a field of every kind."""
+    """An entity with a field of every kind; without a table, so that no test's database gets one."""
 
-    __table__: ClassVar[str] = "test_thing_of_the_entity_tests"
     name: Fixed[str]
     note: str = ""
     count: int = 0

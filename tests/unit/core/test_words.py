@@ -113,7 +113,8 @@ def test_the_actor_of_a_block_ends_with_it() -> None:
 EVENT = sealed(
     Event(
         seq=3, id="e3", time=datetime(2026, 1, 5, 9, tzinfo=UTC), type="data.version.registered", subject="flights@3",
-        data={"b": 1, "a": [1.5, None, "x"]}, actor="maria", actor_kind="person", reason="r", cause="e1", previous=GENESIS,
+        data={"b": 1, "a": [1.5, None, "x"]}, actor="maria", actor_kind="person", reason="r", cause="e1",
+        previous=GENESIS,
     )
 )  # fmt: skip
 
