@@ -21,10 +21,10 @@ demo: $(READY) ## replay a year of real flights through the whole loop
 	@$(RUN)/mainspring demo
 
 test: $(READY) ## every test
-	@$(RUN)/python -m pytest
+	@$(RUN)/python -m pytest -n auto --dist loadfile
 
 test-fast: $(READY) ## tests without I/O
-	@$(RUN)/python -m pytest tests/unit
+	@$(RUN)/python -m pytest tests/unit -n auto
 
 storm: $(READY) ## the long storms: kills and load, seeded
 	@$(RUN)/python -m pytest -m storm

@@ -112,7 +112,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def workspace(project: Path, database_url: str, clock: ManualClock) -> Iterator[Workspace]:
     """A workspace of the project, on each database."""
-    settings = load_settings(project, {}, database=database_url, executor="inline", actor="maria")
+    settings = load_settings(project, {}, database=database_url, executor="inline")
     with Workspace(settings, clock) as workspace:
         yield workspace
 
@@ -120,7 +120,7 @@ def workspace(project: Path, database_url: str, clock: ManualClock) -> Iterator[
 @pytest.fixture
 def sqlite_workspace(project: Path, sqlite_url: str, clock: ManualClock) -> Iterator[Workspace]:
     """A workspace of the project on SQLite alone, where the database does not matter."""
-    settings = load_settings(project, {}, database=sqlite_url, executor="inline", actor="maria")
+    settings = load_settings(project, {}, database=sqlite_url, executor="inline")
     with Workspace(settings, clock) as workspace:
         yield workspace
 
@@ -160,5 +160,5 @@ def client(request: pytest.FixtureRequest, sqlite_workspace: Workspace, serve: C
     if request.param == "embedded":
         yield Client(sqlite_workspace)
         return
-    with Client(HttpTransport(serve(create_app(sqlite_workspace)), actor="maria")) as client:
+    with Client(HttpTransport(serve(create_app(sqlite_workspace)))) as client:
         yield client

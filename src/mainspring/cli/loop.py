@@ -143,7 +143,7 @@ def _deployment(client: Client, item: Any) -> dict[str, Any]:
 @pass_context
 def approve(context: Context, version: str | None, person: str, reason: str, refuse: bool) -> None:
     """Sign the model VERSION that waits for a person, or refuse it."""
-    with context.connect() as client, acting_as(person or client.actor or current_actor().name):
+    with context.connect() as client, acting_as(person or current_actor().name):
         chosen = version or _only(
             "pending approval", [item.version for item in client.approvals.find(status="pending")]
         )

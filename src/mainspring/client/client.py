@@ -9,6 +9,7 @@ import polars as pl
 
 from mainspring.automation.service import Triggers
 from mainspring.client.http import HttpTransport
+from mainspring.core.actor import become
 from mainspring.data.model import DatasetVersion
 from mainspring.data.service import Datasets, parquet_bytes, read_table
 from mainspring.delivery.service import Projects
@@ -67,11 +68,6 @@ class Client:
     def embedded(self) -> bool:
         """Whether the services run in this process."""
         return isinstance(self._transport, Workspace)
-
-    @property
-    def actor(self) -> str:
-        """Name of the setting ``actor``; empty when it is not set."""
-        return str(self._transport.settings["actor"]) if isinstance(self._transport, Workspace) else ""
 
     def register(self, dataset: str, table: str | Path | pl.DataFrame, source: str = "") -> DatasetVersion:
         """Registers a file or a frame as a new version of a dataset.
@@ -132,6 +128,8 @@ def connect(server: str | None = None, *, project: str | Path | None = None, tok
         Unreachable: No server answers at the address (at the first call).
     """
     settings = load_settings(Path(project) if project else None, server=server, token=token)
+    if settings["actor"]:
+        become(str(settings["actor"]))
     if settings["server"]:
-        return Client(HttpTransport(str(settings["server"]), str(settings["token"]), str(settings["actor"])))
+        return Client(HttpTransport(str(settings["server"]), str(settings["token"])))
     return Client(Workspace(settings))

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 import msgspec
 
 from mainspring import errors
+from mainspring.core.actor import current_actor
 from mainspring.core.operation import Operation, operations
 from mainspring.errors import InvalidInput, MainspringError, Unreachable
 from mainspring.ports.artifacts import corrupt, digest_of
@@ -34,10 +35,9 @@ class HttpTransport:
     Args:
         url: The server's address, ``http://host:port`` or https.
         token: Sent with every request when given.
-        actor: Name under which changes are recorded.
     """
 
-    def __init__(self, url: str, token: str = "", actor: str = "") -> None:
+    def __init__(self, url: str, token: str = "") -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
             raise InvalidInput(f"`{url}` is not a server's address", hint="use http://host:port")
@@ -46,8 +46,6 @@ class HttpTransport:
         self._headers = {"content-type": "application/json"}
         if token:
             self._headers["authorization"] = f"Bearer {token}"
-        if actor:
-            self._headers["mainspring-actor"] = quote(actor)  # headers carry ASCII only
         self._idle: list[http.client.HTTPConnection] = []
 
     def service(self, kind: type[T]) -> T:
@@ -87,7 +85,8 @@ class HttpTransport:
         """
         connection, fresh = self._connection()
         try:
-            answer, content = _send(connection, method, path, body, self._headers)
+            actor = quote(current_actor().name)  # headers carry ASCII only
+            answer, content = _send(connection, method, path, body, {**self._headers, "mainspring-actor": actor})
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             lost = isinstance(error, (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
+import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Literal
@@ -33,15 +35,24 @@ _current: ContextVar[Actor | None] = ContextVar("mainspring_actor", default=None
 
 
 def current_actor() -> Actor:
-    """The actor of the running call; outside `acting_as` it is the operating system's user."""
-    actor = _current.get()
-    if actor is None:
-        try:
-            actor = Actor(name=getpass.getuser())
-        except (KeyError, OSError):  # containers may run under a user id without a name
-            actor = Actor(name="unknown", kind="anonymous")
-        _current.set(actor)
-    return actor
+    """The actor of the running call; outside `acting_as` it is whoever uses this process."""
+    return _current.get() or _user()
+
+
+def become(name: str) -> None:
+    """Says who uses this process (the setting ``actor``); empty: the operating system's user."""
+    os.environ["MAINSPRING_ACTOR"] = name
+    _user.cache_clear()
+
+
+@functools.cache
+def _user() -> Actor:
+    if name := os.environ.get("MAINSPRING_ACTOR"):
+        return Actor(name=name)
+    try:
+        return Actor(name=getpass.getuser())
+    except (KeyError, OSError):  # containers may run under a user id without a name
+        return Actor(name="unknown", kind="anonymous")
 
 
 @contextlib.contextmanager

@@ -78,7 +78,7 @@ def _located(message: str, content: dict[str, Any], text: str) -> InvalidProject
         what, steps = f"unknown key `{unknown[1]}`", [*steps, unknown[1]]
     elif missing := re.search(r"required field `(\w+)`", what):
         what, hint = f"`{missing[1]}` is missing", f"add {missing[1]} = …"
-    elif NAME_PATTERN in what:
+    elif repr(NAME_PATTERN) in what:
         what, hint = "this cannot be a name", "use lower-case letters, digits, `_`, `.` and `-`"
     line = line_of(text, steps)
     shown = ".".join(str(step) for step in steps if not isinstance(step, int)) or "the file"

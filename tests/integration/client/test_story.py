@@ -121,13 +121,3 @@ def test_a_damaged_artifact_is_never_handed_out(client: Client, sqlite_workspace
     path.write_bytes(damage)
     with pytest.raises(CorruptArtifact, match="damaged"):
         client.artifact(digest)
-
-
-def test_changes_are_recorded_under_the_callers_name(sqlite_workspace: Workspace, serve: object) -> None:
-    from mainspring.client.http import HttpTransport
-    from mainspring.server.app import create_app
-
-    url = serve(create_app(sqlite_workspace))  # type: ignore[operator]
-    with Client(HttpTransport(url, actor="Łucja 李")) as client:
-        use_case(client, "churn")
-    assert sqlite_workspace.store.events()[-1].actor == "Łucja 李"

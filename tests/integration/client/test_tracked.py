@@ -1,0 +1,41 @@
+"""`run`: a script or a cell tracked in two lines, on both transports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import mainspring as ms
+from mainspring.client.client import Client
+from mainspring.errors import InvalidInput
+
+
+def test_a_block_is_a_run(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("better")
+    with ms.run("baseline", {"depth": 3}, tags={"team": "a"}, client=client) as run:
+        ms.log(auc=0.9)
+        ms.log(step=1, auc=0.91)
+        run.log_artifact(tmp_path / "notes.txt")
+        run.log_artifact(b"raw", "raw.bin")
+    found = client.runs.show(run.name)
+    assert (found.status, found.params, found.tags, found.metrics) == ("ok", {"depth": 3}, {"team": "a"}, {"auc": 0.91})
+    assert [point.value for point in client.runs.history(run.name, "auc")] == [0.9, 0.91]
+    artifacts = {item.path: client.artifact(item.digest) for item in client.runs.artifacts(run.name)}
+    assert artifacts == {"notes.txt": b"better", "raw.bin": b"raw"}
+    assert found.environment["python"]
+    assert run.name in repr(run)
+
+
+def test_a_block_that_raises_is_a_failed_run(client: Client) -> None:
+    with pytest.raises(ZeroDivisionError), ms.run(client=client) as run:
+        1 / 0  # noqa: B018
+    found = client.runs.show(run.name)
+    assert found.status == "failed"
+    assert "ZeroDivisionError" in found.error
+
+
+def test_what_is_no_number_is_refused_and_outside_a_run_log_does_nothing() -> None:
+    ms.log(auc=1)
+    with pytest.raises(InvalidInput, match="auc"):
+        ms.log(auc="high")  # type: ignore[arg-type]
