@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hmac
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import msgspec
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mainspring.errors import MainspringError, Refused, Unauthorized
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 COOKIE = "mainspring_token"
+LOGIN = "/login"
 
 
 class Guard:
@@ -30,6 +32,9 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on or answers it with the reason why not."""
         if scope["type"] == "http" and (error := self._objection(scope)) is not None:
+            if isinstance(error, Unauthorized) and _wants_page(scope):
+                await RedirectResponse(f"{LOGIN}?next={quote(scope['path'])}", 303)(scope, receive, send)
+                return
             body = msgspec.json.encode(error.body())
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             if isinstance(error, Unauthorized):
@@ -52,7 +57,7 @@ class Guard:
             return Refused(f"requests from {origin} are not accepted", hint=hint)
         if origin == "null" and scope["method"] not in ("GET", "HEAD"):
             return Refused("requests without a known origin are not accepted")
-        if self._token and scope["path"] != "/api/health" and not self._known(headers):
+        if self._token and not _open(scope["path"]) and not self._known(headers):
             return Unauthorized("this server wants a token")
         return None
 
@@ -61,6 +66,16 @@ class Guard:
         if scheme.lower() != "bearer":
             given = _cookie(headers.get("cookie", ""))
         return hmac.compare_digest(given.encode(), self._token.encode())
+
+
+def _open(path: str) -> bool:
+    """What may be seen without a token: whether the server lives, and how to sign in."""
+    return path in ("/api/health", LOGIN) or path.startswith("/static/")
+
+
+def _wants_page(scope: Scope) -> bool:
+    accept = dict(scope["headers"]).get(b"accept", b"")
+    return scope["method"] == "GET" and not scope["path"].startswith("/api/") and b"text/html" in accept
 
 
 def _split(address: str) -> SplitResult:

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from mainspring.errors import InvalidInput, MainspringError, NotFound
-from mainspring.ui import actions, assets
+from mainspring.ui import actions, assets, login
 from mainspring.ui.page import Page
 from mainspring.ui.pages import (
     approvals,
@@ -76,8 +76,10 @@ FORMS: tuple[tuple[str, Callable[..., str]], ...] = (
 def routes(workspace: Workspace) -> list[BaseRoute]:
     """Every page of a workspace, its JSON twin, the forms and the static files."""
     renderer = Renderer(workspace)
+    token = str(workspace.settings["token"])
     found: list[BaseRoute] = [
         Route("/static/{name}", assets.serve, methods=["GET"]),
+        Route(login.PATH, login.endpoint(renderer, token, HEADERS, _read), methods=["GET", "POST"]),
         Route("/", _page(workspace, renderer, home.page), methods=["GET"]),
         Route("/index.json", _twin(workspace, home.page), methods=["GET"]),
     ]

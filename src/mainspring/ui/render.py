@@ -65,6 +65,10 @@ class Renderer:
         }  # fmt: skip
         return self._environment.get_template(page.template).render({**page.context, **shell})
 
+    def stranger(self, page: Page) -> str:
+        """A page for somebody who has not signed in: no navigation, no counts."""
+        return self._environment.get_template(page.template).render({**page.context, "title": page.title})
+
 
 def twin(here: str) -> str:
     """The address of a page's JSON."""
