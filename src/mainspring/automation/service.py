@@ -10,7 +10,7 @@ import msgspec
 from mainspring.automation import rules
 from mainspring.automation.model import Firing, Trigger
 from mainspring.core.actor import acting_as
-from mainspring.core.entity import Create, Patch, born, patched
+from mainspring.core.entity import Create, Patch, born
 from mainspring.core.events import Event
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
@@ -52,11 +52,8 @@ class Triggers:
     def update(self, name: str, change: Patch[Trigger]) -> Trigger:
         """Changes a trigger."""
         with self._store.transaction() as tx:
-            trigger, changes = patched(self.show(name), change)
-            rules.check_trigger(trigger)
-            if changes:
-                tx.update(trigger)
-                tx.emit("automation.trigger.changed", name, fields=sorted(changes))
+            trigger = tx.patch(self.show(name), change, "automation.trigger.changed", name)
+            rules.check_trigger(trigger)  # raising here takes the change back
         return trigger
 
     @operation("GET", "/triggers", command="list")

@@ -14,7 +14,7 @@ import polars as pl
 
 from mainspring.core.actor import current_actor
 from mainspring.core.address import parse_address
-from mainspring.core.entity import Create, Patch, born, patched
+from mainspring.core.entity import Create, Patch, born
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.data import rules
@@ -55,11 +55,8 @@ class Datasets:
     def update(self, name: str, change: Patch[Dataset]) -> Dataset:
         """Changes a dataset; its expectations apply to versions registered from now on."""
         with self._store.transaction() as tx:
-            dataset, changes = patched(self.show(name), change)
-            check_expectations(dataset)
-            if changes:
-                tx.update(dataset)
-                tx.emit("data.dataset.changed", name, fields=sorted(changes))
+            dataset = tx.patch(self.show(name), change, "data.dataset.changed", name)
+            check_expectations(dataset)  # raising here takes the change back
         return dataset
 
     @operation("GET", "/datasets", command="list")

@@ -12,7 +12,7 @@ import msgspec
 import polars as pl
 
 from mainspring.core.actor import current_actor
-from mainspring.core.entity import Create, Patch, born, draft, patched
+from mainspring.core.entity import Create, Patch, born, draft
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.deploy.service import Deployments
@@ -78,11 +78,8 @@ class Monitors:
     def update(self, name: str, change: Patch[Monitor]) -> Monitor:
         """Changes a monitor, for the windows to come."""
         with self._store.transaction() as tx:
-            monitor, changes = patched(self.show(name), change)
-            self._check(monitor)
-            if changes:
-                tx.update(monitor)
-                tx.emit("monitoring.monitor.changed", name, fields=sorted(changes))
+            monitor = tx.patch(self.show(name), change, "monitoring.monitor.changed", name)
+            self._check(monitor)  # raising here takes the change back
         return monitor
 
     def _check(self, monitor: Monitor) -> None:

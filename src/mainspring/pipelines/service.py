@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from mainspring.core.address import parse_address
-from mainspring.core.entity import Create, Patch, born, draft, patched
+from mainspring.core.entity import Create, Patch, born, draft
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.data.service import Datasets
@@ -73,11 +73,7 @@ class Pipelines:
     def update(self, name: str, change: Patch[PipelineDefinition]) -> PipelineDefinition:
         """Changes a pipeline's definition; runs that exist keep their plan."""
         with self._store.transaction() as tx:
-            definition, changes = patched(self.show(name), change)
-            if changes:
-                tx.update(definition)
-                tx.emit("pipelines.pipeline.changed", name, fields=sorted(changes))
-        return definition
+            return tx.patch(self.show(name), change, "pipelines.pipeline.changed", name)
 
     @operation("GET", "/pipelines", command="list")
     def find(self) -> list[PipelineDefinition]:

@@ -8,7 +8,7 @@ import msgspec
 
 from mainspring.core.actor import current_actor
 from mainspring.core.address import parse_address
-from mainspring.core.entity import Create, Patch, born, draft, patched
+from mainspring.core.entity import Create, Patch, born, draft
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.core.package import ModelPackage
@@ -44,11 +44,7 @@ class Models:
     def update(self, name: str, change: Patch[Model]) -> Model:
         """Changes a model's description."""
         with self._store.transaction() as tx:
-            model, changes = patched(self.show(name), change)
-            if changes:
-                tx.update(model)
-                tx.emit("registry.model.changed", name, fields=sorted(changes))
-        return model
+            return tx.patch(self.show(name), change, "registry.model.changed", name)
 
     @operation("GET", "/models", command="list")
     def find(self, limit: int = 100) -> list[Model]:

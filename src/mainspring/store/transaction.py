@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from mainspring.core.actor import current_actor
 from mainspring.core.clock import Clock
-from mainspring.core.entity import Entity
+from mainspring.core.entity import Entity, patched
 from mainspring.core.events import GENESIS, Event, sealed
 from mainspring.core.ids import new_id
 from mainspring.errors import Conflict
@@ -56,6 +56,21 @@ class Transaction:
             spoken = tables.spoken(type(entity))
             raise Conflict(f"this {spoken} does not exist any more", kind=spoken)
         return entity
+
+    def patch(self, entity: E, payload: Any, event: str, subject: str) -> E:
+        """Applies a patch payload; stores the entity and appends the event when it really changes something.
+
+        Args:
+            entity: As it is now, read in this transaction.
+            payload: What to change (see `mainspring.core.entity.Patch`).
+            event: Type of the event; it carries the names of the changed fields.
+            subject: Subject of the event.
+        """
+        changed, fields = patched(entity, payload)
+        if fields:
+            self.update(changed)
+            self.emit(event, subject, fields=sorted(fields))
+        return changed
 
     def delete(self, entity: Entity) -> None:
         """Removes an entity's row; one that is gone already stays gone."""

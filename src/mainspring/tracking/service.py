@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.actor import current_actor
-from mainspring.core.entity import Create, Patch, born, patched
+from mainspring.core.entity import Create, Patch, born
 from mainspring.core.ids import new_id, spoken_name
 from mainspring.core.operation import operation
 from mainspring.errors import Conflict, InvalidInput
@@ -177,11 +177,7 @@ class Runs:
     def update(self, name: str, change: Patch[Run]) -> Run:
         """Changes a run's tags."""
         with self._store.transaction() as tx:
-            run, changes = patched(self.show(name), change)
-            if changes:
-                tx.update(run)
-                tx.emit("tracking.run.changed", name, fields=sorted(changes))
-        return run
+            return tx.patch(self.show(name), change, "tracking.run.changed", name)
 
     def hold(self, name: str, holder: str, before: str) -> bool:
         """Makes ``holder`` the process that executes the run (for the room `pipelines`; not an operation).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mainspring.core.entity import Create, Patch, born, patched
+from mainspring.core.entity import Create, Patch, born
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.errors import unknown_name
@@ -48,11 +48,7 @@ class UseCases:
     def update(self, name: str, change: Patch[UseCase]) -> UseCase:
         """Changes a use case; fields that are not sent stay as they are."""
         with self._store.transaction() as tx:
-            use_case, changes = patched(self.show(name), change)
-            if changes:
-                tx.update(use_case)
-                tx.emit("usecases.usecase.changed", name, fields=sorted(changes))
-        return use_case
+            return tx.patch(self.show(name), change, "usecases.usecase.changed", name)
 
     @operation("POST", "/kpis", command="")
     def record_kpi(self, value: Create[KpiValue]) -> KpiValue:
