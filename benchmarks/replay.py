@@ -29,7 +29,7 @@ def rows() -> list[Row]:
         Row("replay of the year, 2 cores", seconds, "s", 90, note="328,521 departures, 8 trainings"),
         Row(
             "memory of all its processes, peak",
-            peak / 1e6,
+            peak / 1e9,
             "GB",
             1.5,
             note="proportional set size, sampled 4 times a second",
