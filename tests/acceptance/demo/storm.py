@@ -22,6 +22,8 @@ from mainspring.settings import load_settings
 from mainspring.workspace import Workspace
 
 RUN_NAME = re.compile(r"\b[a-z]+-[a-z]+-\d{1,2}\b")
+SPARED_SECONDS = 12.0
+"""A step whose process is lost four times fails, as it should; the storm leaves it time to end in between."""
 TECHNICAL = ("serving.predictions.stored", "deploy.target.", "automation.action.failed")
 """Events of repair and ingestion: how often they happen depends on what died."""
 
@@ -54,7 +56,7 @@ def disturbed(folder: Path, weeks: int, kills: int, seed: int) -> tuple[dict[str
     """The state after a replay in which processes were killed at random moments, and how many of each kind."""
     chance = random.Random(seed)
     killed: Counter[str] = Counter()
-    deadline = time.monotonic() + 900
+    deadline, last_step = time.monotonic() + 900, 0.0
     with _server(folder) as server:
         process = start(folder, weeks)
         while process.poll() is None:
@@ -70,8 +72,10 @@ def disturbed(folder: Path, weeks: int, kills: int, seed: int) -> tuple[dict[str
                 "serving": _serving(folder),
                 "server": server[0].pid,
             }[kind]
-            if pid is None or process.poll() is not None:
+            spared = kind == "step" and time.monotonic() - last_step < SPARED_SECONDS
+            if pid is None or spared or process.poll() is not None:
                 continue
+            last_step = time.monotonic() if kind == "step" else last_step
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 killed[kind] += 1
