@@ -18,7 +18,7 @@ from mainspring.data.service import Datasets
 from mainspring.errors import Conflict, InvalidInput, NotFound, StepFailed, unknown_name
 from mainspring.pipelines import rules
 from mainspring.pipelines.desk import Desk
-from mainspring.pipelines.model import DataRef, Part, PipelineDefinition, Plan, PlannedStep, RunPlan, StepRun
+from mainspring.pipelines.model import DataRef, Part, PipelineDefinition, Plan, PlannedStep, Ref, RunPlan, StepRun
 from mainspring.pipelines.values import read_parts, read_value
 from mainspring.pipelines.worker import PlanResult, PlanTask, StepResult, StepTask
 from mainspring.ports.artifacts import ArtifactStore
@@ -320,17 +320,20 @@ class Pipelines:
             return self._runs.finish(run, "failed", f"step `{failed.step}`: {failed.error}")
         return self._runs.finish(run, "ok")
 
+    def _output(self, run: str, name: str) -> tuple[Ref, list[Part]]:
+        outputs = self.plan_of(run).plan.outputs
+        if name not in outputs:
+            raise unknown_name("output", name, outputs, listing=f"mainspring runs show {run}")
+        ref = outputs[name]
+        return ref, steps_by_name(self.steps(run))[ref.step].parts
+
     def output(self, run: str, name: str) -> list[Part]:
         """The stored parts of one of a run's outputs (not an operation: used by rooms to the right).
 
         Raises:
             NotFound: The pipeline returns nothing of that name, or has not come that far.
         """
-        outputs = self.plan_of(run).plan.outputs
-        if name not in outputs:
-            raise unknown_name("output", name, outputs, listing=f"mainspring runs show {run}")
-        ref = outputs[name]
-        parts = steps_by_name(self.steps(run))[ref.step].parts
+        ref, parts = self._output(run, name)
         return [part for part in parts if not ref.part or part.name == ref.part]
 
     def value(self, run: str, name: str) -> Any:
@@ -339,11 +342,7 @@ class Pipelines:
         Raises:
             NotFound: The pipeline returns nothing of that name, or has not come that far.
         """
-        outputs = self.plan_of(run).plan.outputs
-        if name not in outputs:
-            raise unknown_name("output", name, outputs, listing=f"mainspring runs show {run}")
-        ref = outputs[name]
-        parts = steps_by_name(self.steps(run))[ref.step].parts
+        ref, parts = self._output(run, name)
         if not parts:
             raise NotFound(f"step `{ref.step}` of run {run} gave nothing", hint=f"mainspring runs show {run}")
         return read_parts(parts, ref.part, lambda part: read_value(part.format, self._artifacts.read(part.digest)))

@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 
-# A workspace that cannot be opened leaves its lock file to the garbage collector; a command ends right after it.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 def rows(told: Any) -> dict[str, dict[str, str]]:
     return {row["check"]: row for row in told.json}
