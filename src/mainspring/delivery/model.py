@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from mainspring.automation.model import Trigger
-from mainspring.core.entity import Create, Entity, Value
+from mainspring.core.entity import Create, Value
 from mainspring.data.model import Dataset
 from mainspring.deploy.model import Deployment, Environment
 from mainspring.governance.model import ApprovalRule, Gate
@@ -61,6 +61,3 @@ class Change(Value):
     name: str
     action: Literal["create", "update", "unchanged"]
     fields: dict[str, list[Any]] = {}
-
-
-Declared = tuple[str, type[Entity], Any]

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import math
 import random
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,6 +52,7 @@ from mainspring.workspace import Workspace
 
 START = datetime(2026, 1, 5, 6, tzinfo=UTC)
 WEEKS = 26
+PROJECTS = Path(__file__).parents[2] / "projects"
 HOSTILE = "<script>alert(1)</script>\"'&"
 
 
@@ -604,6 +606,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 @pytest.fixture(scope="module")
 def client(workspace: Workspace) -> Client:
     return Client(create_app(workspace, pages=routes(workspace)))
+
+
+@pytest.fixture
+def young(tmp_path: Path) -> Iterator[Client]:
+    """A workspace in which things are declared and nothing has happened yet."""
+    shutil.copytree(PROJECTS / "tips", tmp_path, dirs_exist_ok=True)
+    with Workspace(load_settings(tmp_path)) as space:
+        space.projects.apply((tmp_path / "mainspring.toml").read_text(), str(tmp_path))
+        space.usecases.create(draft(UseCase, name="without-kpi"))
+        yield Client(create_app(space, pages=routes(space)))
 
 
 @pytest.fixture
