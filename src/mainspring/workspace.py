@@ -14,12 +14,14 @@ from mainspring.delivery.service import Projects
 from mainspring.deploy.service import Deployments
 from mainspring.governance.service import Approvals
 from mainspring.monitoring.service import Monitors
+from mainspring.pipelines.desk import Desk
 from mainspring.pipelines.service import Pipelines
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.executor import Executor
 from mainspring.ports.plugins import resolve
 from mainspring.ports.target import Target
 from mainspring.registry.service import Models
+from mainspring.serving.scoring import Scorings
 from mainspring.serving.service import Predictions
 from mainspring.settings import Settings, load_settings
 from mainspring.store import Store
@@ -35,6 +37,7 @@ SERVICES: dict[str, type] = {
     "approvals": Approvals,
     "deployments": Deployments,
     "predictions": Predictions,
+    "scorings": Scorings,
     "monitors": Monitors,
     "triggers": Triggers,
     "projects": Projects,
@@ -65,11 +68,13 @@ class Workspace:
         self.datasets = Datasets(self.store, self.artifacts)
         self.runs = Runs(self.store)
         artifacts = (self.artifacts, self.settings.artifacts_url)
-        self.pipelines = Pipelines(self.store, self.runs, self.datasets, artifacts, self.executor)
+        desk = Desk(self.executor)
+        self.pipelines = Pipelines(self.store, self.runs, self.datasets, artifacts, desk)
         self.models = Models(self.store, self.runs, self.pipelines, self.artifacts)
         self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
         self.deployments = Deployments(self.store, self.models, self.target, folder, self.home / "predictions")
         self.predictions = Predictions(self.store, self.deployments, self.artifacts)
+        self.scorings = Scorings(self.store, self.runs, self.datasets, self.models, artifacts, desk)
         self.monitors = Monitors(
             self.store, self.usecases, self.models, self.deployments, self.predictions, self.artifacts, folder
         )
@@ -101,7 +106,7 @@ class Workspace:
         """What carries the loop on."""
         return Controller(
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
-            self.predictions, self.monitors, self.triggers, self.artifacts,
+            self.predictions, self.scorings, self.monitors, self.triggers, self.artifacts,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from mainspring.pipelines.service import Pipelines
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
+from mainspring.serving.scoring import Scorings
 from mainspring.serving.service import Predictions
 from mainspring.store import Store
 
@@ -42,7 +43,8 @@ class Controller:
         models: The room `registry`.
         approvals: The room `governance`.
         deployments: The room `deploy`.
-        predictions: The room `serving`.
+        predictions: Predictions and outcomes, of the room `serving`.
+        scorings: Its batch jobs.
         monitors: The room `monitoring`.
         triggers: Triggers.
         artifacts: Swept of what nobody owns.
@@ -56,6 +58,7 @@ class Controller:
         approvals: Approvals,
         deployments: Deployments,
         predictions: Predictions,
+        scorings: Scorings,
         monitors: Monitors,
         triggers: Triggers,
         artifacts: ArtifactStore,
@@ -66,6 +69,7 @@ class Controller:
         self._approvals = approvals
         self._deployments = deployments
         self._predictions = predictions
+        self._scorings = scorings
         self._monitors = monitors
         self._triggers = triggers
         self._artifacts = artifacts
@@ -120,8 +124,11 @@ class Controller:
         waiting = self._pipelines.abandoned()
         for run in waiting:
             self._guard(run.name, self._pipelines.execute, run.name)
+        jobs = self._scorings.abandoned()
+        for job in jobs:
+            self._guard(job.run, self._scorings.execute, job.run)
         released = [self._release_newest(item.name) for item in self._deployments.find(limit=1000)]
-        return bool(started or waiting or any(released))
+        return bool(started or waiting or jobs or any(released))
 
     def _propose(self, event: Event) -> None:
         """A pipeline's run has succeeded: what it made becomes a candidate."""

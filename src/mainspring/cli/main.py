@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "register": ("mainspring.cli.loop:register", "Register a file as a new version of a dataset."),
     "run": ("mainspring.cli.loop:run", "Run a pipeline."),
     "status": ("mainspring.cli.loop:status", "Show how everything is."),
+    "score": ("mainspring.cli.score:score", "Score a dataset or a file with a model version."),
     "approve": ("mainspring.cli.loop:approve", "Sign a model version, or refuse it."),
     "deploy": ("mainspring.cli.loop:deploy", "Release an approved version."),
     "rollback": ("mainspring.cli.loop:rollback", "Take a release back."),
@@ -36,6 +37,7 @@ NOUNS: dict[str, str] = {
     "approvals": "Gates and decisions.",
     "deployments": "Deployments and releases.",
     "predictions": "Predictions and outcomes.",
+    "scorings": "Batch jobs: tables that a model scores.",
     "monitors": "Monitors, signals, alerts.",
     "triggers": "What starts pipelines.",
 }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,9 @@ from mainspring.pipelines.model import DataRef, Part, PipelineDefinition, Plan, 
 from mainspring.pipelines.values import read_parts, read_value
 from mainspring.pipelines.worker import PlanResult, PlanTask, StepResult, StepTask
 from mainspring.ports.artifacts import ArtifactStore
-from mainspring.ports.executor import Executor, Result, Task
+from mainspring.ports.executor import Result, Task
 from mainspring.store import Store
-from mainspring.tracking.environment import describe_code, describe_environment, is_alive, this_process
+from mainspring.tracking.environment import describe_code, describe_environment
 from mainspring.tracking.model import Cause, Point, Run
 from mainspring.tracking.service import Runs
 
@@ -40,7 +38,7 @@ class Pipelines:
         runs: The room `tracking`.
         datasets: The room `data`.
         artifacts: Where results are stored, with the address that workers open it by.
-        executor: Gives the executor on first use.
+        desk: Where tasks for the executor are handed in.
     """
 
     def __init__(
@@ -49,16 +47,13 @@ class Pipelines:
         runs: Runs,
         datasets: Datasets,
         artifacts: tuple[ArtifactStore, str],
-        executor: Callable[[], Executor],
+        desk: Desk,
     ) -> None:
         self._store = store
         self._runs = runs
         self._datasets = datasets
         self._artifacts, self._artifacts_url = artifacts
-        self._executor = executor
-        self._desk = Desk()
-        self._lock = threading.Lock()
-        self._executing: set[str] = set()
+        self._desk = desk
 
     @operation("POST", "/pipelines", command="")
     def create(self, new: Create[PipelineDefinition]) -> PipelineDefinition:
@@ -166,17 +161,16 @@ class Pipelines:
 
     def _plan(self, definition: PipelineDefinition, values: dict[str, Any], data: dict[str, DataRef]) -> Plan:
         task = PlanTask(entry=definition.entry, path=definition.path, values=values, data=data)
-        executor = self._executor()
-        done = self._ask(executor, Task(id=new_id(), entry=f"{WORKER}:plan", payload=msgspec.msgpack.encode(task)))
+        done = self._ask(Task(id=new_id(), entry=f"{WORKER}:plan", payload=msgspec.msgpack.encode(task)))
         result = msgspec.msgpack.decode(done.payload, type=PlanResult)
         if result.plan is None:
             raise InvalidInput(result.error, hint=result.hint)
         return result.plan
 
-    def _ask(self, executor: Executor, task: Task) -> Result:
+    def _ask(self, task: Task) -> Result:
         for _ in range(_PLAN_TRIES):
-            self._desk.submit(executor, task)
-            while not (results := self._desk.wait(executor, [task.id])):
+            self._desk.submit(task)
+            while not (results := self._desk.wait([task.id])):
                 pass
             if results[0].status == "done":
                 return results[0]
@@ -193,46 +187,28 @@ class Pipelines:
         """
         if (found := self._runs.show(run)).status != "running":
             return found
-        with self._claimed(run):
+        with self._runs.claimed(run):
             plan = self.plan_of(run).plan
             for step in self.steps(run):
                 if step.status == "running":  # it was under way when its process died
                     self._save(step, status="waiting")
-            executor = self._executor()
             running: dict[str, str] = {}
             try:
-                while self._advance(run, plan, executor, running):
+                while self._advance(run, plan, running):
                     pass
             finally:
-                self._desk.cancel(executor, running)  # when interrupted: nobody will take the results
+                self._desk.cancel(running)  # when interrupted: nobody will take the results
             return self._conclude(run)
 
-    @contextlib.contextmanager
-    def _claimed(self, run: str) -> Iterator[None]:
-        """Makes this thread the only one anywhere that executes the run."""
-        me, holder = this_process(), self._runs.show(run).holder
-        with self._lock:
-            taken = run in self._executing or (holder not in ("", me) and is_alive(holder))
-            if taken or not self._runs.hold(run, me, holder):
-                raise Conflict(
-                    f"run {run} is being executed by {self._runs.show(run).holder or 'another process'}",
-                    hint=f"watch it: mainspring runs show {run}",
-                )
-            self._executing.add(run)
-        try:
-            yield
-        finally:
-            self._executing.discard(run)
-
-    def _advance(self, run: str, plan: Plan, executor: Executor, running: dict[str, str]) -> bool:
+    def _advance(self, run: str, plan: Plan, running: dict[str, str]) -> bool:
         """Starts what can start and records what came in; whether the run goes on."""
         steps = steps_by_name(self.steps(run))
         ready = rules.ready_steps(plan, steps)
         for planned in ready:
-            if len(running) < executor.capacity():
-                self._begin(run, plan, planned, steps, executor, running)
+            if len(running) < self._desk.capacity():
+                self._begin(run, plan, planned, steps, running)
         goes_on = bool(running or ready)
-        for result in self._desk.wait(executor, running) if running else ():
+        for result in self._desk.wait(running) if running else ():
             self._record(plan, steps_by_name(self.steps(run))[running.pop(result.id)], result)
         return goes_on
 
@@ -242,7 +218,6 @@ class Pipelines:
         plan: Plan,
         planned: PlannedStep,
         steps: dict[str, StepRun],
-        executor: Executor,
         running: dict[str, str],
     ) -> None:
         parts = {name: step.parts for name, step in steps.items()}
@@ -272,8 +247,7 @@ class Pipelines:
         )
         task_id = new_id()
         running[task_id] = planned.name
-        task_now = Task(id=task_id, entry=f"{WORKER}:execute", payload=msgspec.msgpack.encode(task))
-        self._desk.submit(executor, task_now)
+        self._desk.submit(Task(id=task_id, entry=f"{WORKER}:execute", payload=msgspec.msgpack.encode(task)))
 
     def _cached(self, key: str) -> StepRun | None:
         for earlier in self._store.find(StepRun, key=key, status="ok", order="-ended", limit=3):
@@ -350,9 +324,7 @@ class Pipelines:
     def abandoned(self) -> list[Run]:
         """Runs of pipelines that wait for an executor: new ones, and those whose process has died."""
         waiting = [run for run in self._runs.find(status="running", limit=1000) if run.pipeline]
-        me = this_process()
-        free = [run for run in reversed(waiting) if run.holder in ("", me) or not is_alive(run.holder)]
-        return [run for run in free if run.name not in self._executing]
+        return [run for run in reversed(waiting) if self._runs.is_free(run)]
 
 
 def steps_by_name(steps: list[StepRun]) -> dict[str, StepRun]:

@@ -95,6 +95,23 @@ class OnnxModel:
         scores: list[float] = answer.tolist()
         return scores
 
+    def score_arrays(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The score of each row, for callers that have arrays: batch jobs and comparisons.
+
+        Args:
+            columns: Every input's column -> a 1-D array of n values; null is NaN in numbers and "" in texts.
+
+        Returns:
+            A float64 array of shape [n].
+        """
+        feed = {
+            item.name: np.ascontiguousarray(columns[item.name], dtype=dtype).reshape(item.shape)
+            for dtype, inputs in [*self._numbers.items(), (np.object_, self._strings)]
+            for item in inputs
+        }
+        answer = self._session.run([self._output], feed)[0]
+        return np.asarray(answer[:, -1] if answer.ndim == 2 else answer, dtype=np.float64)
+
     def labels(self, scores: Sequence[float]) -> list[bool | None]:
         """Yes or no for each score of a classifier; None where there is no score, and for regressors."""
         if self.signature.kind == "regressor":

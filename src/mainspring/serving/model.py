@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar, Literal
 
-from mainspring.core.entity import Entity, Value
+from mainspring.core.address import Name
+from mainspring.core.entity import Entity, Fixed, Server, Value
 
 
 class Segment(Entity):
@@ -79,3 +80,54 @@ class Prediction(Value):
     score: float | None = None
     label: bool | None = None
     outcome: float | None = None
+
+
+class Scoring(Entity):
+    """A batch job: every row of a table scored by a model version, as a new dataset version.
+
+    Attributes:
+        run: Name of the run that carries it out; status, times, code and environment are told there.
+        version: Address of the model version.
+        datasets: Addresses of the dataset versions that are the table, one below the other.
+        output: Name of the dataset that the result becomes a version of.
+        query: SQL over them (each is a table named after its dataset), or empty: all rows.
+        keep: Columns that stand beside the scores.
+        source: Digests of the Parquet files that are scored.
+        rows: How many rows they have.
+        refused: Rows without a score, because the signature refuses them.
+        result: Address of the new dataset version, empty until it is there.
+    """
+
+    __table__: ClassVar[str] = "scoring"
+    __unique__ = (("run",),)
+    __index__ = (("created",),)
+    run: Server[str]
+    version: Fixed[str]
+    datasets: Fixed[list[str]]
+    output: Fixed[Name]
+    query: Fixed[str] = ""
+    keep: Fixed[list[str]] = []
+    source: Server[list[str]] = []
+    rows: Server[int] = 0
+    refused: Server[int] = 0
+    result: Server[str] = ""
+
+
+class ScoringSlice(Entity):
+    """Rows of a batch job that are scored.
+
+    Attributes:
+        run: Name of the job's run.
+        start: First row.
+        rows: How many.
+        refused: How many of them have no score.
+        digest: Content address of the scores.
+    """
+
+    __table__: ClassVar[str] = "scoring_slice"
+    __unique__ = (("run", "start"),)
+    run: str
+    start: int
+    rows: int
+    refused: int
+    digest: str

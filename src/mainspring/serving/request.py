@@ -16,7 +16,7 @@ from mainspring.errors import InvalidInput
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_SINGLE = 3.4028234e38  # beyond this a float is infinite in the single precision that models compute with
+SINGLE = 3.4028234e38  # beyond this a float is infinite in the single precision that models compute with
 _HINT = 'send {"records": [{column: value}]} or {"columns": {column: [values]}}; `ids` and `times` are optional'
 
 PredictionId = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -209,7 +209,7 @@ def _value_type(field: Field) -> Any:
     least = field.min if field.strict and field.min is not None else -math.inf
     most = field.max if field.strict and field.max is not None else math.inf
     if field.type == "float":
-        kind = Annotated[float, Meta(ge=max(least, -_SINGLE), le=min(most, _SINGLE))]
+        kind = Annotated[float, Meta(ge=max(least, -SINGLE), le=min(most, SINGLE))]
     elif field.type == "int":
         low, high = -(2**63), 2**63 - 1
         kind = Annotated[

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import msgspec
@@ -14,6 +17,7 @@ from mainspring.core.ids import new_id, spoken_name
 from mainspring.core.operation import operation
 from mainspring.errors import Conflict, InvalidInput
 from mainspring.store import Store, Transaction
+from mainspring.tracking.environment import is_alive, this_process
 from mainspring.tracking.model import Point, Run, RunArtifact, RunStatus
 from mainspring.tracking.store import history, metric
 
@@ -23,6 +27,8 @@ class Runs:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._lock = threading.Lock()
+        self._executing: set[str] = set()
 
     @operation("POST", "/runs", command="create")
     def start(self, new: Create[Run]) -> Run:
@@ -179,12 +185,34 @@ class Runs:
         with self._store.transaction() as tx:
             return tx.patch(self.show(name), change, "tracking.run.changed", name)
 
-    def hold(self, name: str, holder: str, before: str) -> bool:
-        """Makes ``holder`` the process that executes the run (for the room `pipelines`; not an operation).
+    @contextlib.contextmanager
+    def claimed(self, name: str) -> Iterator[None]:
+        """Makes this thread the only one anywhere that executes the run (not an operation).
 
-        Returns:
-            Whether it still was held by ``before``: of several processes that try at once, one gets it.
+        Raises:
+            Conflict: Another living process, or another thread of this one, is at it.
         """
+        me, holder = this_process(), self.show(name).holder
+        with self._lock:
+            taken = name in self._executing or (holder not in ("", me) and is_alive(holder))
+            if taken or not self.hold(name, me, holder):
+                raise Conflict(
+                    f"run {name} is being executed by {self.show(name).holder or 'another process'}",
+                    hint=f"watch it: mainspring runs show {name}",
+                )
+            self._executing.add(name)
+        try:
+            yield
+        finally:
+            self._executing.discard(name)
+
+    def is_free(self, run: Run) -> bool:
+        """Whether nobody executes the run: it is new, or its process has died."""
+        mine = run.holder in ("", this_process()) or not is_alive(run.holder)
+        return run.status == "running" and mine and run.name not in self._executing
+
+    def hold(self, name: str, holder: str, before: str) -> bool:
+        """Whether the run still was held by ``before``: of several processes that try at once, one gets it."""
         columns = self._store.columns(Run)
         free = sa.and_(columns.name == name, columns.holder == before, columns.status == "running")
         with self._store.transaction() as tx:

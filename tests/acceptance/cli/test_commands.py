@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+import polars as pl
 import pytest
 
 from mainspring.cli.main import COMMANDS, NOUNS, cli
@@ -20,7 +22,8 @@ KNOWN = {
     "name": "mill", "model": "mill", "deployment": "mill", "dataset": "readings", "pipeline": "train",
     "address": "mill@1", "version": "mill@1", "alias": "live", "kpi": "gain", "use_case": "mill", "number": "1",
     "base": "readings@1", "key": "rows", "run": "RUN", "file": "rows.csv", "reason": "because", "target": "process",
-    "on": "data", "kind": "volume", "files": "{}", "flavor": "x", "directory": "new",
+    "on": "data", "kind": "volume", "files": "{}", "flavor": "x", "directory": "new", "table": "rows.csv",
+    "output": "scored",
     "signature": '{"inputs": [{"name": "x", "type": "float"}]}',
 }  # fmt: skip
 
@@ -237,3 +240,17 @@ def test_no_project_file(tmp_path: Path, mainspring: Any, monkeypatch: pytest.Mo
 def test_the_project_option(applied: Path, mainspring: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert [item["name"] for item in mainspring("models", "list", "--json", "--project", str(applied)).json] == ["mill"]
+
+
+def test_scoring_a_dataset_and_a_file_gives_the_same_scores(lived: Any, mainspring: Any) -> None:
+    told = mainspring("score", "mill@1", "readings", "--to", "scored", "--keep", "x")
+    assert told.code == 0, told.err
+    assert "scored@1" in told.out
+    file = mainspring("score", "mill@1", "rows.csv", "--keep", "x", "--json")
+    assert file.json["result"] == "rows.scored.parquet"
+    with Workspace(load_settings(Path.cwd())) as workspace:
+        stored = pl.read_parquet(io.BytesIO(workspace.artifacts.read(workspace.datasets.version("scored@1").digest)))
+    assert stored.equals(pl.read_parquet("rows.scored.parquet"))
+    lost = mainspring("score", "mill@1", "readings")
+    assert lost.code != 0
+    assert "--to NAME" in lost.err

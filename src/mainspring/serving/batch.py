@@ -1,0 +1,238 @@
+"""Batch scoring of tables: what a worker does with one slice of rows, and how slices become one table again.
+
+A slice is read, scored in blocks and written by itself; only scores travel. The columns that are kept beside them are
+read from the source again when the table is assembled, as a stream: memory does not grow with the number of rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from mainspring.core.signature import Field, Signature
+from mainspring.data.local import local_copy
+from mainspring.errors import Conflict, InvalidInput, MainspringError, unknown_name
+from mainspring.measures.schema import kind_of
+from mainspring.ports.artifacts import ArtifactStore
+from mainspring.ports.plugins import resolve
+from mainspring.registry.runtime import OnnxModel
+from mainspring.serving.request import SINGLE
+
+SLICE_ROWS = 500_000
+SCORES = ("predicted_score", "predicted_label")
+"""The columns that scoring adds."""
+_BLOCK_ROWS = 4096
+"""Rows per call of the model: beyond this its tables leave the cache and a row costs more, below it a call does."""
+_KINDS = {"float": ("float", "int", "bool"), "int": ("int", "bool"), "bool": ("bool",), "string": ("string",)}
+
+
+class SliceTask(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows to score.
+
+    Attributes:
+        model: Path -> digest of the model's files.
+        source: Digests of the Parquet files that are the table, one below the other.
+        start: First row.
+        rows: How many.
+        artifacts: Address of the artifact store.
+    """
+
+    model: dict[str, str]
+    source: list[str]
+    start: int
+    rows: int
+    artifacts: str
+
+
+class SliceResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a slice: an Arrow file of scores, or why there is none."""
+
+    digest: str = ""
+    size: int = 0
+    rows: int = 0
+    refused: int = 0
+    error: str = ""
+    hint: str = ""
+
+
+def score_slice(payload: bytes) -> bytes:
+    """Scores a slice and stores the scores (entry of a worker's task)."""
+    task = msgspec.msgpack.decode(payload, type=SliceTask)
+    try:
+        artifacts: ArtifactStore = resolve("artifacts", task.artifacts)
+        model = _model(task.artifacts, tuple(sorted(task.model.items())))
+        table = scan([local_copy(artifacts, digest) for digest in task.source])
+        scores, refused = score_table(model, table.slice(task.start, task.rows))
+        blob = artifacts.put(_arrow_bytes(scores))
+        result = SliceResult(digest=blob.digest, size=blob.size, rows=scores.height, refused=refused)
+    except MainspringError as error:
+        result = SliceResult(error=error.message, hint=error.hint)
+    except pl.exceptions.PolarsError as error:
+        result = SliceResult(error=f"the table cannot be read: {error}", hint="register it again")
+    return msgspec.msgpack.encode(result)
+
+
+@functools.lru_cache(maxsize=4)
+def _model(address: str, files: tuple[tuple[str, str], ...]) -> OnnxModel:
+    artifacts: ArtifactStore = resolve("artifacts", address)
+    needed = {path: digest for path, digest in files if path in ("model.onnx", "signature.json")}
+    with tempfile.TemporaryDirectory() as folder:
+        for path, digest in needed.items():
+            artifacts.fetch(digest, Path(folder) / path)
+        return OnnxModel(Path(folder))
+
+
+def _arrow_bytes(frame: pl.DataFrame) -> bytes:
+    return frame.write_ipc(None, compression="lz4").getvalue()
+
+
+def scan(files: Sequence[Path]) -> pl.LazyFrame:
+    """Parquet files, one below the other, as one lazy table."""
+    return pl.concat([pl.scan_parquet(file) for file in files], how="diagonal_relaxed")
+
+
+def check_table(table: pl.LazyFrame, signature: Signature, keep: Sequence[str] | None) -> list[str]:
+    """The columns that are kept beside the scores.
+
+    Args:
+        table: What shall be scored.
+        signature: The model's.
+        keep: The columns asked for; all when None.
+
+    Raises:
+        InvalidInput: The table lacks a column of the model, or has it as another type.
+        NotFound: A column to keep does not exist.
+        Conflict: A kept column has the name of a score column.
+    """
+    schema = table.collect_schema()
+    for field in signature.inputs:
+        if field.name not in schema:
+            raise InvalidInput(
+                f"the table has no column `{field.name}`, which the model reads",
+                hint="it has " + ", ".join(schema.names()[:20]),
+            )
+        found = kind_of(schema[field.name])
+        if found not in _KINDS[field.type] and schema[field.name] != pl.Null:
+            raise InvalidInput(
+                f"column `{field.name}` is a {found}, the model reads a {field.type}",
+                hint=f"cast it: --query 'SELECT CAST({field.name} AS …)'",
+            )
+    kept = list(schema.names() if keep is None else keep)
+    for name in kept:
+        if name not in schema:
+            raise unknown_name("column", name, schema.names(), listing="mainspring datasets version DATASET")
+    if taken := [name for name in SCORES if name in kept]:
+        raise Conflict(f"the table has a column `{taken[0]}` already", hint="name the columns to keep: --keep id,time")
+    return kept
+
+
+def score_table(model: OnnxModel, table: pl.LazyFrame) -> tuple[pl.DataFrame, int]:
+    """Scores rows.
+
+    Args:
+        model: The model.
+        table: Rows with its columns.
+
+    Returns:
+        Columns ``predicted_score`` (Float64) and ``predicted_label`` (Boolean, null for regressors), one row per row of
+        the table, null where the signature refuses the row; and how many were refused.
+    """
+    fields = model.signature.inputs
+    frame = table.select([pl.col(field.name) for field in fields] + [_refused(fields)]).collect()
+    refused = frame[_REFUSED]
+    columns = {field.name: _array(frame[field.name], field) for field in fields}
+    scores = np.empty(frame.height)
+    for start in range(0, frame.height, _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        scores[block] = model.score_arrays({name: array[block] for name, array in columns.items()})
+    score = pl.Series(scores).fill_nan(None)
+    score = pl.select(pl.when(refused).then(None).otherwise(score)).to_series()
+    label = score >= model.signature.threshold if model.signature.kind == "classifier" else None
+    return pl.DataFrame({SCORES[0]: score, SCORES[1]: pl.Series(label, dtype=pl.Boolean)}), int(refused.sum())
+
+
+_REFUSED = "\0refused"
+"""Marks rows that the signature refuses; no column of a file is named so."""
+
+
+def _refused(fields: Sequence[Field]) -> pl.Expr:
+    """Whether the signature refuses the row, by the rules of the server's door: see `serving.request`."""
+    bad = [pl.lit(value=False)]
+    for field in fields:
+        value = pl.col(field.name)
+        number = field.type in ("float", "int")
+        if not field.nullable:
+            bad.append(value.is_null())
+        if field.type == "float":
+            outside = ~(value.cast(pl.Float64).abs() <= SINGLE)  # true for NaN, which stands for null
+            bad.append(outside & value.cast(pl.Float64).is_not_nan() if field.nullable else outside)
+        if field.strict and number:
+            low = -math.inf if field.min is None else field.min
+            high = math.inf if field.max is None else field.max
+            bad.append(~value.is_between(low, high))
+        if field.strict and field.categories is not None:
+            bad.append(~value.cast(pl.String).is_in(field.categories))
+    return pl.any_horizontal(bad).fill_null(value=False).alias(_REFUSED)
+
+
+def _array(series: pl.Series, field: Field) -> np.ndarray:
+    if field.type != "string":
+        if field.type == "int" and not field.nullable:
+            return series.cast(pl.Int64).fill_null(0).to_numpy()
+        # Refused rows are computed too, and thrown away: their numbers must only fit.
+        number = series.cast(pl.Float64).fill_nan(None).clip(-SINGLE, SINGLE)
+        return number.fill_null(float("nan") if field.nullable else 0.0).to_numpy()
+    # Every text once as an object, then by position: a row costs a fiftieth of its own conversion.
+    series = series.cast(pl.String)
+    levels = series.unique().drop_nulls()
+    texts = np.append(levels.to_numpy().astype(object), "")
+    codes = series.cast(pl.Enum(levels)).to_physical().fill_null(len(levels))
+    chosen: np.ndarray = texts[codes.to_numpy()]
+    return chosen
+
+
+def assemble(table: pl.LazyFrame, keep: Sequence[str], scores: Sequence[Path], target: Path) -> None:
+    """Writes the kept columns with the scores beside them as one Parquet file, as a stream."""
+    empty = pl.LazyFrame(schema=dict(zip(SCORES, (pl.Float64, pl.Boolean), strict=True)))
+    beside = pl.concat([pl.scan_ipc(file) for file in scores]) if scores else empty
+    whole = pl.concat([table.select(keep), beside], how="horizontal") if keep else beside
+    whole.sink_parquet(target, compression="zstd", compression_level=1, statistics=True)
+
+
+def score_file(model: OnnxModel, source: pl.LazyFrame, target: Path, keep: list[str] | None = None) -> tuple[int, int]:
+    """Scores a table into a Parquet file, without a workspace.
+
+    Returns:
+        How many rows there are, and how many of them have no score because the signature refuses them.
+
+    Raises:
+        InvalidInput: As `check_table`.
+    """
+    kept = check_table(source, model.signature, keep)
+    rows = refused = 0
+    with tempfile.TemporaryDirectory() as folder:
+        parts: list[Path] = []
+        for scores, bad in _slices(model, source):
+            parts.append(Path(folder) / f"{len(parts)}.arrow")
+            scores.write_ipc(parts[-1], compression="lz4")
+            rows, refused = rows + scores.height, refused + bad
+        assemble(source, kept, parts, target)
+    return rows, refused
+
+
+def _slices(model: OnnxModel, source: pl.LazyFrame) -> Iterator[tuple[pl.DataFrame, int]]:
+    start = 0
+    while True:
+        scores, bad = score_table(model, source.slice(start, SLICE_ROWS))
+        if scores.height or not start:
+            yield scores, bad
+        if scores.height < SLICE_ROWS:
+            return
+        start += SLICE_ROWS
