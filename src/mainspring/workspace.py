@@ -11,6 +11,7 @@ from mainspring.automation.service import Triggers
 from mainspring.core.clock import Clock, SystemClock
 from mainspring.data.service import Datasets
 from mainspring.delivery.service import Projects
+from mainspring.deploy.edge.service import Edge
 from mainspring.deploy.service import Deployments
 from mainspring.governance.service import Approvals
 from mainspring.monitoring.service import Monitors
@@ -36,6 +37,7 @@ SERVICES: dict[str, type] = {
     "models": Models,
     "approvals": Approvals,
     "deployments": Deployments,
+    "edge": Edge,
     "predictions": Predictions,
     "scorings": Scorings,
     "monitors": Monitors,
@@ -73,6 +75,8 @@ class Workspace:
         self.models = Models(self.store, self.runs, self.pipelines, self.artifacts)
         self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
         self.deployments = Deployments(self.store, self.models, self.target, folder, self.home / "predictions")
+        key = self.home / "keys" / "signing.pem"
+        self.edge = Edge(self.store, self.models, self.deployments, self.artifacts, folder, key)
         self.predictions = Predictions(self.store, self.deployments, self.artifacts)
         self.scorings = Scorings(self.store, self.runs, self.datasets, self.models, artifacts, desk)
         self.monitors = Monitors(

@@ -33,7 +33,10 @@ def described(url: str) -> dict[str, Any]:
             inspector = sa.inspect(connection)
             return {
                 table: (
-                    [(item["name"], str(item["type"]), item["nullable"]) for item in inspector.get_columns(table)],
+                    # In no order: a column that came later stands last, and nothing asks for columns by place.
+                    sorted(
+                        (item["name"], str(item["type"]), item["nullable"]) for item in inspector.get_columns(table)
+                    ),
                     inspector.get_pk_constraint(table),
                     sorted(map(repr, inspector.get_unique_constraints(table))),
                     sorted(map(repr, inspector.get_indexes(table))),

@@ -13,6 +13,7 @@ from mainspring.core.actor import become
 from mainspring.data.model import DatasetVersion
 from mainspring.data.service import Datasets, parquet_bytes, read_table
 from mainspring.delivery.service import Projects
+from mainspring.deploy.edge.service import Edge
 from mainspring.deploy.service import Deployments
 from mainspring.governance.service import Approvals
 from mainspring.monitoring.service import Monitors
@@ -37,6 +38,7 @@ class Client:
         models: Models, versions, aliases.
         approvals: Gates and decisions.
         deployments: Deployments and releases.
+        edge: Bundles and devices.
         predictions: Predictions and outcomes.
         scorings: Batch jobs.
         monitors: Monitors, signals, alerts.
@@ -51,6 +53,7 @@ class Client:
     models: Models
     approvals: Approvals
     deployments: Deployments
+    edge: Edge
     predictions: Predictions
     scorings: Scorings
     monitors: Monitors

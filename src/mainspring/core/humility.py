@@ -7,19 +7,18 @@ same rules run in the serving process, in batch jobs and on devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from math import inf, isnan, nan
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from math import inf, nan
+from typing import Any, Literal
 
 from mainspring.core.address import Name
 from mainspring.core.entity import Value
+from mainspring.core.judgement import Check, Columns, Fired, Verdict, look, settle
 from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput, Refused, nearest
 
 Trigger = Literal["outlying_input", "unseen_category", "missing_feature", "uncertain_score"]
 Action = Literal["log", "clamp", "default", "abstain", "person", "error"]
-_STRENGTH: tuple[Action, ...] = ("log", "clamp", "default", "abstain", "person", "error")
-Columns = Mapping[str, Sequence[Any]]
 
 
 class HumilityRule(Value, frozen=True, kw_only=True):
@@ -67,20 +66,6 @@ class HumilityRule(Value, frozen=True, kw_only=True):
             raise ValueError(f'rule `{self.name}`: `value` belongs to `then = "default"`, and only to it')
 
 
-class Verdict(NamedTuple):
-    """What the rules make of a batch.
-
-    Attributes:
-        scores: What is answered; NaN where nothing is.
-        fired: Row -> names of the rules that fired on it; rows without any are left out.
-        people: Rows that go to the people's queue.
-    """
-
-    scores: list[float]
-    fired: dict[int, list[str]]
-    people: list[int]
-
-
 class Humility:
     """Rules made ready for a model.
 
@@ -93,109 +78,75 @@ class Humility:
     """
 
     def __init__(self, rules: Sequence[HumilityRule], signature: Signature) -> None:
-        self._rules = tuple(rules)
-        self._scores = [rule for rule in rules if rule.when == "uncertain_score"]
         names = [rule.name for rule in rules]
         if twice := {name for name in names if names.count(name) > 1}:
             raise InvalidInput(f"two humility rules are named `{min(twice)}`", hint="give each its own name")
-        self._inputs = [
-            (rule, field, *_bounds(rule, field), _odd(rule, field))
+        self.inputs = [
+            _check(rule, field)
             for rule in rules
             if rule.when != "uncertain_score"
             for field in _concerned(rule, signature)
         ]
+        self.scores = [_check(rule) for rule in rules if rule.when == "uncertain_score"]
 
     def __bool__(self) -> bool:
-        return bool(self._rules)
+        return bool(self.inputs or self.scores)
 
-    def look(self, columns: Columns, rows: int) -> tuple[Columns, dict[int, list[HumilityRule]]]:
-        """Looks at the inputs.
+    def look(self, columns: Columns, rows: int) -> tuple[dict[str, Sequence[Any]], Fired]:
+        """Looks at the inputs; see `judgement.look`."""
+        return look(self.inputs, columns, rows)
 
-        Args:
-            columns: Column -> one value per row; a column that is missing is null in every row.
-            rows: How many.
-
-        Returns:
-            The columns that the model is to see, and row -> rules that fired.
-        """
-        fired: dict[int, list[HumilityRule]] = {}
-        seen = dict(columns)
-        for rule, field, low, high, odd in self._inputs:
-            values = columns.get(field.name)
-            places = range(rows) if values is None else [row for row, value in enumerate(values) if odd(value)]
-            if values is None and rule.when != "missing_feature":
-                continue
-            for row in places:
-                fired.setdefault(row, []).append(rule)
-            if rule.then == "clamp" and places:
-                clamped = list(seen[field.name])
-                for row in places:
-                    clamped[row] = min(max(clamped[row], low), high)
-                seen[field.name] = clamped
-        return seen, fired
-
-    def settle(self, scores: Sequence[float], fired: dict[int, list[HumilityRule]]) -> Verdict:
-        """What is answered.
-
-        Args:
-            scores: What the model said, one per row.
-            fired: What `look` found.
+    def settle(self, scores: Sequence[float], fired: Fired) -> Verdict:
+        """What is answered; see `judgement.settle`.
 
         Raises:
             Refused: A rule whose action is ``error`` has fired; the message names rule and row.
         """
-        for rule in self._scores:
-            low, high = rule.low or 0.0, rule.high or 0.0
-            for row, score in enumerate(scores):
-                if low <= score <= high:
-                    fired.setdefault(row, []).append(rule)
-        answered, people = list(scores), []
-        for row, rules in fired.items():
-            strongest = max(rules, key=lambda rule: _STRENGTH.index(rule.then))
-            if strongest.then == "error":
-                raise Refused(
-                    f"row {row} is refused by the humility rule `{strongest.name}` ({strongest.when})",
-                    hint="leave the row out, or ask a person",
-                    row=row,
-                    rule=strongest.name,
-                )
-            if strongest.then == "default":
-                answered[row] = nan if strongest.value is None else strongest.value
-            elif strongest.then in ("abstain", "person"):
-                answered[row] = nan
-                people += [row] if strongest.then == "person" else []
-        named = {row: list(dict.fromkeys(rule.name for rule in rules)) for row, rules in fired.items()}
-        return Verdict(answered, named, sorted(people))
+        verdict = settle(self.scores, scores, fired)
+        if verdict.refused:
+            row, rule = verdict.refused
+            raise Refused(
+                f"row {row} is refused by the humility rule `{rule}`",
+                hint="leave the row out, or ask a person",
+                row=row,
+                rule=rule,
+            )
+        return verdict
+
+
+def _check(rule: HumilityRule, field: Field | None = None) -> Check:
+    low = field.min if rule.low is None and field else rule.low
+    high = field.max if rule.high is None and field else rule.high
+    known = rule.categories if rule.categories is not None else (field.categories if field else None)
+    return Check(
+        rule=rule.name,
+        when=rule.when,
+        then=rule.then,
+        column=field.name if field else "",
+        low=-inf if low is None else low,
+        high=inf if high is None else high,
+        known=frozenset(known or ()),
+        value=nan if rule.value is None else rule.value,
+    )
 
 
 def _concerned(rule: HumilityRule, signature: Signature) -> list[Field]:
     """The columns that a rule looks at."""
     wanted = {"outlying_input": ("float", "int"), "unseen_category": ("string",)}.get(rule.when)
     fields = [field for field in signature.inputs if wanted is None or field.type in wanted]
-    if not rule.column:
-        return fields
-    chosen = [field for field in fields if field.name == rule.column]
-    if not chosen:
-        close = nearest(rule.column, [field.name for field in fields])
-        hint = f"did you mean `{close[0]}`?" if close else "columns: " + ", ".join(field.name for field in fields)
-        raise InvalidInput(f"rule `{rule.name}`: the model reads no column `{rule.column}` that can do that", hint=hint)
-    return chosen
-
-
-def _bounds(rule: HumilityRule, field: Field) -> tuple[float, float]:
-    low = field.min if rule.low is None else rule.low
-    high = field.max if rule.high is None else rule.high
-    return -inf if low is None else low, inf if high is None else high
-
-
-def _odd(rule: HumilityRule, field: Field) -> Callable[[Any], bool]:
-    """Whether a value makes the rule fire on this column."""
-    if rule.when == "missing_feature":
-        return lambda value: value is None or (isinstance(value, float) and isnan(value))
-    if rule.when == "outlying_input":
-        low, high = _bounds(rule, field)
-        return lambda value: value is not None and (value < low or value > high)
-    known = frozenset(field.categories or () if rule.categories is None else rule.categories)
-    if not known:  # nothing is known of the column's texts, so nothing is odd
-        return lambda value: False
-    return lambda value: value is not None and value not in known
+    if rule.column:
+        chosen = [field for field in fields if field.name == rule.column]
+        if not chosen:
+            close = nearest(rule.column, [field.name for field in fields])
+            offer = f"did you mean `{close[0]}`?" if close else "columns: " + ", ".join(field.name for field in fields)
+            raise InvalidInput(
+                f"rule `{rule.name}`: the model reads no column `{rule.column}` of that kind", hint=offer
+            )
+        if rule.when == "unseen_category" and not (rule.categories or chosen[0].categories):
+            raise InvalidInput(
+                f"rule `{rule.name}`: the signature knows no categories of `{rule.column}`",
+                hint="list them in the rule: `categories`",
+            )
+        return chosen
+    # Where no texts are known, none is odd.
+    return [field for field in fields if rule.when != "unseen_category" or rule.categories or field.categories]

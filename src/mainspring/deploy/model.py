@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from mainspring.core.address import Name
 from mainspring.core.entity import Entity, Fixed, Server, Value
+from mainspring.core.humility import HumilityRule
 
 ReleaseStatus = Literal["rolling", "live", "retired", "rolled_back"]
 Action = Literal["hold", "advance", "promote", "roll_back"]
@@ -67,6 +68,7 @@ class Deployment(Entity):
         strategy: How new versions take over.
         durable: Whether a prediction is on record before it is answered.
         follow: Whether approved versions of the model are released by themselves.
+        humility: Rules for rows where the model is not to be trusted.
         live: Address of the version that answers, or empty.
         canary: Address of the version that takes over, or empty.
         weight: Share of rows (percent) that the canary answers.
@@ -84,6 +86,7 @@ class Deployment(Entity):
     strategy: Strategy = Strategy()
     durable: bool = True
     follow: bool = True
+    humility: tuple[HumilityRule, ...] = ()
     live: Server[str] = ""
     canary: Server[str] = ""
     weight: Server[float] = 0.0

@@ -29,13 +29,25 @@ def export(estimator: Any, signature: Signature) -> bytes:
     inputs = [(field.name, kinds.get(field.type, FloatTensorType)([None, 1])) for field in signature.inputs]
     options = {"zipmap": False} if signature.kind == "classifier" else None
     try:
-        graph = to_onnx(estimator, initial_types=inputs, options=options, target_opset=_OPSET)
+        graph = to_onnx(_joined(estimator, signature), initial_types=inputs, options=options, target_opset=_OPSET)
         return bytes(graph.SerializeToString())
     except Exception as error:
         name = type(estimator).__name__
         raise InvalidInput(
             f"{name} cannot be exported to ONNX: {error}", hint="use estimators that skl2onnx converts"
         ) from error
+
+
+def _joined(estimator: Any, signature: Signature) -> Any:
+    """The estimator behind a step that makes one array of its columns, where its converter cannot do that itself."""
+    from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: PLC0415 - optional
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+
+    if not isinstance(estimator, (MLPClassifier, MLPRegressor)) or len(signature.inputs) == 1:
+        return estimator
+    unchanged = StandardScaler(with_mean=False, with_std=False).fit([[0.0] * len(signature.inputs)])
+    return make_pipeline(unchanged, estimator)
 
 
 @functools.cache

@@ -112,6 +112,11 @@ class OnnxModel:
         answer = self._session.run([self._output], feed)[0]
         return np.asarray(answer[:, -1] if answer.ndim == 2 else answer, dtype=np.float64)
 
+    @property
+    def output(self) -> str:
+        """Name of the ONNX output that holds the scores."""
+        return self._output
+
     def labels(self, scores: Sequence[float]) -> list[bool | None]:
         """Yes or no for each score of a classifier; None where there is no score, and for regressors."""
         if self.signature.kind == "regressor":

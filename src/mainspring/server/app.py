@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from mainspring.core.actor import acting_as
 from mainspring.core.operation import Operation, operations
 from mainspring.errors import InvalidInput, MainspringError, NotFound, StorageFull
-from mainspring.server import openapi, stream
+from mainspring.server import edge, openapi, stream
 from mainspring.server.guard import Guard
 from mainspring.server.route import RawRoute
 from mainspring.workspace import Workspace
@@ -59,6 +59,7 @@ def create_app(workspace: Workspace, *, token: str = "", pages: list[BaseRoute] 
         Route("/api/artifacts", _put_artifact(workspace), methods=["POST"]),
         RawRoute("/api/artifacts/{digest}", _get_artifact(workspace), methods=["GET", "HEAD"]),
     ]
+    routes += edge.routes(workspace, _body)
     for service in workspace.services().values():
         for item in operations(type(service)).values():
             handler = _operation(functools.partial(getattr(service, item.name)), item)

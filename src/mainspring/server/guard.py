@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mainspring.errors import MainspringError, Refused, Unauthorized
+from mainspring.server.edge import is_device_path
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 COOKIE = "mainspring_token"
@@ -69,8 +70,8 @@ class Guard:
 
 
 def _open(path: str) -> bool:
-    """What may be seen without a token: whether the server lives, and how to sign in."""
-    return path in ("/api/health", LOGIN) or path.startswith("/static/")
+    """What wants no token of the server: whether it lives, how to sign in, and devices, which have their own tokens."""
+    return path in ("/api/health", LOGIN) or path.startswith("/static/") or is_device_path(path)
 
 
 def _wants_page(scope: Scope) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from mainspring.core.address import Name
 from mainspring.core.entity import Entity, Fixed, Server, Value
@@ -60,6 +60,26 @@ class Outcome(Value):
     id: str
     value: float | None
     time: datetime | None = None
+
+
+class Logged(Value):
+    """A prediction made elsewhere: on a device, or by a model that another system serves.
+
+    Attributes:
+        id: Its id; outcomes are matched by it.
+        time: When it was made.
+        version: Address of the model version.
+        score: The score, null when there was none.
+        label: The decision.
+        inputs: Column -> value.
+    """
+
+    id: str
+    time: datetime
+    version: str
+    score: float | None = None
+    label: bool | None = None
+    inputs: dict[str, Any] = {}
 
 
 class Prediction(Value):

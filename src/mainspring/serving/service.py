@@ -19,7 +19,7 @@ from mainspring.errors import InvalidInput, Unreachable
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.serving.evidence import version_evidence
 from mainspring.serving.log import log_files, read_frames, to_frame
-from mainspring.serving.model import LogPosition, Outcome, Prediction, Segment
+from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment
 from mainspring.store import Store
 
 _OUTCOMES: dict[str, Any] = {"id": pl.String, "outcome": pl.Float64, "known": pl.Datetime("us", "UTC")}
@@ -81,6 +81,33 @@ class Predictions:
         rows = [(item.id, item.value, item.time or now) for item in outcomes]
         self._add(deployment, "outcomes", pl.DataFrame(rows, schema=_OUTCOMES, orient="row"), "known")
         return len(outcomes)
+
+    @operation("POST", "/deployments/{deployment}/predictions", command="")
+    def record(self, deployment: str, predictions: list[Logged]) -> int:
+        """Records predictions that were made elsewhere; the same ones sent again change nothing.
+
+        Returns:
+            How many were sent.
+
+        Raises:
+            InvalidInput: A version is not one of the deployment's model, or a column has values of several types.
+        """
+        model = self._deployments.show(deployment).model
+        if foreign := [item.version for item in predictions if item.version.partition("@")[0] != model]:
+            raise InvalidInput(f"`{foreign[0]}` is no version of `{model}`", hint=f"mainspring models versions {model}")
+        names = sorted({name for item in predictions for name in item.inputs})
+        told = {"id": "id", "time": "time", "version": "version", "score": "score", "label": "label"}
+        try:
+            columns: dict[str, Any] = {
+                name: pl.Series([getattr(item, field) for item in predictions], dtype=_PREDICTIONS[name], strict=True)
+                for name, field in told.items()
+            }
+            columns |= {f"in_{name}": pl.Series([item.inputs.get(name) for item in predictions]) for name in names}
+        except (TypeError, pl.exceptions.PolarsError) as error:
+            raise InvalidInput(f"the inputs cannot be made columns: {error}", hint="one type per column") from None
+        frame = pl.DataFrame(columns).with_columns(role=pl.lit("live"), latency_us=pl.lit(0, pl.Int64))
+        self._add(deployment, "predictions", frame, "time")
+        return len(predictions)
 
     def _add(
         self, deployment: str, kind: Any, frame: pl.DataFrame, time: str, position: LogPosition | None = None

@@ -44,6 +44,7 @@ def verdict(rule: dict[str, Any], score: float = 0.9, **change: Any) -> Any:
         ({"when": "outlying_input", "column": "age", "high": 60}, {"age": 61.0}, True),
         ({"when": "outlying_input"}, {"age": None}, False),
         ({"when": "outlying_input"}, {"age": math.nan}, False),
+        ({"when": "outlying_input"}, {"age": math.inf}, True),
         ({"when": "unseen_category"}, {"town": "paris"}, True),
         ({"when": "unseen_category"}, {"town": None}, False),
         ({"when": "unseen_category"}, {"note": "anything"}, False),
@@ -125,6 +126,11 @@ def test_a_column_that_cannot_be_outlying_is_refused(column: str) -> None:
         Humility([HumilityRule(name="r", when="outlying_input", column=column)], SIGNATURE)
 
 
+def test_a_column_whose_categories_nobody_knows_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="knows no categories of `note`"):
+        Humility([HumilityRule(name="r", when="unseen_category", column="note")], SIGNATURE)
+
+
 def test_two_rules_of_one_name_are_refused() -> None:
     with pytest.raises(InvalidInput, match="two humility rules"):
         Humility([HumilityRule(name="r", when="missing_feature")] * 2, SIGNATURE)
@@ -144,7 +150,7 @@ def test_rows_within_what_was_seen_are_left_alone(rows: list[Any], action: Any) 
     scores = [0.5] * len(rows)
     seen, fired = humility.look(columns, len(rows))
     assert seen == columns
-    assert humility.settle(scores, fired) == (scores, {}, [])
+    assert humility.settle(scores, fired) == (scores, {}, [], None)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
