@@ -10,6 +10,7 @@ import msgspec
 
 from mainspring.errors import InvalidInput, Refused
 from mainspring.ports.target import TargetSpec
+from mainspring.serving.message import Limits
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 FIXED = ("name", "host", "port", "state_dir", "log_dir")
@@ -22,12 +23,36 @@ class Config(TargetSpec, frozen=True, kw_only=True):
     Attributes:
         state_dir: Where the process writes ``address.json`` once it answers.
         admin_token: What ``POST /-/reload`` asks for; without one, only SIGHUP reloads.
-        body_limit: The largest request body, bytes.
+        tokens: Caller -> token, beside `token`; the caller's name goes into the prediction log and the access log.
+        body_limit: The largest request body, bytes, as it came and unpacked.
+        head_limit: The largest request line with its headers, bytes.
+        read_seconds: For a request's head, and again for its body, to arrive.
+        idle_seconds: How long a connection may stay without a request.
+        connection_limit: Connections at a time, per worker.
+        waiting_limit: Requests that wait for their answer at a time, per worker.
     """
 
     state_dir: str
     admin_token: str | None = None
+    tokens: dict[str, str] = {}
     body_limit: int = 16 << 20
+    head_limit: int = 32 << 10
+    read_seconds: float = 9.0
+    idle_seconds: float = 75.0
+    connection_limit: int = 4096
+    waiting_limit: int = 1024
+
+    @property
+    def limits(self) -> Limits:
+        """What one client may ask for."""
+        return Limits(
+            body=self.body_limit,
+            head=self.head_limit,
+            read_seconds=self.read_seconds,
+            idle_seconds=self.idle_seconds,
+            connections=self.connection_limit,
+            waiting=self.waiting_limit,
+        )
 
 
 def load_config(path: Path) -> Config:
@@ -49,7 +74,12 @@ def load_config(path: Path) -> Config:
         raise InvalidInput("the configuration has no `log_dir`", hint="name the folder of the prediction log")
     if not 0 <= config.port < 65536:
         raise InvalidInput(f"{config.port} is not a port", hint="choose 1 to 65535, or 0 for any free one")
-    if not is_loopback(config.host) and not config.token:
+    for name in msgspec.structs.fields(Limits):
+        if getattr(config.limits, name.name) <= 0:
+            raise InvalidInput(f"the limit of {name.name} must be above 0", hint="leave it out for the usual one")
+    if not all(config.tokens.values()):
+        raise InvalidInput("a caller in `tokens` has an empty token", hint="give each caller a token of its own")
+    if not is_loopback(config.host) and not (config.token or config.tokens):
         raise Refused(
             f"`{config.host}` can be reached from other machines and the deployment has no token",
             hint="set `token`, or listen on 127.0.0.1",

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before numerical libraries are loaded: their threads would spin beside the one that does the work.
@@ -25,13 +25,15 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import msgspec  # noqa: E402
-import uvicorn  # noqa: E402
+import uvloop  # noqa: E402
 
 from mainspring.errors import Conflict, MainspringError  # noqa: E402
 from mainspring.serving.app import App  # noqa: E402
 from mainspring.serving.config import Config, load_config  # noqa: E402
+from mainspring.serving.http import Server  # noqa: E402
 
 _DRAIN_SECONDS = 0.25
+_MOST_DRAIN_SECONDS = 10.0
 _LOCK_ATTEMPTS = 25
 
 
@@ -51,62 +53,38 @@ class Address(msgspec.Struct):
     nonce: str = ""
 
 
-class _Server(uvicorn.Server):
-    """uvicorn with our signals: it ends in order, and closes no connection that a client may just be writing to."""
+async def _run(app: App, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Answers until SIGTERM."""
+    loop = asyncio.get_running_loop()
+    server = Server(app, app.config.limits)
+    ended = asyncio.Event()
+    tasks: set[asyncio.Task[None]] = set()
 
-    def __init__(self, app: App, on_ready: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                lifespan="off",
-                ws="none",
-                interface="asgi3",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=10,
-            )
-        )
-        self._app = app
-        self._on_ready = on_ready
-        self._tasks: set[asyncio.Task[None]] = set()
+    def reload() -> None:
+        tasks.add(task := loop.create_task(_reload(app)))
+        task.add_done_callback(tasks.discard)
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    await server.listen(listener)
+    # What is loaded now stays: the collector need not walk through it again and again, nor through what waits to be
+    # logged after every few requests.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    on_ready()
+    await ended.wait()
+    app.draining = True
+    await server.drain(_DRAIN_SECONDS, _MOST_DRAIN_SECONDS)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._spawn, self._drain)
-        loop.add_signal_handler(signal.SIGHUP, self._spawn, self._reload)
-        # What is loaded now stays: the collector need not walk through it again and again.
-        gc.collect()
-        gc.freeze()
-        self._on_ready()
 
-    def _spawn(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        task = asyncio.get_running_loop().create_task(work())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _reload(self) -> None:
-        try:
-            revision = await self._app.reload()
-            sys.stderr.write(f"revision {revision} is in force\n")
-        except MainspringError as error:
-            _tell(error)
-
-    async def _drain(self) -> None:
-        """Takes no new connection and asks clients to leave, before idle connections are closed on them."""
-        self._app.draining = True
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(_DRAIN_SECONDS)
-        self.should_exit = True
+async def _reload(app: App) -> None:
+    try:
+        revision = await app.reload()
+        sys.stderr.write(f"revision {revision} is in force\n")
+    except MainspringError as error:
+        _tell(error)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -142,7 +120,7 @@ def _serve(path: Path) -> None:
 
         app.on_change = announce
         try:
-            _Server(app, announce).run(sockets=[listener])
+            uvloop.run(_run(app, listener, announce))
         finally:
             app.log.close()
         address.unlink(missing_ok=True)
