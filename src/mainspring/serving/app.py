@@ -192,7 +192,7 @@ class App:
     ) -> Callable[[], None] | None:
         seconds = time.perf_counter() - start
         frame = to_log(batch, answer, int(seconds * 1e6), call.caller)
-        self.log.append(frame, len(call.body))
+        self.log.append(frame)
         self.metrics.observe(seconds)
         if batch.rows == 1:
             self.metrics.rows[answer.versions[0], answer.roles[0]] += 1
@@ -206,7 +206,7 @@ class App:
         """Lets the shadows score what was answered; whatever happens to them is no matter of the caller."""
         try:
             for answer in lineup.shadows(batch, ids):
-                self.log.append(to_log(batch, answer, 0, call.caller), len(call.body))
+                self.log.append(to_log(batch, answer, 0, call.caller))
                 self.metrics.rows[answer.versions[0] if answer.versions else "", "shadow"] += batch.rows
         except Exception:  # noqa: BLE001 - whatever a candidate does, the caller has the live answer
             self.metrics.errors["shadow"] += 1

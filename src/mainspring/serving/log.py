@@ -1,8 +1,8 @@
 """The prediction log: one raw frame per scored request, appended by the server, read by whoever monitors.
 
 A file is a sequence of blocks: ``length, CRC of the payload, CRC of these two`` (three little-endian uint32) and the
-payload, a MessagePack array of the frames that were written together. The server converts nothing, and encodes while
-no request waits for it: whatever table is wanted is made by the reader, in another process.
+payload, a MessagePack array of the frames that were written together. The server converts nothing: whatever table is
+wanted is made by the reader, in another process.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 _HEAD = struct.Struct("<III")
 _LIMIT = 64 << 20
 _FLUSH_EVERY = 0.05
-_MOST_PENDING = 32 << 20
-_BLOCK_FRAMES = 1000
+_MOST_PENDING = 4 << 20
 
 
 class Frame(msgspec.Struct, array_like=True, gc=False):
@@ -87,43 +86,35 @@ class PredictionLog:
         self._part = 0
         self._file = -1
         self._size = 0
-        self._pending: list[Frame] = []
+        self._pending: list[bytes] = []
         self._pending_size = 0
         self._encoder = msgspec.msgpack.Encoder()
 
-    def append(self, frame: Frame, size: int = 0) -> None:
-        """Puts a frame on record. It is encoded when it is written, so its lists must stay as they are.
-
-        Args:
-            frame: The frame.
-            size: Bytes of the request that it came from: how much memory it may hold while it waits.
+    def append(self, frame: Frame) -> None:
+        """Puts a frame on record. It is encoded at once: kept as it is until it is written, it would cost more.
 
         Raises:
             StoreError: It cannot be written; only when durable.
         """
+        blob = self._encoder.encode(frame)
         if self.durable:
             self.flush()
-            self._write(self._block([frame]), 1)
+            self._write([blob])
             return
         if not self._pending and self._schedule:
             self._schedule(_FLUSH_EVERY, self.flush)
-        self._pending.append(frame)
-        self._pending_size += size
+        self._pending.append(blob)
+        self._pending_size += len(blob)
         if self._pending_size > _MOST_PENDING:
             self.flush()
 
     def flush(self) -> None:
         """Writes what waits. Frames that cannot be written are counted as lost, and predictions go on."""
+        if not self._pending:
+            return
         waiting, self._pending, self._pending_size = self._pending, [], 0
-        for start in range(0, len(waiting), _BLOCK_FRAMES):
-            frames = waiting[start : start + _BLOCK_FRAMES]
-            with contextlib.suppress(StoreError):
-                self._write(self._block(frames), len(frames))
-
-    def _block(self, frames: list[Frame]) -> bytes:
-        payload = self._encoder.encode(frames)
-        head = struct.pack("<II", len(payload), zlib.crc32(payload))
-        return head + zlib.crc32(head).to_bytes(4, "little") + payload
+        with contextlib.suppress(StoreError):
+            self._write(waiting)
 
     def close(self) -> None:
         """Writes what waits and closes the file."""
@@ -132,7 +123,8 @@ class PredictionLog:
             os.close(self._file)
             self._file = -1
 
-    def _write(self, blob: bytes, frames: int) -> None:
+    def _write(self, frames: list[bytes]) -> None:
+        blob = _block(frames)
         try:
             if self._file < 0 or self._size >= self._limit:
                 self._next_file()
@@ -141,7 +133,7 @@ class PredictionLog:
                 view = view[os.write(self._file, view) :]
             self._size += len(blob)
         except OSError as error:
-            self.lost += frames
+            self.lost += len(frames)
             if self._file >= 0:
                 os.ftruncate(self._file, self._size)  # half a frame in the middle would hide all that follow
             kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
@@ -156,6 +148,12 @@ class PredictionLog:
         if self._file >= 0:
             os.close(self._file)
         self._file, self._size, self._part = file, 0, self._part + 1
+
+
+def _block(frames: list[bytes]) -> bytes:
+    payload = b"".join((b"\xdd", len(frames).to_bytes(4), *frames))  # MessagePack's mark of an array
+    head = struct.pack("<II", len(payload), zlib.crc32(payload))
+    return head + zlib.crc32(head).to_bytes(4, "little") + payload
 
 
 def log_files(folder: Path) -> list[Path]:
