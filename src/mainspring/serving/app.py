@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import secrets
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,7 +23,7 @@ from mainspring.serving.inference import inference_answer, model_metadata, read_
 from mainspring.serving.lineup import Answer, Lineup, to_log
 from mainspring.serving.log import PredictionLog
 from mainspring.serving.message import TEXT, Call, Reply
-from mainspring.serving.metrics import Metrics
+from mainspring.serving.metrics import Metrics, Snapshot
 from mainspring.serving.request import Batch
 
 _MORE = {
@@ -53,21 +55,30 @@ class App:
 
     Args:
         config_path: Its configuration; read again by `reload`.
+        nonce: What ``/-/status`` answers; drawn when left out.
 
     Attributes:
         on_change: Called when another revision came into force.
+        reload_all: What ``/-/reload`` does: `reload`, here and in whatever other processes serve this deployment.
+        others: What those have counted.
+        workers: Their process ids and ours, 0 for one that does not answer just now.
+        measure: Called before the metrics are told.
 
     Raises:
         InvalidInput: The configuration or one of its models cannot be used.
     """
 
-    def __init__(self, config_path: Path) -> None:
+    def __init__(self, config_path: Path, nonce: str = "") -> None:
         self._path = config_path
-        self.on_change: Callable[[], None] = lambda: None
         self.config = load_config(config_path)
         self.lineup = Lineup(self.config.revision, self.config.routes)
         self.metrics = Metrics()
-        self.nonce = secrets.token_hex(16)
+        self.nonce = nonce or secrets.token_hex(16)
+        self.on_change: Callable[[], None] = lambda: None
+        self.reload_all: Callable[[], Awaitable[int]] = self.reload
+        self.others: Callable[[], Iterable[Snapshot]] = tuple
+        self.workers: Callable[[], list[int]] = lambda: [os.getpid()]
+        self.measure: Callable[[], None] = lambda: None
         self.draining = False
         self._refusal = ""
         self._started = time.time()
@@ -240,14 +251,24 @@ class App:
     def _ready(self, call: Call) -> Reply:
         if self.draining:
             raise Unreachable("the server is about to end", hint="ask the next one")
+        if not all(self.workers()):
+            raise Unreachable("a worker is being replaced", hint="ask again in a second")
         return self._reply({"name": self.config.name, "ready": True})
 
+    def _total(self) -> Metrics:
+        """What all workers have counted; the others' counts are up to a quarter of a second old."""
+        self.measure()
+        return Metrics([self.metrics.snapshot(), *self.others()])
+
     def _metrics(self, call: Call) -> Reply:
-        text = self.metrics.render(self.config.name, self.lineup.revision, self.log.lost)
-        return Reply(200, text.encode(), TEXT)
+        alive = sum(map(bool, self.workers()))
+        return Reply(200, self._total().render(self.config.name, self.lineup.revision, alive).encode(), TEXT)
 
     def _status(self, call: Call) -> Reply:
-        rows = self.metrics.rows
+        total = self._total()
+        rows: Counter[str] = Counter()
+        for (version, _), count in total.rows.items():
+            rows[version] += count
         return self._reply(
             {
                 "name": self.config.name,
@@ -255,24 +276,20 @@ class App:
                 "revision": self.lineup.revision,
                 "uptime": round(time.time() - self._started, 3),
                 "routes": [
-                    {
-                        "version": route.version,
-                        "role": route.role,
-                        "weight": route.weight,
-                        "rows": sum(count for (version, _), count in rows.items() if version == route.version),
-                    }
-                    for route in self.lineup.routes
+                    {"version": item.version, "role": item.role, "weight": item.weight, "rows": rows[item.version]}
+                    for item in self.lineup.routes
                 ],
-                "requests": sum(self.metrics.requests.values()),
-                "errors": dict(self.metrics.errors),
-                "lost_frames": self.log.lost,
+                "requests": sum(total.requests.values()),
+                "errors": dict(total.errors),
+                "lost_frames": total.lost,
                 "refused_change": self._refusal,
+                "workers": self.workers(),
             }
         )
 
     async def _reloaded(self, call: Call) -> Reply:
         try:
-            reply = self._reply({"revision": await self.reload()})
+            reply = self._reply({"revision": await self.reload_all()})
         except MainspringError as error:
             reply = self.refuse(call.path, error)
         except Exception:  # noqa: BLE001 - see `answer`
