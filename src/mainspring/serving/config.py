@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
 MOST_WORKERS = 64
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
-FIXED = ("name", "host", "port", "state_dir", "log_dir", "workers", "tls_cert", "tls_key")
+FIXED = (
+    "name",
+    "host",
+    "port",
+    "state_dir",
+    "log_dir",
+    "workers",
+    "tls_cert",
+    "tls_key",
+    "access_log",
+    "otlp_endpoint",
+)
 """What a running process cannot change."""
 
 
@@ -28,6 +39,8 @@ class Config(TargetSpec, frozen=True, kw_only=True):
     Attributes:
         state_dir: Where the process writes ``address.json`` once it answers.
         admin_token: What ``POST /-/reload`` asks for; without one, only SIGHUP reloads.
+        access_log: File for a JSON line of each request; empty for none.
+        otlp_endpoint: Where a collector takes OpenTelemetry traces (needs the extra ``otel``); empty for none.
         body_limit: The largest request body, bytes, as it came and unpacked.
         head_limit: The largest request line with its headers, bytes.
         read_seconds: For a request's head, and again for its body, to arrive.
@@ -38,6 +51,8 @@ class Config(TargetSpec, frozen=True, kw_only=True):
 
     state_dir: str
     admin_token: str | None = None
+    access_log: str = ""
+    otlp_endpoint: str = ""
     body_limit: int = 16 << 20
     head_limit: int = 32 << 10
     read_seconds: float = 9.0

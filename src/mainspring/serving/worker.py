@@ -18,6 +18,7 @@ from mainspring.errors import Conflict, MainspringError, Unreachable
 from mainspring.serving.app import App
 from mainspring.serving.board import Board
 from mainspring.serving.http import Server
+from mainspring.serving.observe import AccessLog, Observers, Tracer
 
 _DRAIN_SECONDS = 0.25
 _MOST_DRAIN_SECONDS = 10.0
@@ -88,6 +89,8 @@ class _Worker:
             loop.add_signal_handler(number, self._ended.set)
         loop.add_signal_handler(signal.SIGHUP, self._spawn_reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        observers = self._observers(loop)
+        self._server.observer = observers
         await self._server.listen(listener, self._app.config.tls())
         # What is loaded now stays: the collector need not walk through it again and again, nor look for cycles after
         # every few requests, which leave none.
@@ -100,6 +103,17 @@ class _Worker:
         await self._ended.wait()
         self._app.draining = True
         await self._server.drain(_DRAIN_SECONDS, _MOST_DRAIN_SECONDS)
+        if observers:
+            observers.flush()
+
+    def _observers(self, loop: asyncio.AbstractEventLoop) -> Observers | None:
+        config = self._app.config
+        each: list[AccessLog | Tracer] = []
+        if config.access_log:
+            each.append(AccessLog(Path(config.access_log), loop.call_later))
+        if config.otlp_endpoint:
+            each.append(Tracer(config.otlp_endpoint, config.name))
+        return Observers(each) if each else None
 
     def _changed(self) -> None:
         self._server.limits = self._app.config.limits
