@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("mainspring.cli.loop:run", "Run a pipeline."),
     "status": ("mainspring.cli.loop:status", "Show how everything is."),
     "approve": ("mainspring.cli.loop:approve", "Sign a model version, or refuse it."),
+    "serve": ("mainspring.cli.serve:serve", "Serve one model, without a controller."),
     "deploy": ("mainspring.cli.loop:deploy", "Release an approved version."),
     "rollback": ("mainspring.cli.loop:rollback", "Take a release back."),
     "doctor": ("mainspring.cli.doctor:doctor", "Check the installation and the workspace."),

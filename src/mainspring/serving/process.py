@@ -80,6 +80,8 @@ def _serve(path: Path) -> int:
         nonce = secrets.token_hex(16)
 
         def announce(revision: int) -> None:
+            if not address.exists():
+                sys.stderr.write(f"{config.name} answers at {url}\n")
             _replace(address, Address(url, os.getpid(), revision, nonce))
 
         code = 0
