@@ -205,8 +205,8 @@ class App:
         frame = to_log(batch, answer, int(seconds * 1e6), call.caller)
         self.log.append(frame)
         self.metrics.observe(seconds)
-        if batch.rows == 1:
-            self.metrics.rows[answer.versions[0], answer.roles[0]] += 1
+        if batch.rows and answer.versions.count(answer.versions[0]) == batch.rows:
+            self.metrics.rows[answer.versions[0], answer.roles[0]] += batch.rows
         else:
             self.metrics.rows.update(zip(answer.versions, answer.roles, strict=True))
         if not lineup.watched:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import sys
 import time
@@ -66,16 +67,16 @@ class Server:
         self.connections: set[Connection] = set()
         self._heads: dict[tuple[int, bytes], bytes] = {}
         self._second = 0
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[tuple[asyncio.Server, socket.socket, ssl.SSLContext | None]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    async def listen(self, listener: Any, tls: ssl.SSLContext | None = None) -> None:
-        """Answers what comes in on a socket that is bound already."""
+    async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Answers what comes in on a socket that is bound already; it is this server's from now on."""
         loop = asyncio.get_running_loop()
         self._tick()
-        self._listeners.append(
-            await loop.create_server(lambda: Connection(self), sock=listener, ssl=tls, backlog=_BACKLOG)
-        )
+        mine = listener.dup()
+        server = await loop.create_server(lambda: Connection(self), sock=listener, ssl=tls, backlog=_BACKLOG)
+        self._listeners.append((server, mine, tls))
 
     async def drain(self, seconds: float, most: float) -> None:
         """Takes no new connection, asks clients to leave, then closes what is idle and waits for what is not.
@@ -85,8 +86,11 @@ class Server:
             most: How long unfinished requests are waited for.
         """
         self.draining = True
-        for listener in self._listeners:
-            listener.close()
+        for server, _, _ in self._listeners:
+            server.close()
+        await asyncio.sleep(0)
+        for _, listener, tls in self._listeners:
+            await self._close(listener, tls)
         end = time.monotonic() + most
         await asyncio.sleep(seconds)
         while self.connections and time.monotonic() < end:
@@ -97,6 +101,19 @@ class Server:
             connection.abort()
         if self._timer:
             self._timer.cancel()
+
+    async def _close(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Closes a listening socket; whoever the kernel has connected to it before is still answered."""
+        waiting = []
+        listener.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting.append(listener.accept()[0])
+        listener.close()
+        loop = asyncio.get_running_loop()
+        for accepted in waiting:
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(lambda: Connection(self), accepted, ssl=tls)
 
     def head(self, status: int, kind: bytes) -> bytes:
         """Status line and the headers that do not depend on the body; kept for a second, because of the date."""

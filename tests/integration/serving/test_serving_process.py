@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from mainspring.serving.log import log_files, read_frames
 from mainspring.testing.models import RECORD
+from mainspring.testing.targets import ask
 
 Server = Any
 Serve = Callable[..., Server]
@@ -116,6 +118,29 @@ def test_termination_drains(serve: Serve, load: Any, models: dict[str, str]) -> 
     kept = {id for path in log_files(server.folder / "log") for frame in read_frames(path)[0] for id in frame.ids}
     assert set(loads[0].answered + loads[1].answered) == kept
     assert not (server.folder / "address.json").exists()
+
+
+def test_termination_answers_whoever_is_connected(serve: Serve, models: dict[str, str]) -> None:
+    server = serve(routes=routes(models)).ready()
+    url, said = server.url, []
+
+    def ask_anew() -> None:
+        """A connection for each request, as many clients have it."""
+        while not said or not isinstance(said[-1], ConnectionRefusedError):
+            try:
+                said.append(ask(url, "/predict", {"records": [RECORD]})[0])
+            except OSError as error:
+                said.append(error)
+
+    clients = [threading.Thread(target=ask_anew) for _ in range(4)]
+    for client in clients:
+        client.start()
+    while len(said) < 100:
+        time.sleep(0.001)
+    assert server.end() == 0
+    for client in clients:
+        client.join()
+    assert {answer for answer in said if not isinstance(answer, ConnectionRefusedError)} == {200}
 
 
 def test_token(serve: Serve, models: dict[str, str]) -> None:
