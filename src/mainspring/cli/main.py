@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("mainspring.cli.score:score", "Score a dataset or a file with a model version."),
     "export": ("mainspring.cli.export:export", "Write a model version as a signed bundle for devices."),
     "approve": ("mainspring.cli.loop:approve", "Sign a model version, or refuse it."),
+    "serve": ("mainspring.cli.serve:serve", "Serve one model, without a controller."),
     "deploy": ("mainspring.cli.loop:deploy", "Release an approved version."),
     "rollback": ("mainspring.cli.loop:rollback", "Take a release back."),
     "doctor": ("mainspring.cli.doctor:doctor", "Check the installation and the workspace."),

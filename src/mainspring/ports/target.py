@@ -38,6 +38,10 @@ class TargetSpec(Value, frozen=True, kw_only=True):
         port: The port to listen on; 0 lets the target choose, and keep its choice over restarts if it can.
         durable: Whether a prediction is on record before it is answered.
         token: What callers must send as ``Authorization: Bearer``; needed unless ``host`` is a loopback address.
+        tokens: Caller -> token, beside `token`; the prediction log keeps the caller's name.
+        workers: Processes that answer.
+        tls_cert: PEM file of the certificate that the deployment answers with; empty for plain HTTP.
+        tls_key: PEM file of its key; empty when it is in the same file.
         log_dir: Where the prediction log goes; empty lets the target choose.
     """
 
@@ -48,6 +52,10 @@ class TargetSpec(Value, frozen=True, kw_only=True):
     port: int = 0
     durable: bool = False
     token: str | None = None
+    tokens: dict[str, str] = {}
+    workers: int = 1
+    tls_cert: str = ""
+    tls_key: str = ""
     log_dir: str = ""
 
 

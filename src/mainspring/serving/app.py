@@ -1,16 +1,18 @@
-"""The inference server, raw ASGI: two ways to predict, health, metrics, and a door for the controller."""
+"""The inference server: two ways to predict, health, metrics, and a door for the controller."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import secrets
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
@@ -20,23 +22,16 @@ from mainspring.serving.config import FIXED, is_loopback, load_config
 from mainspring.serving.inference import inference_answer, model_metadata, read_inference, server_metadata
 from mainspring.serving.lineup import Answer, Lineup, to_log
 from mainspring.serving.log import PredictionLog
-from mainspring.serving.metrics import Metrics
-from mainspring.serving.request import Batch, Malformed
+from mainspring.serving.message import TEXT, Call, Reply
+from mainspring.serving.metrics import Metrics, Snapshot
+from mainspring.serving.request import Batch
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Headers = dict[bytes, bytes]
-
-_BODY_SECONDS = 10.0
-_JSON, _TEXT = b"application/json", b"text/plain; version=0.0.4"
-
-
-class TooLarge(InvalidInput):
-    """The body is larger than the server reads."""
-
-    code = "too_large"
-    status = 413
+_MORE = {
+    401: b"www-authenticate: Bearer\r\n",
+    415: b"accept-encoding: gzip, deflate\r\n",
+    503: b"retry-after: 1\r\n",
+}
+"""Headers that belong to a refusal's status."""
 
 
 class WrongMethod(InvalidInput):
@@ -44,13 +39,6 @@ class WrongMethod(InvalidInput):
 
     code = "wrong_method"
     status = 405
-
-
-class TooSlow(InvalidInput):
-    """The body did not arrive in time."""
-
-    code = "too_slow"
-    status = 408
 
 
 class Prediction(msgspec.Struct, gc=False):
@@ -62,53 +50,46 @@ class Prediction(msgspec.Struct, gc=False):
     label: bool | None
 
 
-class Call(NamedTuple):
-    """One request, read."""
-
-    method: str
-    path: str
-    headers: Headers
-    body: bytes
-    scope: MutableMapping[str, Any]
-
-
-class Reply(NamedTuple):
-    """What is sent back, and what is left to do then."""
-
-    status: int
-    body: bytes
-    kind: bytes = _JSON
-    after: Callable[[], None] | None = None
-
-
 class App:
     """One deployment.
 
     Args:
         config_path: Its configuration; read again by `reload`.
+        nonce: What ``/-/status`` answers; drawn when left out.
 
     Attributes:
         on_change: Called when another revision came into force.
+        reload_all: What ``/-/reload`` does: `reload`, here and in whatever other processes serve this deployment.
+        others: What those have counted.
+        workers: Their process ids and ours, 0 for one that does not answer just now.
+        measure: Called before the metrics are told.
 
     Raises:
         InvalidInput: The configuration or one of its models cannot be used.
     """
 
-    def __init__(self, config_path: Path) -> None:
+    def __init__(self, config_path: Path, nonce: str = "") -> None:
         self._path = config_path
-        self.on_change: Callable[[], None] = lambda: None
         self.config = load_config(config_path)
         self.lineup = Lineup(self.config.revision, self.config.routes)
         self.metrics = Metrics()
-        self.nonce = secrets.token_hex(16)
+        self.nonce = nonce or secrets.token_hex(16)
+        self.on_change: Callable[[], None] = lambda: None
+        self.reload_all: Callable[[], Awaitable[int]] = self.reload
+        self.others: Callable[[], Iterable[Snapshot]] = tuple
+        self.workers: Callable[[], list[int]] = lambda: [os.getpid()]
+        self.measure: Callable[[], None] = lambda: None
         self.draining = False
         self._refusal = ""
         self._started = time.time()
         self._turn = asyncio.Lock()
         self.log = PredictionLog(Path(self.config.log_dir), durable=self.config.durable, schedule=_later)
         self._encoder = msgspec.json.Encoder()
-        self._fixed: dict[tuple[str, str], Callable[[Call], Reply]] = {
+        model = f"/v2/models/{self.config.name}"
+        self._fixed: dict[tuple[str, str], Callable[[Call], Reply | Awaitable[Reply]]] = {
             ("POST", "/predict"): self._predict,
+            ("POST", f"{model}/infer"): lambda call: self._infer(call, ""),
+            ("POST", "/-/reload"): self._reloaded,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/-/status"): self._status,
             ("GET", "/v2"): lambda call: self._reply(server_metadata()),
@@ -117,29 +98,29 @@ class App:
             ("GET", "/v2/health/ready"): self._ready,
         }
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answers one HTTP request."""
-        if scope["type"] != "http":
-            return
-        method, path, headers = scope["method"], scope["path"], dict(scope["headers"])
+    def answer(self, call: Call) -> Reply | Awaitable[Reply]:
+        """Answers one request: see `mainspring.serving.message.Handler`."""
         try:
-            body = b"" if method in ("GET", "HEAD") else await self._body(headers, receive)
-            call = Call(method, path, headers, body, scope)
-            self._admit(call)
-            reply = await self._reloaded(call) if path == "/-/reload" else self._answer(call)
+            if self._guarded or call.path == "/-/reload":
+                self._admit(call)
+            handler = self._fixed.get((call.method, call.path))
+            reply = handler(call) if handler else self._answer(call)
         except MainspringError as error:
-            reply = self._refused(path, error)
+            reply = self.refuse(call.path, error)
         except Exception:  # noqa: BLE001 - one bad request must not end the process
-            traceback.print_exc(file=sys.stderr)
-            reply = self._refused(path, MainspringError("the server failed", hint="its log tells where"))
-        self.metrics.requests[(_face(path), reply.status)] += 1
-        lines = [(b"content-type", reply.kind), (b"content-length", b"%d" % len(reply.body))]
-        if self.draining:
-            lines.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": reply.status, "headers": lines})
-        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else reply.body})
-        if reply.after:
-            reply.after()
+            reply = self._failed(call.path)
+        if isinstance(reply, Reply):
+            self.metrics.requests[_face(call.path), reply.status] += 1
+        return reply
+
+    def refuse(self, path: str, error: MainspringError) -> Reply:
+        """Words a refusal in the form of the path's protocol: see `mainspring.serving.message.Handler`."""
+        self.metrics.errors[error.code] += 1
+        status, body = error.status, error.body()
+        if path.startswith("/v2"):
+            status = 400 if status == 422 else status  # as the protocol wants it, and its form of errors
+            body = {"error": f"{error.message} (hint: {error.hint})"}
+        return self._reply(body, status)._replace(headers=_MORE.get(status, b""))
 
     async def reload(self) -> int:
         """Reads the configuration again and puts it into force; requests are answered all the while.
@@ -165,47 +146,33 @@ class App:
             self.on_change()
             return config.revision
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        limit = self.config.body_limit
-        announced = headers.get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > limit:
-            raise _too_large(limit)
-        if headers.get(b"content-encoding", b"identity") != b"identity":
-            raise Malformed("the body is compressed", hint="send it without Content-Encoding")
-        message = await receive()
-        if not message.get("more_body"):
-            return _within(message.get("body", b""), limit)
-        parts = [message.get("body", b"")]
-        size = len(parts[0])
-        try:
-            async with asyncio.timeout(_BODY_SECONDS):
-                while message.get("more_body"):
-                    message = await receive()
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > limit:
-                        raise _too_large(limit)
-        except TimeoutError:
-            raise TooSlow(f"the body did not arrive within {_BODY_SECONDS:g} s", hint="send it again") from None
-        return b"".join(parts)
+    @property
+    def _guarded(self) -> bool:
+        return bool(self.config.token or self.config.tokens)
 
     def _admit(self, call: Call) -> None:
+        """Finds out who calls, and refuses whoever may not."""
         config = self.config
         if call.path == "/-/reload":
-            if not (_near(call.scope) and config.admin_token):
+            if not (_near(call) and config.admin_token):
                 raise Refused("reload is for the controller on this machine", hint="set `admin_token`, or send SIGHUP")
-            tokens = [config.admin_token]
-        elif config.token and not call.path.startswith("/v2/health/"):
-            tokens = [token for token in (config.token, config.admin_token) if token]
-        else:
+            known = {config.admin_token: "controller"}
+        elif call.path.startswith("/v2/health/"):
             return
+        else:
+            known = {token: name for name, token in config.tokens.items()}
+            known |= {token: "" for token in (config.token, config.admin_token) if token}
         given = call.headers.get(b"authorization", b"").removeprefix(b"Bearer ")
-        if not any(hmac.compare_digest(given, token.encode()) for token in tokens):
-            raise Unauthorized("the token is missing or wrong", hint="send `Authorization: Bearer TOKEN`")
+        for token, name in known.items():
+            if hmac.compare_digest(given, token.encode()):
+                call.caller = name
+                return
+        raise Unauthorized("the token is missing or wrong", hint="send `Authorization: Bearer TOKEN`")
 
-    def _answer(self, call: Call) -> Reply:
+    def _answer(self, call: Call) -> Reply | Awaitable[Reply]:
+        """The requests that are not one of a few addresses."""
         method = "GET" if call.method == "HEAD" else call.method
-        if handler := self._fixed.get((method, call.path)):
+        if method != call.method and (handler := self._fixed.get((method, call.path))):
             return handler(call)
         if call.path.startswith("/v2/models/"):
             return self._model(call, method)
@@ -213,12 +180,16 @@ class App:
             raise WrongMethod(f"{call.path} does not answer {call.method}", hint="GET reads, POST predicts")
         raise NotFound(f"there is no {call.path}", hint="POST /predict, or GET /v2, /metrics, /-/status")
 
+    def _failed(self, path: str) -> Reply:
+        traceback.print_exc(file=sys.stderr)
+        return self.refuse(path, MainspringError("the server failed", hint="its log tells where"))
+
     def _predict(self, call: Call) -> Reply:
         start = time.perf_counter()
         lineup = self.lineup
         batch = lineup.form.read(call.body)
         answer = lineup.score(batch)
-        after = self._record(lineup, batch, answer, start)
+        after = self._record(call, lineup, batch, answer, start)
         body: Any
         if batch.columnar:
             body = {"ids": answer.ids, "versions": answer.versions, "scores": answer.scores, "labels": answer.labels}
@@ -227,23 +198,27 @@ class App:
             body = {"predictions": [Prediction(*row) for row in rows]}
         return Reply(200, self._encoder.encode(body), after=after)
 
-    def _record(self, lineup: Lineup, batch: Batch, answer: Answer, start: float) -> Callable[[], None] | None:
+    def _record(
+        self, call: Call, lineup: Lineup, batch: Batch, answer: Answer, start: float
+    ) -> Callable[[], None] | None:
         seconds = time.perf_counter() - start
-        frame = to_log(batch, answer, int(seconds * 1e6))
+        frame = to_log(batch, answer, int(seconds * 1e6), call.caller)
         self.log.append(frame)
         self.metrics.observe(seconds)
-        for version, role in zip(answer.versions, answer.roles, strict=True):
-            self.metrics.rows[(version, role)] += 1
+        if batch.rows and answer.versions.count(answer.versions[0]) == batch.rows:
+            self.metrics.rows[answer.versions[0], answer.roles[0]] += batch.rows
+        else:
+            self.metrics.rows.update(zip(answer.versions, answer.roles, strict=True))
         if not lineup.watched:
             return None
-        return lambda: self._watch(lineup, batch._replace(times=frame.times), answer.ids)
+        return lambda: self._watch(call, lineup, batch._replace(times=frame.times), answer.ids)
 
-    def _watch(self, lineup: Lineup, batch: Batch, ids: list[str]) -> None:
+    def _watch(self, call: Call, lineup: Lineup, batch: Batch, ids: list[str]) -> None:
         """Lets the shadows score what was answered; whatever happens to them is no matter of the caller."""
         try:
             for answer in lineup.shadows(batch, ids):
-                self.log.append(to_log(batch, answer, 0))
-                self.metrics.rows[(answer.versions[0] if answer.versions else "", "shadow")] += batch.rows
+                self.log.append(to_log(batch, answer, 0, call.caller))
+                self.metrics.rows[answer.versions[0] if answer.versions else "", "shadow"] += batch.rows
         except Exception:  # noqa: BLE001 - whatever a candidate does, the caller has the live answer
             self.metrics.errors["shadow"] += 1
             traceback.print_exc(file=sys.stderr)
@@ -263,23 +238,37 @@ class App:
             raise NotFound(f"there is no {call.path}", hint=f"POST /v2/models/{name}/infer")
         if method != "POST":
             raise WrongMethod(f"{call.path} does not answer {call.method}", hint="use POST")
+        return self._infer(call, version)
+
+    def _infer(self, call: Call, version: str) -> Reply:
         start = time.perf_counter()
+        lineup = self.lineup
         batch, asked = read_inference(call.body, lineup)
         answer = lineup.score(batch, version)
-        after = self._record(lineup, batch, answer, start)
-        return self._reply(inference_answer(name, lineup, asked, answer))._replace(after=after)
+        after = self._record(call, lineup, batch, answer, start)
+        return Reply(200, self._encoder.encode(inference_answer(self.config.name, lineup, asked, answer)), after=after)
 
     def _ready(self, call: Call) -> Reply:
         if self.draining:
             raise Unreachable("the server is about to end", hint="ask the next one")
+        if not all(self.workers()):
+            raise Unreachable("a worker is being replaced", hint="ask again in a second")
         return self._reply({"name": self.config.name, "ready": True})
 
+    def _total(self) -> Metrics:
+        """What all workers have counted; the others' counts are up to a quarter of a second old."""
+        self.measure()
+        return Metrics([self.metrics.snapshot(), *self.others()])
+
     def _metrics(self, call: Call) -> Reply:
-        text = self.metrics.render(self.config.name, self.lineup.revision, self.log.lost)
-        return Reply(200, text.encode(), _TEXT)
+        alive = sum(map(bool, self.workers()))
+        return Reply(200, self._total().render(self.config.name, self.lineup.revision, alive).encode(), TEXT)
 
     def _status(self, call: Call) -> Reply:
-        rows = self.metrics.rows
+        total = self._total()
+        rows: Counter[str] = Counter()
+        for (version, _), count in total.rows.items():
+            rows[version] += count
         return self._reply(
             {
                 "name": self.config.name,
@@ -287,55 +276,38 @@ class App:
                 "revision": self.lineup.revision,
                 "uptime": round(time.time() - self._started, 3),
                 "routes": [
-                    {
-                        "version": route.version,
-                        "role": route.role,
-                        "weight": route.weight,
-                        "rows": sum(count for (version, _), count in rows.items() if version == route.version),
-                    }
-                    for route in self.lineup.routes
+                    {"version": item.version, "role": item.role, "weight": item.weight, "rows": rows[item.version]}
+                    for item in self.lineup.routes
                 ],
-                "requests": sum(self.metrics.requests.values()),
-                "errors": dict(self.metrics.errors),
-                "lost_frames": self.log.lost,
+                "requests": sum(total.requests.values()),
+                "errors": dict(total.errors),
+                "lost_frames": total.lost,
                 "refused_change": self._refusal,
+                "workers": self.workers(),
             }
         )
 
     async def _reloaded(self, call: Call) -> Reply:
-        if call.method != "POST":
-            raise WrongMethod(f"{call.path} does not answer {call.method}", hint="use POST")
-        return self._reply({"revision": await self.reload()})
+        try:
+            reply = self._reply({"revision": await self.reload_all()})
+        except MainspringError as error:
+            reply = self.refuse(call.path, error)
+        except Exception:  # noqa: BLE001 - see `answer`
+            reply = self._failed(call.path)
+        self.metrics.requests[_face(call.path), reply.status] += 1
+        return reply
 
     def _reply(self, body: Any, status: int = 200) -> Reply:
         return Reply(status, self._encoder.encode(body))
-
-    def _refused(self, path: str, error: MainspringError) -> Reply:
-        self.metrics.errors[error.code] += 1
-        if path.startswith("/v2"):
-            status = 400 if error.status == 422 else error.status  # as the protocol wants it, and its form of errors
-            return self._reply({"error": f"{error.message} (hint: {error.hint})"}, status)
-        return self._reply(error.body(), error.status)
 
 
 def _later(seconds: float, call: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, call)
 
 
-def _within(body: bytes, limit: int) -> bytes:
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {limit} bytes", hint="send fewer rows at a time", limit=limit)
-
-
-def _near(scope: MutableMapping[str, Any]) -> bool:
+def _near(call: Call) -> bool:
     """Whether the caller is on this machine: at a loopback address, or at the very address that it called."""
-    (peer, *_), (here, *_) = scope.get("client") or ("",), scope.get("server") or ("",)
-    return bool(peer) and (peer == here or is_loopback(peer))
+    return bool(call.peer) and (call.peer == call.here or is_loopback(call.peer))
 
 
 def _face(path: str) -> str:

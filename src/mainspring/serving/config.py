@@ -5,14 +5,31 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mainspring.errors import InvalidInput, Refused
 from mainspring.ports.target import TargetSpec
+from mainspring.serving.message import Limits
 
+if TYPE_CHECKING:
+    import ssl
+
+MOST_WORKERS = 64
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
-FIXED = ("name", "host", "port", "state_dir", "log_dir")
+FIXED = (
+    "name",
+    "host",
+    "port",
+    "state_dir",
+    "log_dir",
+    "workers",
+    "tls_cert",
+    "tls_key",
+    "access_log",
+    "otlp_endpoint",
+)
 """What a running process cannot change."""
 
 
@@ -22,12 +39,59 @@ class Config(TargetSpec, frozen=True, kw_only=True):
     Attributes:
         state_dir: Where the process writes ``address.json`` once it answers.
         admin_token: What ``POST /-/reload`` asks for; without one, only SIGHUP reloads.
-        body_limit: The largest request body, bytes.
+        access_log: File for a JSON line of each request; empty for none.
+        otlp_endpoint: Where a collector takes OpenTelemetry traces (needs the extra ``otel``); empty for none.
+        body_limit: The largest request body, bytes, as it came and unpacked.
+        head_limit: The largest request line with its headers, bytes.
+        read_seconds: For a request's head, and again for its body, to arrive.
+        idle_seconds: How long a connection may stay without a request.
+        connection_limit: Connections at a time, per worker.
+        waiting_limit: Requests that wait for their answer at a time, per worker.
     """
 
     state_dir: str
     admin_token: str | None = None
+    access_log: str = ""
+    otlp_endpoint: str = ""
     body_limit: int = 16 << 20
+    head_limit: int = 32 << 10
+    read_seconds: float = 9.0
+    idle_seconds: float = 75.0
+    connection_limit: int = 4096
+    waiting_limit: int = 1024
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What connections are encrypted with, if they are.
+
+        Raises:
+            InvalidInput: Certificate or key cannot be used.
+        """
+        if not self.tls_cert:
+            return None
+        import ssl  # noqa: PLC0415 - start-up time
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.tls_cert, self.tls_key or None)
+        except OSError as error:  # an SSLError is one, too
+            raise InvalidInput(
+                f"`tls_cert` and `tls_key` cannot be used: {error}",
+                hint="give PEM files of one certificate and its key",
+            ) from None
+        return context
+
+    @property
+    def limits(self) -> Limits:
+        """What one client may ask for."""
+        return Limits(
+            body=self.body_limit,
+            head=self.head_limit,
+            read_seconds=self.read_seconds,
+            idle_seconds=self.idle_seconds,
+            connections=self.connection_limit,
+            waiting=self.waiting_limit,
+        )
 
 
 def load_config(path: Path) -> Config:
@@ -49,7 +113,17 @@ def load_config(path: Path) -> Config:
         raise InvalidInput("the configuration has no `log_dir`", hint="name the folder of the prediction log")
     if not 0 <= config.port < 65536:
         raise InvalidInput(f"{config.port} is not a port", hint="choose 1 to 65535, or 0 for any free one")
-    if not is_loopback(config.host) and not config.token:
+    for name in msgspec.structs.fields(Limits):
+        if getattr(config.limits, name.name) <= 0:
+            raise InvalidInput(f"the limit of {name.name} must be above 0", hint="leave it out for the usual one")
+    if not 1 <= config.workers <= MOST_WORKERS:
+        raise InvalidInput(f"{config.workers} workers cannot be had", hint=f"1 to {MOST_WORKERS}; one for each core")
+    if config.tls_key and not config.tls_cert:
+        raise InvalidInput("there is a `tls_key` without a `tls_cert`", hint="give both")
+    config.tls()
+    if not all(config.tokens.values()):
+        raise InvalidInput("a caller in `tokens` has an empty token", hint="give each caller a token of its own")
+    if not is_loopback(config.host) and not (config.token or config.tokens):
         raise Refused(
             f"`{config.host}` can be reached from other machines and the deployment has no token",
             hint="set `token`, or listen on 127.0.0.1",

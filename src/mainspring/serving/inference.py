@@ -6,21 +6,16 @@ import math
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
-from mainspring.serving.lineup import Answer, Lineup
-from mainspring.serving.request import Batch, Malformed, PredictionId
+from mainspring.serving.lineup import OUTPUTS, Answer, Lineup
+from mainspring.serving.request import Batch, Malformed
+from mainspring.serving.tensor_form import ACCEPTED, Asked, Read
 
 PLATFORM = "mainspring_onnx"
 _SERVED = {"float": "FP32", "int": "INT64", "string": "BYTES", "bool": "BOOL"}
-_WHOLE = tuple(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
-_ACCEPTED = {
-    "float": ("FP16", "FP32", "FP64", *_WHOLE),
-    "int": _WHOLE,
-    "string": ("BYTES",),
-    "bool": ("BOOL",),
-}
 _HINT = "GET the model's metadata for its inputs and outputs"
 
 
@@ -34,26 +29,28 @@ class Tensor(msgspec.Struct):
     parameters: dict[str, Any] = {}
 
 
-class Wanted(msgspec.Struct):
-    """A request's wish for an output."""
-
-    name: str
-    parameters: dict[str, Any] = {}
-
-
-class Parameters(msgspec.Struct, frozen=True):
-    """A request's parameters; others are ignored, as the protocol allows."""
-
-    id: PredictionId | None = None
-
-
-class Inference(msgspec.Struct):
-    """An inference request; its ``id``, or ``parameters.id``, becomes the prediction id (a prefix for several rows)."""
+class Inference(Asked, kw_only=True):
+    """An inference request of any form."""
 
     inputs: list[Tensor]
-    id: PredictionId | None = None
-    outputs: list[Wanted] | None = None
-    parameters: Parameters = Parameters()
+
+
+class Output(msgspec.Struct, gc=False):
+    """An answer's tensor."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any]
+
+
+class InferenceAnswer(msgspec.Struct, gc=False):
+    """The answer to an inference request; one version is told only where one answered all rows."""
+
+    model_name: str
+    outputs: list[Output]
+    model_version: str | UnsetType = UNSET
+    id: str | UnsetType = UNSET
 
 
 _decoder = msgspec.json.Decoder(Inference)
@@ -72,17 +69,30 @@ def model_metadata(name: str, lineup: Lineup, version: str) -> dict[str, Any]:
         "versions": [version] if version else list(lineup.models),
         "platform": PLATFORM,
         "inputs": [_described(field) for field in signature.inputs],
-        "outputs": [{"name": output, "datatype": kind, "shape": [-1]} for output, kind in _outputs(lineup).items()],
+        "outputs": [{"name": output, "datatype": OUTPUTS[output], "shape": [-1]} for output in lineup.outputs],
     }
 
 
-def read_inference(body: bytes, lineup: Lineup) -> tuple[Batch, Inference]:
+def read_inference(body: bytes, lineup: Lineup) -> tuple[Batch, Asked]:
     """The rows of an inference request.
 
     Raises:
         Malformed: It is not JSON, or not an inference request.
         InvalidInput: Its tensors are not the model's columns.
     """
+    columns, rows, asked = lineup.tensors.read(body) or _read_closely(body, lineup)
+    for wanted in asked.outputs or ():
+        if wanted.name not in lineup.outputs:
+            raise InvalidInput(f"there is no output `{wanted.name}`", hint="there are " + ", ".join(lineup.outputs))
+    prefix = asked.id or asked.parameters.id
+    ids = None
+    if prefix:
+        ids = [prefix] if rows == 1 else [f"{prefix}-{row}" for row in range(rows)]
+    return Batch(columns, rows, ids), asked
+
+
+def _read_closely(body: bytes, lineup: Lineup) -> Read:
+    """The rows of a request that has nested data, or whatever is wrong with it."""
     try:
         asked = _decoder.decode(body)
     except (ValueError, RecursionError) as error:
@@ -93,47 +103,27 @@ def read_inference(body: bytes, lineup: Lineup) -> tuple[Batch, Inference]:
         if tensor.name in columns:
             raise InvalidInput(f"input `{tensor.name}` appears twice", hint=_HINT)
         kind = kinds.get(tensor.name)
-        if kind is not None and tensor.datatype not in _ACCEPTED[kind]:
+        if kind is not None and tensor.datatype not in ACCEPTED[kind]:
             raise InvalidInput(
                 f"input `{tensor.name}` is {tensor.datatype}, the model reads {_SERVED[kind]}", hint=_HINT
             )
         columns[tensor.name] = _flat(tensor)
     columns, rows = lineup.form.check(columns)
-    outputs = _outputs(lineup)
-    for wanted in asked.outputs or ():
-        if wanted.name not in outputs:
-            raise InvalidInput(f"there is no output `{wanted.name}`", hint="there are " + ", ".join(outputs))
-    prefix = asked.id or asked.parameters.id
-    ids = None
-    if prefix:
-        ids = [prefix] if rows == 1 else [f"{prefix}-{row}" for row in range(rows)]
-    return Batch(columns, rows, ids), asked
+    return Read(columns, rows, asked)
 
 
-def inference_answer(name: str, lineup: Lineup, asked: Inference, answer: Answer) -> dict[str, Any]:
+def inference_answer(name: str, lineup: Lineup, asked: Asked, answer: Answer) -> InferenceAnswer:
     """The answer to an inference request, with the outputs that it asked for, in its order."""
-    names = [wanted.name for wanted in asked.outputs] if asked.outputs else list(_outputs(lineup))
-    values = {"score": answer.scores, "label": answer.labels, "version": answer.versions, "id": answer.ids}
-    versions = set(answer.versions)
-    body: dict[str, Any] = {"model_name": name}
-    if len(versions) == 1:
-        body["model_version"] = versions.pop()
-    if asked.id is not None:
-        body["id"] = asked.id
-    body["outputs"] = [
-        {"name": output, "datatype": _OUTPUTS[output], "shape": [len(answer.ids)], "data": values[output]}
-        for output in names
-    ]
-    return body
-
-
-_OUTPUTS = {"score": "FP64", "label": "BOOL", "version": "BYTES", "id": "BYTES"}
-
-
-def _outputs(lineup: Lineup) -> dict[str, str]:
-    """Output -> datatype; a regressor says neither yes nor no."""
-    regressor = lineup.signature.kind == "regressor"
-    return {output: kind for output, kind in _OUTPUTS.items() if not (regressor and output == "label")}
+    names = [wanted.name for wanted in asked.outputs] if asked.outputs else lineup.outputs
+    ids, versions, _, scores, labels = answer
+    values: dict[str, list[Any]] = {"score": scores, "label": labels, "version": versions, "id": ids}
+    shape = [len(ids)]
+    return InferenceAnswer(
+        name,
+        [Output(output, OUTPUTS[output], shape, values[output]) for output in names],
+        versions[0] if shape == [1] or len(set(versions)) == 1 else UNSET,
+        UNSET if asked.id is None else asked.id,
+    )
 
 
 def _described(field: Field) -> dict[str, Any]:

@@ -17,8 +17,12 @@ from mainspring.registry.runtime import Columns, OnnxModel
 from mainspring.serving.log import Frame
 from mainspring.serving.request import Batch, Form
 from mainspring.serving.route import Router
+from mainspring.serving.tensor_form import TensorForm
 
 _WIDER = {"float": ("float", "int", "bool"), "int": ("int", "bool"), "string": ("string",), "bool": ("bool",)}
+OUTPUTS = {"score": "FP64", "label": "BOOL", "version": "BYTES", "id": "BYTES"}
+"""Output -> datatype in the inference protocol."""
+
 _serial = count()
 _process = new_id()[:10] + secrets.token_hex(4)
 
@@ -44,6 +48,8 @@ class Lineup:
 
     Attributes:
         form: What a request must look like: the live version's columns, and optionally those of the others.
+        tensors: What an inference request usually looks like.
+        outputs: What an inference request may ask for; a regressor says neither yes nor no.
 
     Raises:
         InvalidInput: A model cannot be loaded, or could not answer every request that the live version answers.
@@ -65,14 +71,18 @@ class Lineup:
         for version, model in self.models.items():
             extra |= _extra_columns(self.signature, self.live, model.signature, version, extra)
         self.form = Form(self.signature.inputs, tuple(extra.values()))
+        self.tensors = TensorForm(self.form.fields, self.form.required)
+        self.outputs = [name for name in OUTPUTS if name != "label" or self.signature.kind == "classifier"]
 
     def score(self, batch: Batch, version: str = "") -> Answer:
         """Scores each row with the version that its id falls to, or all with ``version``."""
         rows = batch.rows
         ids = batch.ids if batch.ids is not None else [f"{_process}-{next(_serial):x}" for _ in range(rows)]
-        parts = {version: list(range(rows))} if version else self._router.split(ids)
-        if len(parts) == 1:
-            (only,) = parts
+        only = version or self._router.only
+        if not only:
+            parts = self._router.split(ids)
+            only = next(iter(parts)) if len(parts) == 1 else ""
+        if only:
             scores, labels = self._scored(only, batch.columns, rows)
             return Answer(ids, [only] * rows, [self._roles[only]] * rows, scores, labels)
         answer = Answer(ids, [""] * rows, [""] * rows, [0.0] * rows, [None] * rows)
@@ -113,10 +123,11 @@ class Lineup:
         return scores, model.labels(scores)
 
 
-def to_log(batch: Batch, answer: Answer, latency_us: int) -> Frame:
+def to_log(batch: Batch, answer: Answer, latency_us: int, caller: str = "") -> Frame:
     """The frame that puts an answer on record."""
     times = batch.times or [time.time_ns() // 1000] * batch.rows
-    return Frame(times, *answer, batch.columns, latency_us)
+    ids, versions, roles, scores, labels = answer
+    return Frame(times, ids, versions, roles, scores, labels, batch.columns, latency_us, caller)
 
 
 def _extra_columns(

@@ -1,11 +1,13 @@
 """The prediction log: one raw frame per scored request, appended by the server, read by whoever monitors.
 
-A frame is ``length, CRC of the payload, CRC of these two`` (three little-endian uint32) and the payload, a MessagePack
-array. The server converts nothing: whatever table is wanted is made by the reader, in another process.
+A file is a sequence of blocks: ``length, CRC of the payload, CRC of these two`` (three little-endian uint32) and the
+payload, a MessagePack array of the frames that were written together. The server converts nothing: whatever table is
+wanted is made by the reader, in another process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 _HEAD = struct.Struct("<III")
 _LIMIT = 64 << 20
 _FLUSH_EVERY = 0.05
-_MOST_PENDING = 64 << 20
+_MOST_PENDING = 4 << 20
 
 
 class Frame(msgspec.Struct, array_like=True, gc=False):
@@ -40,6 +42,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
         labels: Yes or no; None from regressors.
         columns: Input column -> the values as they were sent.
         latency_us: From the body's last byte to the scores, microseconds; 0 for shadows.
+        caller: Who asked, where tokens have names.
     """
 
     times: list[int]
@@ -50,6 +53,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     labels: list[bool | None]
     columns: dict[str, Sequence[Any]]
     latency_us: int
+    caller: str = ""
 
 
 class PredictionLog:
@@ -87,17 +91,15 @@ class PredictionLog:
         self._encoder = msgspec.msgpack.Encoder()
 
     def append(self, frame: Frame) -> None:
-        """Puts a frame on record.
+        """Puts a frame on record. It is encoded at once: kept as it is until it is written, it would cost more.
 
         Raises:
             StoreError: It cannot be written; only when durable.
         """
-        payload = self._encoder.encode(frame)
-        head = struct.pack("<II", len(payload), zlib.crc32(payload))
-        blob = head + zlib.crc32(head).to_bytes(4, "little") + payload
+        blob = self._encoder.encode(frame)
         if self.durable:
             self.flush()
-            self._write(blob, 1)
+            self._write([blob])
             return
         if not self._pending and self._schedule:
             self._schedule(_FLUSH_EVERY, self.flush)
@@ -111,10 +113,8 @@ class PredictionLog:
         if not self._pending:
             return
         waiting, self._pending, self._pending_size = self._pending, [], 0
-        try:
-            self._write(b"".join(waiting), len(waiting))
-        except StoreError:
-            return
+        with contextlib.suppress(StoreError):
+            self._write(waiting)
 
     def close(self) -> None:
         """Writes what waits and closes the file."""
@@ -123,7 +123,8 @@ class PredictionLog:
             os.close(self._file)
             self._file = -1
 
-    def _write(self, blob: bytes, frames: int) -> None:
+    def _write(self, frames: list[bytes]) -> None:
+        blob = _block(frames)
         try:
             if self._file < 0 or self._size >= self._limit:
                 self._next_file()
@@ -132,7 +133,7 @@ class PredictionLog:
                 view = view[os.write(self._file, view) :]
             self._size += len(blob)
         except OSError as error:
-            self.lost += frames
+            self.lost += len(frames)
             if self._file >= 0:
                 os.ftruncate(self._file, self._size)  # half a frame in the middle would hide all that follow
             kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
@@ -149,22 +150,28 @@ class PredictionLog:
         self._file, self._size, self._part = file, 0, self._part + 1
 
 
+def _block(frames: list[bytes]) -> bytes:
+    payload = b"".join((b"\xdd", len(frames).to_bytes(4), *frames))  # MessagePack's mark of an array
+    head = struct.pack("<II", len(payload), zlib.crc32(payload))
+    return head + zlib.crc32(head).to_bytes(4, "little") + payload
+
+
 def log_files(folder: Path) -> list[Path]:
     """The log's files, oldest first; empty when there is no log yet."""
     return sorted(folder.glob("*.frames"))
 
 
-_decoder = msgspec.msgpack.Decoder(Frame)
+_decoder = msgspec.msgpack.Decoder(list[Frame])
 
 
 def read_frames(path: Path, offset: int = 0) -> tuple[list[Frame], int]:
     """The whole frames from ``offset`` on, and the offset to go on from later.
 
-    A frame that is still being written, or was when the server died, is left for later: the offset stays before it.
-    Frames before a damaged one are returned; the next call then fails at the damage.
+    A block that is still being written, or was when the server died, is left for later: the offset stays before it.
+    Frames before a damaged block are returned; the next call then fails at the damage.
 
     Raises:
-        CorruptArtifact: The first frame is damaged.
+        CorruptArtifact: The first block is damaged.
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -180,7 +187,7 @@ def read_frames(path: Path, offset: int = 0) -> tuple[list[Frame], int]:
         try:
             if not whole or zlib.crc32(payload) != check:
                 raise ValueError
-            frames.append(_decoder.decode(payload))
+            frames += _decoder.decode(payload)
         except ValueError:
             if frames:
                 break
@@ -194,7 +201,7 @@ def read_frames(path: Path, offset: int = 0) -> tuple[list[Frame], int]:
 
 
 def to_frame(frames: Iterable[Frame]) -> pl.DataFrame:
-    """The frames as a table: id, time (UTC), version, role, score, label, latency_us, and inputs prefixed ``in_``.
+    """The frames as a table: id, time (UTC), version, role, score, label, latency_us, caller, inputs as ``in_…``.
 
     An input that a request did not have is null in its rows.
     """
@@ -214,6 +221,7 @@ def to_frame(frames: Iterable[Frame]) -> pl.DataFrame:
             "score": [score for frame in frames for score in frame.scores],
             "label": [label for frame in frames for label in frame.labels],
             "latency_us": [frame.latency_us for frame in frames for _ in frame.ids],
+            "caller": [frame.caller for frame in frames for _ in frame.ids],
         },
         schema={
             "id": pl.String,
@@ -223,6 +231,7 @@ def to_frame(frames: Iterable[Frame]) -> pl.DataFrame:
             "score": pl.Float64,
             "label": pl.Boolean,
             "latency_us": pl.Int64,
+            "caller": pl.String,
         },
     ).with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")))
     return table.with_columns(pl.Series(f"in_{name}", values, strict=False) for name, values in inputs.items())

@@ -1,11 +1,38 @@
-"""Counters of one serving process, told in Prometheus' text format."""
+"""Counters of one serving process, added up over its siblings, told in Prometheus' text format."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
 
 _BOUNDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+
+
+class Snapshot(msgspec.Struct, array_like=True):
+    """What one process has counted.
+
+    Attributes:
+        requests: Face, status, count.
+        rows: Version, role, count.
+        errors: Code -> count.
+        buckets: Requests by time taken.
+        seconds: Time taken by all of them.
+        lost: Frames that the prediction log could not write.
+        connections: Open now.
+        waiting: Requests that wait for their answer now.
+    """
+
+    requests: list[tuple[str, int, int]]
+    rows: list[tuple[str, str, int]]
+    errors: dict[str, int]
+    buckets: list[int]
+    seconds: float
+    lost: int = 0
+    connections: int = 0
+    waiting: int = 0
 
 
 class Metrics:
@@ -15,21 +42,52 @@ class Metrics:
         requests: Face (``predict``, ``infer``, ``admin``) and HTTP status -> requests.
         rows: Version and role -> scored rows.
         errors: Code -> refused or failed requests.
+        lost: Frames that the prediction log could not write.
+        connections: Open now.
+        waiting: Requests that wait for their answer now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, told: Iterable[Snapshot] = ()) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.rows: Counter[tuple[str, str]] = Counter()
         self.errors: Counter[str] = Counter()
+        self.lost = self.connections = self.waiting = 0
         self._buckets = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
+        for snapshot in told:
+            self._add(snapshot)
 
     def observe(self, seconds: float) -> None:
         """Counts the time that one answered prediction request took."""
         self._buckets[bisect_left(_BOUNDS, seconds)] += 1
         self._seconds += seconds
 
-    def render(self, deployment: str, revision: int, lost: int) -> str:
+    def snapshot(self) -> Snapshot:
+        """All counters as one value."""
+        return Snapshot(
+            [(face, status, count) for (face, status), count in self.requests.items()],
+            [(version, role, count) for (version, role), count in self.rows.items()],
+            dict(self.errors),
+            self._buckets.copy(),
+            self._seconds,
+            self.lost,
+            self.connections,
+            self.waiting,
+        )
+
+    def _add(self, told: Snapshot) -> None:
+        for face, status, count in told.requests:
+            self.requests[face, status] += count
+        for version, role, count in told.rows:
+            self.rows[version, role] += count
+        self.errors.update(told.errors)
+        self._buckets = [ours + theirs for ours, theirs in zip(self._buckets, told.buckets, strict=True)]
+        self._seconds += told.seconds
+        self.lost += told.lost
+        self.connections += told.connections
+        self.waiting += told.waiting
+
+    def render(self, deployment: str, revision: int, workers: int = 1) -> str:
         """All of them as text."""
         name = f'deployment="{deployment}"'
         lines = ["# TYPE mainspring_requests_total counter"]
@@ -46,14 +104,16 @@ class Metrics:
         for bound, count in zip((*_BOUNDS, "+Inf"), self._buckets, strict=True):
             total += count
             lines.append(f'mainspring_latency_seconds_bucket{{{name},le="{bound}"}} {total}')
-        lines += [
-            f"mainspring_latency_seconds_sum{{{name}}} {self._seconds:.6f}",
-            f"mainspring_latency_seconds_count{{{name}}} {total}",
-            "# TYPE mainspring_log_lost_frames_total counter",
-            f"mainspring_log_lost_frames_total{{{name}}} {lost}",
-            "# TYPE mainspring_revision gauge",
-            f"mainspring_revision{{{name}}} {revision}",
-        ]
+        lines.append(f"mainspring_latency_seconds_sum{{{name}}} {self._seconds:.6f}")
+        lines.append(f"mainspring_latency_seconds_count{{{name}}} {total}")
+        for metric, kind, value in (
+            ("log_lost_frames_total", "counter", self.lost),
+            ("connections", "gauge", self.connections),
+            ("waiting_requests", "gauge", self.waiting),
+            ("workers", "gauge", workers),
+            ("revision", "gauge", revision),
+        ):
+            lines += [f"# TYPE mainspring_{metric} {kind}", f"mainspring_{metric}{{{name}}} {value}"]
         return "\n".join(lines) + "\n"
 
 

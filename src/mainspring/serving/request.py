@@ -57,15 +57,16 @@ class Form:
 
     def __init__(self, required: Sequence[Field], optional: Sequence[Field] = ()) -> None:
         self.fields = (*required, *optional)
-        self._types = {field.name: _value_type(field) for field in required}
-        self._required = frozenset(self._types)
-        self._types |= {field.name: _value_type(field) | None for field in optional}
+        self._types = {field.name: value_type(field) for field in required}
+        self.required = frozenset(self._types)
+        self._all = not optional
+        self._types |= {field.name: value_type(field) | None for field in optional}
         # Columns may have any name, attributes may not.
         slots = {f"c{index}": name for index, name in enumerate(self._types)}
-        row = _struct("Row", {slot: self._types[name] for slot, name in slots.items()}, self._required, slots)
-        self._lists = {name: _list_of(kind) for name, kind in self._types.items()}
+        row = _struct("Row", {slot: self._types[name] for slot, name in slots.items()}, self.required, slots)
+        self._lists = {name: list_of(kind) for name, kind in self._types.items()}
         lists = {slot: self._lists[name] for slot, name in slots.items()}
-        columns = _struct("Columns", lists, self._required, slots)
+        columns = _struct("Columns", lists, self.required, slots)
         self._body = msgspec.defstruct(
             "Body",
             [
@@ -129,10 +130,12 @@ class Form:
         return checked, self._length(checked)
 
     def _turned(self, records: list[Any]) -> dict[str, Sequence[Any]]:
+        if self._all and records:
+            return dict(zip(self._types, zip(*map(msgspec.structs.astuple, records), strict=True), strict=True))
         turned = list(zip(*map(msgspec.structs.astuple, records), strict=True)) or [()] * len(self._types)
         columns: dict[str, Sequence[Any]] = {}
         for name, values in zip(self._types, turned, strict=True):
-            if name in self._required:
+            if name in self.required:
                 columns[name] = values
             elif any(value is not UNSET for value in values):
                 columns[name] = [None if value is UNSET else value for value in values]
@@ -152,7 +155,7 @@ class Form:
         return lengths[first]
 
     def _names(self, sent: Mapping[str, Any], where: str) -> None:
-        if missing := [name for name in self._types if name in self._required and name not in sent]:
+        if missing := [name for name in self._types if name in self.required and name not in sent]:
             raise InvalidInput(f"column `{missing[0]}` is missing{where}", hint=self._offer(), column=missing[0])
         if extra := [name for name in sent if name not in self._types]:
             raise InvalidInput(f"column `{extra[0]}` is unknown{where}", hint=self._offer(), column=extra[0])
@@ -193,7 +196,8 @@ def _refuse(column: str, row: int | str | None, reason: str) -> NoReturn:
     )
 
 
-def _list_of(kind: Any) -> Any:
+def list_of(kind: Any) -> Any:
+    """The type of a list of values; written out it would not be one for the type checker."""
     return list[kind]
 
 
@@ -204,7 +208,8 @@ def _struct(name: str, types: dict[str, Any], required: frozenset[str], slots: d
     return msgspec.defstruct(name, fields, rename=slots, forbid_unknown_fields=True, gc=False)
 
 
-def _value_type(field: Field) -> Any:
+def value_type(field: Field) -> Any:
+    """What a decoder takes for a value of the column."""
     kind: Any
     least = field.min if field.strict and field.min is not None else -math.inf
     most = field.max if field.strict and field.max is not None else math.inf

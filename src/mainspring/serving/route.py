@@ -43,19 +43,20 @@ class Router:
         low, high = (*canaries, None, None)[:2]
         self._low, self._below = (low.version, _share(low)) if low else ("", 0)
         self._high, self._from = (high.version, _SPAN - _share(high)) if high else ("", _SPAN)
-        self.alone = not canaries
+        self.only = "" if canaries else self.live
+        """The version that answers everything, where there is one: then nothing need be hashed."""
 
     def pick(self, id: str) -> str:
         """The version that answers this prediction."""
-        if self.alone:
-            return self.live
+        if self.only:
+            return self.only
         place = point(id)
         return self._low if place < self._below else self._high if place >= self._from else self.live
 
     def split(self, ids: Sequence[str]) -> dict[str, list[int]]:
         """Version -> the rows that it answers; every row exactly once."""
-        if self.alone:
-            return {self.live: list(range(len(ids)))}
+        if self.only:
+            return {self.only: list(range(len(ids)))}
         parts: dict[str, list[int]] = {}
         for row, id in enumerate(ids):
             parts.setdefault(self.pick(id), []).append(row)

@@ -54,7 +54,8 @@ class Predictions:
         url = urlsplit(self._deployments.status(deployment).url)
         if not url.hostname:
             raise Unreachable(f"deployment {deployment} does not run", hint="mainspring up repairs it")
-        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
+        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        connection = kind(url.hostname, url.port, timeout=60)
         try:
             connection.request("POST", "/predict", msgspec.json.encode(body), {"content-type": "application/json"})
             answer = connection.getresponse()

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from mainspring.core.signature import Field, Signature
-from mainspring.testing.models import SIGNATURE, write_model
+from mainspring.testing.models import RECORD, SIGNATURE, write_model
 from mainspring.testing.targets import ask
 
 
@@ -65,6 +68,68 @@ class Server:
 
     def said(self) -> str:
         return (self.folder / "stderr").read_text()
+
+
+class Load(threading.Thread):
+    """Asks without a pause, until told to stop or the server is gone; over one connection if it can.
+
+    Attributes:
+        answered: Ids that the server answered.
+        failures: What else it said.
+        versions: The versions that answered.
+        patient: Whether it goes on after a connection was lost.
+    """
+
+    def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__()
+        self.answered: list[str] = []
+        self.failures: list[object] = []
+        self.versions: set[str] = set()
+        self.stop = threading.Event()
+        self._headers = headers or {}
+        place = urlsplit(url)
+        self.patient = False
+        self._connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
+
+    def run(self) -> None:
+        number = 0
+        while not self.stop.is_set():
+            ids = [f"{self.name}-{number}-{row}" for row in range(3)]
+            number += 1
+            body = json.dumps({"records": [RECORD] * 3, "ids": ids})
+            try:
+                self._connection.request("POST", "/predict", body, self._headers)
+                response = self._connection.getresponse()
+                body = json.loads(response.read())
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self.failures.append(error)
+                if not self.patient:
+                    break
+                self._connection.close()
+                continue
+            if response.status != 200:
+                self.failures.append(body)
+                continue
+            self.answered += ids
+            self.versions |= {row["version"] for row in body["predictions"]}
+        self._connection.close()
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[..., Load]]:
+    """Starts a client that asks without a pause."""
+    begun: list[Load] = []
+
+    def start(url: str, *, patient: bool = False) -> Load:
+        begun.append(one := Load(url))
+        one.patient = patient
+        one.start()
+        return one
+
+    yield start
+    for one in begun:
+        one.stop.set()
+        one.join()
 
 
 @pytest.fixture(scope="session")

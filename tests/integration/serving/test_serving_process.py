@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import http.client
 import json
 import signal
 import socket
@@ -10,12 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from mainspring.serving.log import log_files, read_frames
 from mainspring.testing.models import RECORD
+from mainspring.testing.targets import ask
 
 Server = Any
 Serve = Callable[..., Server]
@@ -26,59 +25,19 @@ def routes(models: dict[str, str], version: int = 1, **facts: Any) -> list[dict[
     return [{"version": f"flights@{version}", "path": models[kind], **facts}]
 
 
-class Load(threading.Thread):
-    """Asks without a pause, over one connection, until told to stop or the server is gone.
-
-    Attributes:
-        answered: Ids that the server answered.
-        failures: What else it said.
-        versions: The versions that answered.
-    """
-
-    def __init__(self, name: str, url: str) -> None:
-        super().__init__(name=name)
-        self.answered: list[str] = []
-        self.failures: list[object] = []
-        self.versions: set[str] = set()
-        self.stop = threading.Event()
-        place = urlsplit(url)
-        self._connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
-
-    def run(self) -> None:
-        number = 0
-        while not self.stop.is_set():
-            ids = [f"{self.name}-{number}-{row}" for row in range(3)]
-            number += 1
-            try:
-                self._connection.request("POST", "/predict", json.dumps({"records": [RECORD] * 3, "ids": ids}))
-                response = self._connection.getresponse()
-                body = json.loads(response.read())
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                self.failures.append(error)
-                break
-            if response.status != 200:
-                self.failures.append(body)
-                continue
-            self.answered += ids
-            self.versions |= {row["version"] for row in body["predictions"]}
-        self._connection.close()
-
-
-def test_reload_under_load_fails_no_request(serve: Serve, models: dict[str, str]) -> None:
+def test_reload_under_load_fails_no_request(serve: Serve, load: Any, models: dict[str, str]) -> None:
     server = serve(routes=routes(models)).ready()
-    loads = [Load(f"load{number}", server.url) for number in range(3)]
-    for load in loads:
-        load.start()
+    loads = [load(server.url) for number in range(3)]
     for revision in range(2, 8):
         server.configure(routes=routes(models, revision), revision=revision)
         assert server.reload() == (200, {"revision": revision})
         assert server.ask("/-/status")[1]["revision"] == revision
     assert json.loads((server.folder / "address.json").read_text())["revision"] == 7
-    for load in loads:
-        load.stop.set()
-        load.join()
-        assert load.failures == []
-    assert len(set().union(*(load.versions for load in loads))) > 1
+    for one in loads:
+        one.stop.set()
+        one.join()
+        assert one.failures == []
+    assert len(set().union(*(one.versions for one in loads))) > 1
 
 
 def test_broken_configuration_keeps_the_old_one_and_says_why(serve: Serve, models: dict[str, str]) -> None:
@@ -115,20 +74,20 @@ def test_reload_without_admin_token_is_refused(serve: Serve, models: dict[str, s
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_kill_keeps_every_answered_row_of_a_durable_deployment(serve: Serve, models: dict[str, str], seed: int) -> None:
+def test_kill_keeps_every_answered_row_of_a_durable_deployment(
+    serve: Serve, load: Any, models: dict[str, str], seed: int
+) -> None:
     server = serve(routes=routes(models), durable=True).ready()
-    loads = [Load(f"load{number}", server.url) for number in range(2)]
-    for load in loads:
-        load.start()
-    while not all(len(load.answered) > 100 * (seed + 1) for load in loads):
+    loads = [load(server.url) for number in range(2)]
+    while not all(len(one.answered) > 100 * (seed + 1) for one in loads):
         time.sleep(0.001)
     server.end(signal.SIGKILL)
     kept: set[str] = set()
     for path in log_files(server.folder / "log"):
         kept.update(id for frame in read_frames(path)[0] for id in frame.ids)
-    for load in loads:
-        load.join()
-        assert set(load.answered) <= kept
+    for one in loads:
+        one.join()
+        assert set(one.answered) <= kept
 
 
 def test_full_disk_is_told_and_over_when_there_is_space(serve: Serve, models: dict[str, str]) -> None:
@@ -146,21 +105,42 @@ def test_full_disk_is_told_and_over_when_there_is_space(serve: Serve, models: di
     assert [frame.ids for frame in read_frames(path)[0]][1:] == [["after"]]
 
 
-def test_termination_drains(serve: Serve, models: dict[str, str]) -> None:
+def test_termination_drains(serve: Serve, load: Any, models: dict[str, str]) -> None:
     server = serve(routes=routes(models)).ready()
-    loads = [Load(f"load{number}", server.url) for number in range(2)]
-    for load in loads:
-        load.start()
-    while not all(load.answered for load in loads):
+    loads = [load(server.url) for number in range(2)]
+    while not all(one.answered for one in loads):
         time.sleep(0.001)
     assert server.end() == 0
-    for load in loads:
-        load.join()
+    for one in loads:
+        one.join()
         # The last answer asks the client to leave; only the connection that it opens then finds nobody.
-        assert [type(failure) for failure in load.failures] == [ConnectionRefusedError]
+        assert [type(failure) for failure in one.failures] == [ConnectionRefusedError]
     kept = {id for path in log_files(server.folder / "log") for frame in read_frames(path)[0] for id in frame.ids}
     assert set(loads[0].answered + loads[1].answered) == kept
     assert not (server.folder / "address.json").exists()
+
+
+def test_termination_answers_whoever_is_connected(serve: Serve, models: dict[str, str]) -> None:
+    server = serve(routes=routes(models)).ready()
+    url, said = server.url, []
+
+    def ask_anew() -> None:
+        """A connection for each request, as many clients have it."""
+        while not said or not isinstance(said[-1], ConnectionRefusedError):
+            try:
+                said.append(ask(url, "/predict", {"records": [RECORD]})[0])
+            except OSError as error:
+                said.append(error)
+
+    clients = [threading.Thread(target=ask_anew) for _ in range(4)]
+    for client in clients:
+        client.start()
+    while len(said) < 100:
+        time.sleep(0.001)
+    assert server.end() == 0
+    for client in clients:
+        client.join()
+    assert {answer for answer in said if not isinstance(answer, ConnectionRefusedError)} == {200}
 
 
 def test_token(serve: Serve, models: dict[str, str]) -> None:

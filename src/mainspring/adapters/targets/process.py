@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ _ASK_SECONDS = 5.0
 _RELOAD_SECONDS = 60.0
 _POLL_SECONDS = 0.01
 _LOG_LIMIT = 8 << 20
+_FIXED = ("host", "port", "log_dir", "workers", "tls_cert", "tls_key")
 
 
 class _Address(msgspec.Struct):
@@ -65,7 +67,7 @@ class ProcessTarget:
         return cls(Path(options["root"]))
 
     def apply(self, spec: TargetSpec) -> TargetStatus:
-        """See `Target.apply`; a change of host, port or log folder restarts the process."""
+        """See `Target.apply`; a change of address, workers, certificate or log folder restarts the process."""
         folder = self._folder(spec.name)
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
@@ -78,7 +80,7 @@ class ProcessTarget:
             if running and before:
                 if config == before and running["revision"] == spec.revision and not running["refused_change"]:
                     return self.status(spec.name)
-                if all(getattr(config, name) == getattr(before, name) for name in ("host", "port", "log_dir")):
+                if all(getattr(config, name) == getattr(before, name) for name in _FIXED):
                     self._change(folder, before, config)
                     return self.status(spec.name)
             self._end(folder)
@@ -150,7 +152,7 @@ class ProcessTarget:
         assert address is not None
         _write_config(folder, config)
         try:
-            status, body = _ask(address.url, "POST", "/-/reload", config.admin_token, _RELOAD_SECONDS)
+            status, body = _ask(address.url, "POST", "/-/reload", config, _RELOAD_SECONDS)
         except OSError as cause:
             raise Unreachable(f"`{config.name}` did not take the change: {cause}", hint="apply it again") from None
         if status != 200:
@@ -192,7 +194,7 @@ class ProcessTarget:
         if address is None or config is None or not _alive(folder):
             return None
         with contextlib.suppress(OSError, http.client.HTTPException):
-            status, body = _ask(address.url, "GET", "/-/status", config.admin_token, _ASK_SECONDS)
+            status, body = _ask(address.url, "GET", "/-/status", config, _ASK_SECONDS)
             if status == 200 and body.get("nonce") == address.nonce:
                 return body
         return None
@@ -264,11 +266,18 @@ def _read_address(folder: Path) -> _Address | None:
         return None
 
 
-def _ask(url: str, method: str, path: str, token: str, timeout: float) -> tuple[int, dict[str, Any]]:
+def _ask(url: str, method: str, path: str, config: _Config, timeout: float) -> tuple[int, dict[str, Any]]:
     place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=timeout)
+    host, port = place.hostname or "", place.port
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    if place.scheme == "https":
+        # The certificate is known from the spec, and the name in it may be any: the address is the machine's own.
+        trust = ssl.create_default_context(cafile=config.tls_cert)
+        trust.check_hostname = False
+        trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=trust)
     try:
-        connection.request(method, path, headers={"Authorization": f"Bearer {token}"})
+        connection.request(method, path, headers={"Authorization": f"Bearer {config.admin_token}"})
         response = connection.getresponse()
         body = msgspec.json.decode(response.read())
     except msgspec.DecodeError:

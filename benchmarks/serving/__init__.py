@@ -1,0 +1,67 @@
+"""The inference server under load: CPU per request beside an echo on the same HTTP stack and the bare model call.
+
+Load comes from ``wrk`` (in most distributions), which shares the cores with the server: CPU per request, the user and
+system time of the whole process tree over the answered requests, is what noise disturbs least. Requests per second are
+shown beside.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.report import Row
+from benchmarks.serving.load import Face, Load, load, script
+from benchmarks.serving.model import COLUMNS, bare_call, numbers, request_by_column, request_by_name, request_packed
+
+CPU_GOAL = 35.0
+ECHO_SHARE = 0.5
+
+
+def rows() -> list[Row]:
+    """Our rows of the table; a peer's rows stand beside them when `benchmarks.serving.load` is pointed at it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        numbers(folder / "numbers", strings=0)
+        numbers(folder / "mixed", strings=3)
+        found: list[Row] = []
+        with Face.serving(folder / "numbers") as ours, Face.echo() as echo:
+            single, form = _single(ours, folder)
+            bytes_back = load(echo, script(folder, "echo", "/", request_packed(1)), connections=64)
+            found += _single_rows(single, bytes_back, form, bare_call(folder / "numbers"))
+            many = request_packed(100) if form == "packed" else request_by_column(100)
+            found.append(_rate("100 rows, V2 JSON, 16 connections", load(
+                ours, script(folder, "many", "/v2/models/bench/infer", many), connections=16), 3 * 1436))  # fmt: skip
+            found.append(Row("start to first answer", ours.seconds_to_answer, "s", 0.4, note="wall time"))
+        with Face.serving(folder / "mixed") as ours:
+            found.append(
+                Row("idle memory", ours.memory() / 1e6, "MB", 80, note="proportional set size of all processes")
+            )
+            named = script(folder, "named", "/predict", request_by_name())
+            found.append(_rate("columns by name, 3 strings, 1 row, 64 connections", load(ours, named, 64), 30 * 249))
+        return found
+
+
+def _single(face: Face, folder: Path) -> tuple[Load, str]:
+    """The single row as one packed tensor; column by column where the server does not take that."""
+    path = "/v2/models/bench/infer"
+    for form, body in (("packed", request_packed(1)), ("by column", request_by_column(1))):
+        if face.answers(path, body):
+            return load(face, script(folder, "single", path, body), connections=64), form
+    raise SystemExit("the server answers neither form of request")
+
+
+def _single_rows(ours: Load, echo: Load, form: str, bare_us: float) -> list[Row]:
+    name = f"1 row, V2 JSON {form}, {COLUMNS} columns, 64 connections"
+    beside = (("echo", echo.cpu_us), ("bare call", bare_us))
+    note = ", ".join(f"{ours.cpu_us / limit:.2f} x {what} {limit:.1f}" for what, limit in beside)
+    return [
+        Row(f"{name}: CPU per request", ours.cpu_us, "us", CPU_GOAL, note=note),
+        Row(f"{name}: share of echo", ours.rate, "req/s", ECHO_SHARE, "echo", echo.rate, "more"),
+        Row(f"{name}: p99", ours.p99_ms, "ms", 10.0),
+    ]
+
+
+def _rate(name: str, run: Load, goal: float) -> Row:
+    note = f"CPU {run.cpu_us:.0f} us, p99 {run.p99_ms:.1f} ms"
+    return Row(name, run.rate, "req/s", goal, better="more", note=note)
