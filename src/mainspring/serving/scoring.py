@@ -1,0 +1,123 @@
+"""What can be asked of the models of a process, whoever carries the question: at once where that is quick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from mainspring import __version__
+from mainspring.registry.tensor_runtime import TensorModel
+from mainspring.serving.host import Host, Served
+from mainspring.serving.inference import (
+    EXTENSIONS,
+    Inference,
+    Inferred,
+    answer_rows,
+    check_outputs,
+    describe,
+    infer_tensors,
+    read_rows,
+)
+from mainspring.serving.lineup import Lineup
+from mainspring.serving.request import Answer, Batch
+
+After = Callable[[], None] | None
+"""What is left to do once the answer is sent."""
+Record = Callable[[str, Lineup, Batch, Answer, float, str], After]
+"""Puts an answer on record: model, lineup, rows, answer, start (`time.perf_counter`), caller."""
+T = TypeVar("T", bound=tuple[Any, ...])
+R = TypeVar("R")
+
+
+def then(got: T | Awaitable[T], follow: Callable[[T], R]) -> R | Awaitable[R]:
+    """``follow(got)``, now or when ``got`` is there."""
+    if isinstance(got, tuple):  # the shortest way to tell
+        return follow(got)
+    coming = got
+
+    async def later() -> R:
+        return follow(await coming)
+
+    return later()
+
+
+class Scoring:
+    """Asks the models of a process and puts the answers on record.
+
+    Args:
+        host: The models.
+        record: Puts the answers of models of columns on record.
+    """
+
+    def __init__(self, host: Host, record: Record) -> None:
+        self.host = host
+        self._record = record
+
+    def score(
+        self, name: str, lineup: Lineup, version: str, batch: Batch, start: float, caller: str
+    ) -> tuple[Answer, After] | Awaitable[tuple[Answer, After]]:
+        """Scores rows, together with those of other requests where that pays.
+
+        Args:
+            name: The model.
+            lineup: Its lineup.
+            version: The version meant, empty for whichever answers a row.
+            batch: The rows.
+            start: When the request was there, by `time.perf_counter`.
+            caller: Who asks.
+        """
+        answer = lineup.ask(batch, version)
+        if isinstance(answer, Answer):  # most are, and deserve the shortest way
+            return answer, self._record(name, lineup, batch, answer, start, caller)
+        return then(answer, lambda got: (got, self._record(name, lineup, batch, got, start, caller)))
+
+    def infer(
+        self, name: str, version: str, asked: Inference, caller: str = ""
+    ) -> tuple[Inferred, After] | Awaitable[tuple[Inferred, After]]:
+        """Answers a request of the Open Inference Protocol; the model is loaded if need be.
+
+        Raises:
+            MainspringError: It cannot be answered; an awaitable raises it when it is awaited.
+        """
+        found = self.host.ready(name, version)
+        if found is not None:
+            return self._infer(name, found, asked, caller)
+
+        async def later() -> tuple[Inferred, After]:
+            got = self._infer(name, await self.host.get(name, version), asked, caller)
+            return got if isinstance(got, tuple) else await got
+
+        return later()
+
+    def _infer(
+        self, name: str, found: tuple[Served, str], asked: Inference, caller: str
+    ) -> tuple[Inferred, After] | Awaitable[tuple[Inferred, After]]:
+        start = time.perf_counter()
+        served, version = found
+        if isinstance(served, TensorModel):
+            return infer_tensors(name, version, served, asked), None
+        check_outputs(asked, served.outputs)
+        batch = read_rows(asked, served.form)
+        return self.infer_rows(name, served, version, asked, batch, start, caller)
+
+    def infer_rows(
+        self, name: str, lineup: Lineup, version: str, asked: Inference, batch: Batch, start: float, caller: str
+    ) -> tuple[Inferred, After] | Awaitable[tuple[Inferred, After]]:
+        """Answers a request whose rows have been read."""
+        got = self.score(name, lineup, version, batch, start, caller)
+        return then(got, lambda scored: (answer_rows(name, lineup.outputs, asked, scored[0]), scored[1]))
+
+    async def metadata(self, name: str, version: str) -> dict[str, Any]:
+        """What the protocol tells of a model; it is loaded for that."""
+        served, found = await self.host.get(name, version)
+        if isinstance(served, TensorModel):
+            return {"name": name, "versions": [version or "1"], "platform": "mainspring_onnx", **describe(served)}
+        model = served.models[found or served.live]
+        told = {"name": name, "versions": [found] if found else list(served.models)}
+        return {**told, "platform": f"mainspring_{model.platform}", **describe(model.signature)}
+
+    @staticmethod
+    def server() -> dict[str, Any]:
+        """What the protocol tells of the server."""
+        return {"name": "mainspring", "version": __version__, "extensions": list(EXTENSIONS)}
