@@ -152,10 +152,7 @@ def load_config(path: Path) -> Config:
             raise InvalidInput(f"the limit of {name.name} must be above 0", hint="leave it out for the usual one")
     if not 1 <= config.workers <= MOST_WORKERS:
         raise InvalidInput(f"{config.workers} workers cannot be had", hint=f"1 to {MOST_WORKERS}; one for each core")
-    if config.grpc_port is not None and not (config.grpc_port == 0 and config.workers == 1 or 0 < config.grpc_port < 65536):
-        raise InvalidInput(f"{config.grpc_port} is not a port for gRPC", hint="choose 1 to 65535, or 0 with one worker")
-    if not (config.routes or config.models or config.models_dir):
-        raise InvalidInput("the configuration has no model", hint="give `routes`, `models` or `models_dir`")
+    _check_models(config)
     if config.tls_key and not config.tls_cert:
         raise InvalidInput("there is a `tls_key` without a `tls_cert`", hint="give both")
     config.tls()
@@ -167,6 +164,15 @@ def load_config(path: Path) -> Config:
             hint="set `token`, or listen on 127.0.0.1",
         )
     return config
+
+
+def _check_models(config: Config) -> None:
+    if not (config.routes or config.models or config.models_dir):
+        raise InvalidInput("the configuration has no model", hint="give `routes`, `models` or `models_dir`")
+    if config.memory_budget <= 0:
+        raise InvalidInput("the `memory_budget` must be above 0", hint="leave it out for 2 GiB")
+    if config.grpc_port is not None and not (0 if config.workers == 1 else 1) <= config.grpc_port < 65536:
+        raise InvalidInput(f"{config.grpc_port} is not a port for gRPC", hint="choose 1 to 65535, or 0 with one worker")
 
 
 def is_loopback(host: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -168,10 +168,10 @@ def _values(item: _Input, rest: memoryview) -> tuple[Array, memoryview]:
     if not facts or "binary_data_size" not in facts:
         if not item.data:
             raise InvalidInput(f"tensor `{item.name}` has no data", hint="send `data`, or raw bytes and their size")
-        _refuse_extras(item.name, facts)
+        refuse_extras(item.name, facts)
         return from_json(item.name, kind, item.shape, item.data), rest
     size = facts["binary_data_size"]
-    _refuse_extras(item.name, facts)
+    refuse_extras(item.name, facts)
     if item.data:
         raise InvalidInput(f"tensor `{item.name}` has both `data` and raw bytes", hint="send one of them")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest):
@@ -185,13 +185,18 @@ def _values(item: _Input, rest: memoryview) -> tuple[Array, memoryview]:
 def _wanted(item: Wanted, binary: bool) -> bool:
     if not item.parameters:
         return binary
-    _refuse_extras(item.name, item.parameters)
+    refuse_extras(item.name, item.parameters)
     return _flag(item.parameters, "binary_data", binary)
 
 
-def _refuse_extras(tensor: str, facts: dict[str, Any] | None) -> None:
+def refuse_extras(tensor: str, facts: Collection[str] | None) -> None:
+    """Refuses parameters of a tensor that ask for what is not offered, rather than answer something else.
+
+    Raises:
+        InvalidInput: There is one.
+    """
     for name in _NOT_OFFERED if facts else ():
-        if facts and facts.get(name):
+        if facts and name in facts:
             raise InvalidInput(f"tensor `{tensor}`: `{name}` is not offered", hint="leave the parameter out")
 
 
