@@ -65,7 +65,8 @@ class OnnxModel:
         self._output = self._find_output()
         self._one: _OneRow | None = None
         self._probe()
-        self._one = _OneRow(self._session, self._output, self._packed, self._numbers, self._strings)
+        example = probe_columns(self.signature, 1)
+        self._one = _OneRow(self._session, self._output, self._packed, self._numbers, self._strings, example)
 
     @classmethod
     def from_bytes(cls, onnx: bytes, signature: Signature) -> OnnxModel:
@@ -197,6 +198,7 @@ class _OneRow:
         packed: _Packed | None,
         numbers: Mapping[Any, list[_Input]],
         strings: list[_Input],
+        example: Columns,
     ) -> None:
         self._session, self._wanted = session, [output]
         self._feed: dict[str, Any] = {}
@@ -213,6 +215,7 @@ class _OneRow:
         self._texts = [(item.name, np.full(1, "", dtype=object)) for item in strings]
         for item, (name, text) in zip(strings, self._texts, strict=True):
             self._feed[name] = text.reshape(item.shape)
+        self._fill(example)
         self._answer: Any = session.run(self._wanted, self._feed)[0]
         self._binding: Any = None
         if not strings:
@@ -225,12 +228,15 @@ class _OneRow:
 
     def score(self, columns: Columns) -> list[float]:
         """The score of the only row."""
+        self._fill(columns)
+        return self._run()
+
+    def _fill(self, columns: Columns) -> None:
         for names, flat in self._numbers:
             flat[:] = [columns[name][0] if name in columns else None for name in names]
         for name, text in self._texts:
             value = columns[name][0] if name in columns else None
             text[0] = "" if value is None else value
-        return self._run()
 
     def score_packed(self, values: NDArray[Any]) -> list[float]:
         """The score of the only row, as numbers in the order of the model's only input."""

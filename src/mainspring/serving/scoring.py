@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from mainspring import __version__
 from mainspring.registry.tensor_runtime import TensorModel
 from mainspring.serving.host import Host, Served
 from mainspring.serving.inference import (
@@ -120,4 +119,6 @@ class Scoring:
     @staticmethod
     def server() -> dict[str, Any]:
         """What the protocol tells of the server."""
-        return {"name": "mainspring", "version": __version__, "extensions": list(EXTENSIONS)}
+        from importlib.metadata import version  # noqa: PLC0415 - start-up time
+
+        return {"name": "mainspring", "version": version("mainspring"), "extensions": list(EXTENSIONS)}
