@@ -106,7 +106,9 @@ class OnnxModel:
         """The score of each row of an array of numbers; see `Model.score_packed`."""
         if not len(values):
             return []
-        if self._packed and self._one and len(values) == 1:
+        if (
+            self._one and len(values) == 1 and (self._packed or len(self._numbers) == 1)
+        ):  # then in the signature's order
             return self._one.score_packed(values[0])
         if self._packed:
             return self._run({self._packed.name: np.ascontiguousarray(values, dtype=self._packed.dtype)})
