@@ -39,6 +39,10 @@ def rows() -> list[Row]:
             )
             named = script(folder, "named", "/predict", request_by_name())
             found.append(_rate("columns by name, 3 strings, 1 row, 64 connections", load(ours, named, 64), 30 * 249))
+        numbers(folder / "original", strings=0, twin=False)
+        with Face.serving(folder / "original") as ours:
+            run = load(ours, script(folder, "original", "/v2/models/bench/infer", request_packed(1)), connections=64)
+            found.append(_rate("scikit-learn without a twin, 1 row, 64 connections", run, 20 * 200))
         return found
 
 

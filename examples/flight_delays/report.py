@@ -78,7 +78,8 @@ def _scored(workspace: Workspace, model: OnnxModel, begin: datetime, end: dateti
     columns = {name: known[f"in_{name}"].to_list() for name in flights.FEATURES}
     first = model.score(columns, known.height)
     return known.select("score", "label", "outcome").with_columns(
-        pl.Series("first", first, dtype=pl.Float64), pl.Series("first_label", model.labels(first), dtype=pl.Boolean)
+        pl.Series("first", first, dtype=pl.Float64),
+        pl.Series("first_label", model.signature.labels(first), dtype=pl.Boolean),
     )
 
 

@@ -22,7 +22,7 @@ from mainspring.ports.executor import Executor
 from mainspring.ports.plugins import resolve
 from mainspring.ports.target import Target
 from mainspring.registry.service import Models
-from mainspring.serving.scoring import Scorings
+from mainspring.serving.jobs import Scorings
 from mainspring.serving.service import Predictions
 from mainspring.settings import Settings, load_settings
 from mainspring.store import Store

@@ -24,7 +24,7 @@ from mainspring.pipelines.service import Pipelines
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
-from mainspring.serving.scoring import Scorings
+from mainspring.serving.jobs import Scorings
 from mainspring.serving.service import Predictions
 from mainspring.store import Store
 

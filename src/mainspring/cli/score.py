@@ -55,14 +55,14 @@ def _beside(table: str) -> str:
 
 def _score_file(client: Client, version: str, source: Path, target: Path, keep: list[str] | None) -> dict[str, Any]:
     from mainspring.data.service import read_table  # noqa: PLC0415 - Polars and the runtime load when they are needed
-    from mainspring.registry.runtime import OnnxModel  # noqa: PLC0415
-    from mainspring.serving.batch import scan, score_file  # noqa: PLC0415
+    from mainspring.registry.load import load_model  # noqa: PLC0415
+    from mainspring.serving.batch import FILES, scan, score_file  # noqa: PLC0415
 
     chosen = client.models.version(version)
     with tempfile.TemporaryDirectory() as folder:
-        for path in ("model.onnx", "signature.json"):
+        for path in [path for path in FILES if path in chosen.files]:
             (Path(folder) / path).write_bytes(client.artifact(chosen.files[path]))
-        model = OnnxModel(Path(folder))
+        model = load_model(Path(folder))
     table = scan([source]) if source.suffix == ".parquet" else read_table(source).lazy()
     rows, refused = score_file(model, table, target, keep)
     return {"version": chosen.address, "rows": rows, "refused": refused, "result": str(target)}

@@ -19,7 +19,7 @@ from mainspring.governance.service import Approvals
 from mainspring.monitoring.service import Monitors
 from mainspring.pipelines.service import Pipelines
 from mainspring.registry.service import Models
-from mainspring.serving.scoring import Scorings
+from mainspring.serving.jobs import Scorings
 from mainspring.serving.service import Predictions
 from mainspring.settings import load_settings
 from mainspring.tracking.service import Runs

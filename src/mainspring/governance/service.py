@@ -18,8 +18,8 @@ from mainspring.governance import rules
 from mainspring.governance.model import Approval, ApprovalStatus, Policy
 from mainspring.measures.metrics import binary_report, regression_report, value_per_outcome
 from mainspring.ports.artifacts import ArtifactStore
+from mainspring.registry.load import load_model
 from mainspring.registry.model import ModelVersion
-from mainspring.registry.runtime import OnnxModel
 from mainspring.registry.service import Models
 from mainspring.store import Store
 from mainspring.usecases.model import Kpi
@@ -205,7 +205,7 @@ class Approvals:
                 f"the holdout lacks `{missing[0]}`, which {version.address} reads",
                 hint="keep all columns in the holdout",
             )
-        model = OnnxModel(self._models.unpack(version.address, self._folder))
+        model = load_model(self._models.unpack(version.address, self._folder))
         names = [field.name for field in version.signature.inputs]
         scores = model.score(rows.select(names).to_dict(as_series=False), rows.height)
         truth = rows[LABEL].cast(pl.Float64).to_numpy()

@@ -21,8 +21,8 @@ from mainspring.monitoring import measure, rules
 from mainspring.monitoring.measure import Measured, Reference
 from mainspring.monitoring.model import Alert, Monitor, Signal
 from mainspring.ports.artifacts import ArtifactStore
+from mainspring.registry.load import load_model
 from mainspring.registry.model import ModelVersion
-from mainspring.registry.runtime import OnnxModel
 from mainspring.registry.service import Models
 from mainspring.serving.service import Predictions
 from mainspring.store import Store
@@ -245,7 +245,7 @@ class Monitors:
             return msgspec.json.decode(kept.read_bytes(), type=Reference)
         names = [field.name for field in version.signature.inputs]
         rows = pl.read_parquet(io.BytesIO(self._artifacts.read(version.reference))).select(names)
-        model = OnnxModel(self._models.unpack(address, self._folder))
+        model = load_model(self._models.unpack(address, self._folder))
         reference = measure.make_reference(rows, model.score(rows.to_dict(as_series=False), rows.height))
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(f".{new_id()}")

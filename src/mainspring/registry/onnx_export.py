@@ -12,8 +12,13 @@ _OPSET = 18
 _INTEGER_LISTS = ("nodes_missing_value_tracks_true",)
 
 
-def export(estimator: Any, signature: Signature) -> bytes:
+def export(estimator: Any, signature: Signature, *, packed: bool = False) -> bytes:
     """The ONNX document of an estimator: strings for text columns, float32 for all others, shapes ``[rows, 1]``.
+
+    Args:
+        estimator: Fitted.
+        signature: Its inputs.
+        packed: Whether one input ``columns`` of shape ``[rows, columns]`` takes them all; they must be numbers.
 
     Raises:
         MissingExtra: skl2onnx is not installed.
@@ -27,6 +32,8 @@ def export(estimator: Any, signature: Signature) -> bytes:
     _mend_converters()
     kinds = {"string": StringTensorType}
     inputs = [(field.name, kinds.get(field.type, FloatTensorType)([None, 1])) for field in signature.inputs]
+    if packed:
+        inputs = [("columns", FloatTensorType([None, len(signature.inputs)]))]
     options = {"zipmap": False} if signature.kind == "classifier" else None
     try:
         graph = to_onnx(_joined(estimator, signature), initial_types=inputs, options=options, target_opset=_OPSET)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from math import isnan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput
@@ -22,7 +22,6 @@ _DTYPES: dict[str, Any] = {
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
 }
-_PROBE: dict[str, Any] = {"float": 0.0, "int": 0, "string": "", "bool": False}
 
 
 class _Input(NamedTuple):
@@ -30,12 +29,18 @@ class _Input(NamedTuple):
     shape: tuple[int, ...]
 
 
+class _Packed(NamedTuple):
+    name: str
+    dtype: Any
+    columns: list[str]
+
+
 class OnnxModel:
     """A model folder (``model.onnx``, ``signature.json``) ready to score.
 
-    The model has one input per column, of shape [n, 1] or [n], and an output of probabilities [n, 2] or scores [n, 1]
-    or [n]. Integers and booleans may be fed to float inputs; only those can carry null (as NaN). One thread at a time
-    may use it.
+    The model has one input per column, of shape [n, 1] or [n], or one input [n, columns] of floats for columns that are
+    all numbers; and an output of probabilities [n, 2] or scores [n, 1] or [n]. Integers and booleans may be fed to
+    float inputs; only those can carry null (as NaN). One thread at a time may use it.
 
     Args:
         folder: The folder.
@@ -44,26 +49,24 @@ class OnnxModel:
         InvalidInput: The folder is not such a model.
     """
 
+    platform: ClassVar[str] = "onnx"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
             self.signature = Signature.from_json((folder / "signature.json").read_bytes())
-            self._session = ort.InferenceSession(
-                str(folder / "model.onnx"), _options(), providers=["CPUExecutionProvider"]
-            )
         except OSError as error:
             raise InvalidInput(f"no model in {folder}: {error.strerror}", hint="deploy the version again") from None
-        except InvalidInput:
-            raise
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen unrelated classes
-            raise InvalidInput(f"{folder}/model.onnx is not loadable: {error}", hint="export the model again") from None
+        self._session = open_session(folder)
+        self._packed: _Packed | None = None
         self._numbers: dict[Any, list[_Input]] = {}
         self._strings: list[_Input] = []
         self._bind()
         self._output = self._find_output()
         self._one: _OneRow | None = None
         self._probe()
-        self._one = _OneRow(self._session, self._output, self._numbers, self._strings)
+        example = probe_columns(self.signature, 1)
+        self._one = _OneRow(self._session, self._output, self._packed, self._numbers, self._strings, example)
 
     @classmethod
     def from_bytes(cls, onnx: bytes, signature: Signature) -> OnnxModel:
@@ -84,8 +87,11 @@ class OnnxModel:
             return self._one.score(columns)
         if rows == 0:
             return []
-        feed: dict[str, Any] = {}
         nulls = (None,) * rows
+        if self._packed:
+            table = [columns.get(name, nulls) for name in self._packed.columns]
+            return self._run({self._packed.name: np.array(table, dtype=self._packed.dtype).T})
+        feed: dict[str, Any] = {}
         for dtype, inputs in self._numbers.items():
             # One array for all columns of a type: the conversion costs more per call than per value.
             block = np.array([columns.get(item.name, nulls) for item in inputs], dtype=dtype)
@@ -94,6 +100,27 @@ class OnnxModel:
         for item in self._strings:
             texts = ["" if text is None else text for text in columns.get(item.name, nulls)]
             feed[item.name] = np.array(texts, dtype=object).reshape(item.shape)
+        return self._run(feed)
+
+    def score_packed(self, values: NDArray[Any]) -> list[float]:
+        """The score of each row of an array of numbers; see `Model.score_packed`."""
+        if not len(values):
+            return []
+        if (
+            self._one and len(values) == 1 and (self._packed or len(self._numbers) == 1)
+        ):  # then in the signature's order
+            return self._one.score_packed(values[0])
+        if self._packed:
+            return self._run({self._packed.name: np.ascontiguousarray(values, dtype=self._packed.dtype)})
+        feed: dict[str, Any] = {}
+        places = {field.name: place for place, field in enumerate(self.signature.inputs)}
+        for dtype, inputs in self._numbers.items():
+            block = np.ascontiguousarray(values.T, dtype=dtype)
+            for item in inputs:
+                feed[item.name] = block[places[item.name]].reshape(item.shape)
+        return self._run(feed)
+
+    def _run(self, feed: dict[str, Any]) -> list[float]:
         answer = self._session.run([self._output], feed)[0]
         if answer.ndim == 2:
             answer = answer[:, -1]
@@ -109,6 +136,9 @@ class OnnxModel:
         Returns:
             A float64 array of shape [n].
         """
+        if self._packed:
+            table = np.stack([columns[name] for name in self._packed.columns], axis=1, dtype=self._packed.dtype)
+            return np.array(self._run({self._packed.name: table}))
         feed = {
             item.name: np.ascontiguousarray(columns[item.name], dtype=dtype).reshape(item.shape)
             for dtype, inputs in [*self._numbers.items(), (np.object_, self._strings)]
@@ -122,16 +152,11 @@ class OnnxModel:
         """Name of the ONNX output that holds the scores."""
         return self._output
 
-    def labels(self, scores: Sequence[float]) -> list[bool | None]:
-        """Yes or no for each score of a classifier; None where there is no score, and for regressors."""
-        if self.signature.kind == "regressor":
-            return [None] * len(scores)
-        threshold = self.signature.threshold
-        return [None if isnan(score) else score >= threshold for score in scores]
-
     def _bind(self) -> None:
         fields = {field.name: field for field in self.signature.inputs}
         inputs = {item.name: item for item in self._session.get_inputs()}
+        if self._bind_packed(list(inputs.values())):
+            return
         if fields.keys() != inputs.keys():
             odd = ", ".join(sorted(fields.keys() ^ inputs.keys()))
             raise InvalidInput(
@@ -152,6 +177,18 @@ class OnnxModel:
             else:
                 self._numbers.setdefault(_DTYPES[kind], []).append(_Input(name, shape))
 
+    def _bind_packed(self, inputs: list[Any]) -> bool:
+        if len(inputs) != 1 or not self.signature.numeric:
+            return False
+        (item,) = inputs
+        names = [field.name for field in self.signature.inputs]
+        if item.name in names or len(item.shape) != 2 or item.shape[1] != len(names):
+            return False
+        if item.type not in ("tensor(float)", "tensor(double)"):
+            return False
+        self._packed = _Packed(item.name, _DTYPES[item.type], names)
+        return True
+
     def _find_output(self) -> str:
         floats = [item.name for item in self._session.get_outputs() if item.type in ("tensor(float)", "tensor(double)")]
         named = [name for name in floats if name == self.signature.outputs[0].name]
@@ -164,8 +201,7 @@ class OnnxModel:
     def _probe(self) -> None:
         """Scores one made-up row: a model that cannot do that must not come into force."""
         try:
-            columns = {field.name: [_PROBE[field.type]] for field in self.signature.inputs}
-            answer = self.score(columns, 1)
+            answer = self.score(probe_columns(self.signature, 1), 1)
             shape = next(item.shape for item in self._session.get_outputs() if item.name == self._output)
         except Exception as error:  # noqa: BLE001 - see above
             raise InvalidInput(f"{self.folder}/model.onnx cannot score a row: {error}", hint="export anew") from None
@@ -183,11 +219,21 @@ class _OneRow:
     """
 
     def __init__(
-        self, session: ort.InferenceSession, output: str, numbers: Mapping[Any, list[_Input]], strings: list[_Input]
+        self,
+        session: ort.InferenceSession,
+        output: str,
+        packed: _Packed | None,
+        numbers: Mapping[Any, list[_Input]],
+        strings: list[_Input],
+        example: Columns,
     ) -> None:
         self._session, self._wanted = session, [output]
         self._feed: dict[str, Any] = {}
         self._numbers: list[tuple[list[str], Any]] = []
+        if packed:
+            flat = np.zeros(len(packed.columns), packed.dtype)
+            self._numbers.append((packed.columns, flat))
+            self._feed[packed.name] = flat.reshape(1, -1)
         for dtype, inputs in numbers.items():
             flat = np.zeros(len(inputs), dtype)
             self._numbers.append(([item.name for item in inputs], flat))
@@ -196,6 +242,7 @@ class _OneRow:
         self._texts = [(item.name, np.full(1, "", dtype=object)) for item in strings]
         for item, (name, text) in zip(strings, self._texts, strict=True):
             self._feed[name] = text.reshape(item.shape)
+        self._fill(example)
         self._answer: Any = session.run(self._wanted, self._feed)[0]
         self._binding: Any = None
         if not strings:
@@ -208,16 +255,58 @@ class _OneRow:
 
     def score(self, columns: Columns) -> list[float]:
         """The score of the only row."""
+        self._fill(columns)
+        return self._run()
+
+    def _fill(self, columns: Columns) -> None:
         for names, flat in self._numbers:
             flat[:] = [columns[name][0] if name in columns else None for name in names]
         for name, text in self._texts:
             value = columns[name][0] if name in columns else None
             text[0] = "" if value is None else value
+
+    def score_packed(self, values: NDArray[Any]) -> list[float]:
+        """The score of the only row, as numbers in the order of the model's only input."""
+        self._numbers[0][1][:] = values
+        return self._run()
+
+    def _run(self) -> list[float]:
         if self._binding is not None:
             self._session.run_with_iobinding(self._binding)
         else:
             self._answer = self._session.run(self._wanted, self._feed)[0]
         return [self._answer.item(-1)]
+
+
+def open_session(folder: Path) -> Any:
+    """An ONNX Runtime session of ``model.onnx`` in a folder.
+
+    Raises:
+        InvalidInput: There is none, or it is not loadable.
+    """
+    try:
+        with (folder / "model.onnx").open("rb"):
+            return ort.InferenceSession(str(folder / "model.onnx"), _options(), providers=["CPUExecutionProvider"])
+    except OSError as error:
+        raise InvalidInput(f"no model in {folder}: {error.strerror}", hint="deploy the version again") from None
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen unrelated classes
+        raise InvalidInput(f"{folder}/model.onnx is not loadable: {error}", hint="export the model again") from None
+
+
+def probe_columns(signature: Signature, rows: int) -> dict[str, list[Any]]:
+    """Made-up rows that a signature allows, spread over what was seen in training."""
+    return {field.name: [_made_up(field, row, rows) for row in range(rows)] for field in signature.inputs}
+
+
+def _made_up(field: Field, row: int, rows: int) -> Any:
+    if field.type == "string":
+        return field.categories[row % len(field.categories)] if field.categories else ""
+    if field.type == "bool":
+        return row % 2 == 1
+    low = field.min if field.min is not None else min(0.0, field.max or 0.0)
+    high = field.max if field.max is not None else max(0.0, low)
+    value = low + (high - low) * row / rows
+    return value if field.type == "float" else int(value)
 
 
 def _options() -> ort.SessionOptions:

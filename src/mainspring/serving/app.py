@@ -13,18 +13,20 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 
-from mainspring.errors import Conflict, InvalidInput, MainspringError, NotFound, Refused, Unauthorized, Unreachable
+from mainspring.errors import Conflict, MainspringError, NotFound, Refused, Unauthorized, Unreachable
 from mainspring.serving.config import FIXED, is_loopback, load_config
-from mainspring.serving.inference import inference_answer, model_metadata, read_inference, server_metadata
-from mainspring.serving.lineup import Answer, Lineup, to_log
+from mainspring.serving.host import Host
+from mainspring.serving.lineup import Lineup, to_log
 from mainspring.serving.log import PredictionLog
-from mainspring.serving.message import TEXT, Call, Reply
+from mainspring.serving.message import TEXT, Call, Reply, WrongMethod
 from mainspring.serving.metrics import Metrics, Snapshot
-from mainspring.serving.request import Batch
+from mainspring.serving.protocol import OpenInference, changes_models
+from mainspring.serving.records import predict
+from mainspring.serving.request import Answer, Batch
+from mainspring.serving.scoring import After, Scoring
 
 _MORE = {
     401: b"www-authenticate: Bearer\r\n",
@@ -34,24 +36,8 @@ _MORE = {
 """Headers that belong to a refusal's status."""
 
 
-class WrongMethod(InvalidInput):
-    """The path exists, for another method."""
-
-    code = "wrong_method"
-    status = 405
-
-
-class Prediction(msgspec.Struct, gc=False):
-    """The answer for one record."""
-
-    id: str
-    version: str
-    score: float
-    label: bool | None
-
-
 class App:
-    """One deployment.
+    """One deployment, and whatever other models its process has.
 
     Args:
         config_path: Its configuration; read again by `reload`.
@@ -62,6 +48,8 @@ class App:
         reload_all: What ``/-/reload`` does: `reload`, here and in whatever other processes serve this deployment.
         others: What those have counted.
         workers: Their process ids and ours, 0 for one that does not answer just now.
+        scoring: What answers questions to the models.
+        logs: The prediction log of each model that has answered.
         measure: Called before the metrics are told.
 
     Raises:
@@ -71,7 +59,12 @@ class App:
     def __init__(self, config_path: Path, nonce: str = "") -> None:
         self._path = config_path
         self.config = load_config(config_path)
-        self.lineup = Lineup(self.config.revision, self.config.routes)
+        config = self.config
+        folder = Path(config.models_dir) if config.models_dir else None
+        self.host = Host(budget=config.memory_budget, folder=folder, trusted=config.trusted_types)
+        self.host.commit(config.hosted, self.host.prepare(config.revision, config.hosted))
+        self.scoring = Scoring(self.host, self._record)
+        self._protocol = OpenInference(self.scoring, self._check_ready)
         self.metrics = Metrics()
         self.nonce = nonce or secrets.token_hex(16)
         self.on_change: Callable[[], None] = lambda: None
@@ -83,35 +76,48 @@ class App:
         self._refusal = ""
         self._started = time.time()
         self._turn = asyncio.Lock()
-        self.log = PredictionLog(Path(self.config.log_dir), durable=self.config.durable, schedule=_later)
+        self.logs: dict[str, PredictionLog] = {}
         self._encoder = msgspec.json.Encoder()
-        model = f"/v2/models/{self.config.name}"
+        name = config.name
         self._fixed: dict[tuple[str, str], Callable[[Call], Reply | Awaitable[Reply]]] = {
-            ("POST", "/predict"): self._predict,
-            ("POST", f"{model}/infer"): lambda call: self._infer(call, ""),
+            ("POST", "/predict"): lambda call: predict(self.scoring, call, name),
+            ("POST", f"/v2/models/{name}/infer"): lambda call: self._protocol.infer(call, name),
             ("POST", "/-/reload"): self._reloaded,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/-/status"): self._status,
-            ("GET", "/v2"): lambda call: self._reply(server_metadata()),
-            ("GET", "/v2/"): lambda call: self._reply(server_metadata()),
-            ("GET", "/v2/health/live"): lambda call: self._reply({"live": True}),
-            ("GET", "/v2/health/ready"): self._ready,
         }
 
     def answer(self, call: Call) -> Reply | Awaitable[Reply]:
         """Answers one request: see `mainspring.serving.message.Handler`."""
         try:
-            if self._guarded or call.path == "/-/reload":
-                self._admit(call)
+            if self._guarded or _for_admins(call.path):
+                self.admit(call)
             handler = self._fixed.get((call.method, call.path))
             reply = handler(call) if handler else self._answer(call)
         except MainspringError as error:
             reply = self.refuse(call.path, error)
         except Exception:  # noqa: BLE001 - one bad request must not end the process
             reply = self._failed(call.path)
-        if isinstance(reply, Reply):
-            self.metrics.requests[_face(call.path), reply.status] += 1
+        if not isinstance(reply, Reply):
+            return self._awaited(call, reply)
+        self.metrics.requests[_face(call.path), reply.status] += 1
         return reply
+
+    async def _awaited(self, call: Call, coming: Awaitable[Reply]) -> Reply:
+        try:
+            reply = await coming
+        except MainspringError as error:
+            reply = self.refuse(call.path, error)
+        except Exception:  # noqa: BLE001 - see `answer`
+            reply = self._failed(call.path)
+        self.metrics.requests[_face(call.path), reply.status] += 1
+        return reply
+
+    def count(self, face: str, status: int, code: str) -> None:
+        """Counts a call that came another way."""
+        self.metrics.requests[face, status] += 1
+        if code:
+            self.metrics.errors[code] += 1
 
     def refuse(self, path: str, error: MainspringError) -> Reply:
         """Words a refusal in the form of the path's protocol: see `mainspring.serving.message.Handler`."""
@@ -137,12 +143,16 @@ class App:
                 if moved := [name for name in FIXED if getattr(config, name) != getattr(self.config, name)]:
                     raise Conflict(f"`{moved[0]}` cannot change while the server runs", hint="restart the process")
                 # In a thread: loading a large model takes a while, and the runtime releases the interpreter for it.
-                lineup = await asyncio.to_thread(Lineup, config.revision, config.routes, self.lineup)
+                pinned = await asyncio.to_thread(self.host.prepare, config.revision, config.hosted)
             except MainspringError as error:
                 self._refusal = error.message
                 raise
-            self.config, self.lineup, self._refusal = config, lineup, ""
-            self.log.durable = config.durable
+            self.host.budget, self.host.trusted = config.memory_budget, config.trusted_types
+            self.host.folder = Path(config.models_dir) if config.models_dir else None
+            self.host.commit(config.hosted, pinned)
+            self.config, self._refusal = config, ""
+            for log in self.logs.values():
+                log.durable = config.durable
             self.on_change()
             return config.revision
 
@@ -150,14 +160,21 @@ class App:
     def _guarded(self) -> bool:
         return bool(self.config.token or self.config.tokens)
 
-    def _admit(self, call: Call) -> None:
-        """Finds out who calls, and refuses whoever may not."""
+    def admit(self, call: Call) -> None:
+        """Finds out who calls, and refuses whoever may not.
+
+        Raises:
+            Unauthorized: The token is missing or wrong.
+            Refused: Only the controller on this machine may.
+        """
         config = self.config
-        if call.path == "/-/reload":
+        if _for_admins(call.path):
             if not (_near(call) and config.admin_token):
-                raise Refused("reload is for the controller on this machine", hint="set `admin_token`, or send SIGHUP")
+                raise Refused(f"{call.path} is for the controller on this machine", hint="set `admin_token`")
+            if config.workers > 1 and call.path != "/-/reload":
+                raise Conflict("one worker of several cannot change its models alone", hint="POST /-/reload")
             known = {config.admin_token: "controller"}
-        elif call.path.startswith("/v2/health/"):
+        elif not self._guarded or call.path.startswith("/v2/health/"):
             return
         else:
             known = {token: name for name, token in config.tokens.items()}
@@ -174,8 +191,10 @@ class App:
         method = "GET" if call.method == "HEAD" else call.method
         if method != call.method and (handler := self._fixed.get((method, call.path))):
             return handler(call)
-        if call.path.startswith("/v2/models/"):
-            return self._model(call, method)
+        if call.path == "/v2" or call.path.startswith("/v2/"):
+            return self._protocol.answer(call)
+        if call.path.startswith("/predict/") and method == "POST":
+            return predict(self.scoring, call, call.path.removeprefix("/predict/"))
         if any(path == call.path for _, path in self._fixed):
             raise WrongMethod(f"{call.path} does not answer {call.method}", hint="GET reads, POST predicts")
         raise NotFound(f"there is no {call.path}", hint="POST /predict, or GET /v2, /metrics, /-/status")
@@ -184,26 +203,20 @@ class App:
         traceback.print_exc(file=sys.stderr)
         return self.refuse(path, MainspringError("the server failed", hint="its log tells where"))
 
-    def _predict(self, call: Call) -> Reply:
-        start = time.perf_counter()
-        lineup = self.lineup
-        batch = lineup.form.read(call.body)
-        answer = lineup.score(batch)
-        after = self._record(call, lineup, batch, answer, start)
-        body: Any
-        if batch.columnar:
-            body = {"ids": answer.ids, "versions": answer.versions, "scores": answer.scores, "labels": answer.labels}
-        else:
-            rows = zip(answer.ids, answer.versions, answer.scores, answer.labels, strict=True)
-            body = {"predictions": [Prediction(*row) for row in rows]}
-        return Reply(200, self._encoder.encode(body), after=after)
+    def _log(self, name: str) -> PredictionLog:
+        """The log of a model: the deployment's own is in its folder, those of others are in folders within."""
+        log = self.logs.get(name)
+        if log is None:
+            folder = Path(self.config.log_dir)
+            folder = folder if name == self.config.name else folder / name
+            log = self.logs[name] = PredictionLog(folder, durable=self.config.durable, schedule=_later)
+        return log
 
-    def _record(
-        self, call: Call, lineup: Lineup, batch: Batch, answer: Answer, start: float
-    ) -> Callable[[], None] | None:
+    def _record(self, name: str, lineup: Lineup, batch: Batch, answer: Answer, start: float, caller: str) -> After:
         seconds = time.perf_counter() - start
-        frame = to_log(batch, answer, int(seconds * 1e6), call.caller)
-        self.log.append(frame)
+        frame = to_log(batch, answer, int(seconds * 1e6), caller)
+        log = self._log(name)
+        log.append(frame)
         self.metrics.observe(seconds)
         if batch.rows and answer.versions.count(answer.versions[0]) == batch.rows:
             self.metrics.rows[answer.versions[0], answer.roles[0]] += batch.rows
@@ -211,49 +224,33 @@ class App:
             self.metrics.rows.update(zip(answer.versions, answer.roles, strict=True))
         if not lineup.watched:
             return None
-        return lambda: self._watch(call, lineup, batch._replace(times=frame.times), answer.ids)
+        return lambda: self._watch(log, lineup, batch._replace(times=frame.times), answer.ids, caller)
 
-    def _watch(self, call: Call, lineup: Lineup, batch: Batch, ids: list[str]) -> None:
+    def _watch(self, log: PredictionLog, lineup: Lineup, batch: Batch, ids: list[str], caller: str) -> None:
         """Lets the shadows score what was answered; whatever happens to them is no matter of the caller."""
         try:
             for answer in lineup.shadows(batch, ids):
-                self.log.append(to_log(batch, answer, 0, call.caller))
+                log.append(to_log(batch, answer, 0, caller))
                 self.metrics.rows[answer.versions[0] if answer.versions else "", "shadow"] += batch.rows
         except Exception:  # noqa: BLE001 - whatever a candidate does, the caller has the live answer
             self.metrics.errors["shadow"] += 1
             traceback.print_exc(file=sys.stderr)
 
-    def _model(self, call: Call, method: str) -> Reply:
-        name, *rest = call.path.removeprefix("/v2/models/").split("/")
-        lineup, version = self.lineup, ""
-        if name != self.config.name:
-            raise NotFound(f"no model named `{name}`", hint=f"this server has `{self.config.name}`")
-        if rest[:1] == ["versions"] and len(rest) > 1:
-            version, rest = lineup.version(unquote(rest[1])), rest[2:]
-        if (method, rest) == ("GET", []):
-            return self._reply(model_metadata(name, lineup, version))
-        if (method, rest) == ("GET", ["ready"]):
-            return self._ready(call)
-        if rest != ["infer"]:
-            raise NotFound(f"there is no {call.path}", hint=f"POST /v2/models/{name}/infer")
-        if method != "POST":
-            raise WrongMethod(f"{call.path} does not answer {call.method}", hint="use POST")
-        return self._infer(call, version)
+    @property
+    def lost(self) -> int:
+        """Frames of predictions that could not be written."""
+        return sum(log.lost for log in self.logs.values())
 
-    def _infer(self, call: Call, version: str) -> Reply:
-        start = time.perf_counter()
-        lineup = self.lineup
-        batch, asked = read_inference(call.body, lineup)
-        answer = lineup.score(batch, version)
-        after = self._record(call, lineup, batch, answer, start)
-        return Reply(200, self._encoder.encode(inference_answer(self.config.name, lineup, asked, answer)), after=after)
+    def close(self) -> None:
+        """Writes what waits to be written."""
+        for log in self.logs.values():
+            log.close()
 
-    def _ready(self, call: Call) -> Reply:
+    def _check_ready(self) -> None:
         if self.draining:
             raise Unreachable("the server is about to end", hint="ask the next one")
         if not all(self.workers()):
             raise Unreachable("a worker is being replaced", hint="ask again in a second")
-        return self._reply({"name": self.config.name, "ready": True})
 
     def _total(self) -> Metrics:
         """What all workers have counted; the others' counts are up to a quarter of a second old."""
@@ -262,7 +259,7 @@ class App:
 
     def _metrics(self, call: Call) -> Reply:
         alive = sum(map(bool, self.workers()))
-        return Reply(200, self._total().render(self.config.name, self.lineup.revision, alive).encode(), TEXT)
+        return Reply(200, self._total().render(self.config.name, self.config.revision, alive).encode(), TEXT)
 
     def _status(self, call: Call) -> Reply:
         total = self._total()
@@ -273,11 +270,11 @@ class App:
             {
                 "name": self.config.name,
                 "nonce": self.nonce,
-                "revision": self.lineup.revision,
+                "revision": self.config.revision,
                 "uptime": round(time.time() - self._started, 3),
                 "routes": [
                     {"version": item.version, "role": item.role, "weight": item.weight, "rows": rows[item.version]}
-                    for item in self.lineup.routes
+                    for item in self.config.routes
                 ],
                 "requests": sum(total.requests.values()),
                 "errors": dict(total.errors),
@@ -288,14 +285,7 @@ class App:
         )
 
     async def _reloaded(self, call: Call) -> Reply:
-        try:
-            reply = self._reply({"revision": await self.reload_all()})
-        except MainspringError as error:
-            reply = self.refuse(call.path, error)
-        except Exception:  # noqa: BLE001 - see `answer`
-            reply = self._failed(call.path)
-        self.metrics.requests[_face(call.path), reply.status] += 1
-        return reply
+        return self._reply({"revision": await self.reload_all()})
 
     def _reply(self, body: Any, status: int = 200) -> Reply:
         return Reply(status, self._encoder.encode(body))
@@ -303,6 +293,10 @@ class App:
 
 def _later(seconds: float, call: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, call)
+
+
+def _for_admins(path: str) -> bool:
+    return path == "/-/reload" or changes_models(path)
 
 
 def _near(call: Call) -> bool:

@@ -22,10 +22,12 @@ from mainspring.errors import Conflict, InvalidInput, MainspringError, unknown_n
 from mainspring.measures.schema import kind_of
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.plugins import resolve
-from mainspring.registry.runtime import OnnxModel
+from mainspring.registry.load import Model, load_model
 from mainspring.serving.request import SINGLE
 
 SLICE_ROWS = 500_000
+FILES = ("model.onnx", "model.skops", "signature.json")
+"""What of a version's files scoring needs."""
 SCORES = ("predicted_score", "predicted_label")
 """The columns that scoring adds."""
 _BLOCK_ROWS = 4096
@@ -80,13 +82,13 @@ def score_slice(payload: bytes) -> bytes:
 
 
 @functools.lru_cache(maxsize=4)
-def _model(address: str, files: tuple[tuple[str, str], ...]) -> OnnxModel:
+def _model(address: str, files: tuple[tuple[str, str], ...]) -> Model:
     artifacts: ArtifactStore = resolve("artifacts", address)
-    needed = {path: digest for path, digest in files if path in ("model.onnx", "signature.json")}
     with tempfile.TemporaryDirectory() as folder:
-        for path, digest in needed.items():
-            artifacts.fetch(digest, Path(folder) / path)
-        return OnnxModel(Path(folder))
+        for path, digest in files:
+            if path in FILES:
+                artifacts.fetch(digest, Path(folder) / path)
+        return load_model(Path(folder))
 
 
 def _arrow_bytes(frame: pl.DataFrame) -> bytes:
@@ -113,6 +115,8 @@ def check_table(table: pl.LazyFrame, signature: Signature, keep: Sequence[str] |
     """
     schema = table.collect_schema()
     for field in signature.inputs:
+        if field.name not in schema and field.on_missing != "error":
+            continue
         if field.name not in schema:
             raise InvalidInput(
                 f"the table has no column `{field.name}`, which the model reads",
@@ -133,7 +137,7 @@ def check_table(table: pl.LazyFrame, signature: Signature, keep: Sequence[str] |
     return kept
 
 
-def score_table(model: OnnxModel, table: pl.LazyFrame) -> tuple[pl.DataFrame, int]:
+def score_table(model: Model, table: pl.LazyFrame) -> tuple[pl.DataFrame, int]:
     """Scores rows.
 
     Args:
@@ -145,7 +149,9 @@ def score_table(model: OnnxModel, table: pl.LazyFrame) -> tuple[pl.DataFrame, in
         the table, null where the signature refuses the row; and how many were refused.
     """
     fields = model.signature.inputs
-    frame = table.select([pl.col(field.name) for field in fields] + [_refused(fields)]).collect()
+    there = table.collect_schema().names()
+    mended = table.select(_mended(field, field.name in there) for field in fields)
+    frame = mended.with_columns(_refused(fields)).collect()
     refused = frame[_REFUSED]
     columns = {field.name: _array(frame[field.name], field) for field in fields}
     scores = np.empty(frame.height)
@@ -162,23 +168,41 @@ _REFUSED = "\0refused"
 """Marks rows that the signature refuses; no column of a file is named so."""
 
 
+def _mended(field: Field, there: bool) -> pl.Expr:
+    """The column with what the signature puts in place of values: see `Field.on_missing`, `on_unknown`, `on_range`."""
+    value = pl.col(field.name) if there else pl.lit(None, pl.String if field.type == "string" else pl.Float64)
+    odd: pl.Expr | None = None
+    if field.unknown in ("null", "default"):
+        odd, behaviour = ~value.cast(pl.String).is_in(field.categories or ()), field.unknown
+    elif field.outside == "clamp":
+        value = value.clip(field.min, field.max)
+    elif field.outside in ("null", "default"):
+        odd, behaviour = ~value.is_between(*_bounds(field)) & value.cast(pl.Float64).is_not_nan(), field.outside
+    if odd is not None:
+        value = pl.when(odd).then(pl.lit(field.default if behaviour == "default" else None)).otherwise(value)
+    if field.on_missing == "default":
+        value = (value.fill_nan(None) if field.type == "float" else value).fill_null(field.default)
+    return value.alias(field.name)
+
+
+def _bounds(field: Field) -> tuple[float, float]:
+    return -math.inf if field.min is None else field.min, math.inf if field.max is None else field.max
+
+
 def _refused(fields: Sequence[Field]) -> pl.Expr:
     """Whether the signature refuses the row, by the rules of the server's door: see `serving.request`."""
     bad = [pl.lit(value=False)]
     for field in fields:
         value = pl.col(field.name)
-        number = field.type in ("float", "int")
         if not field.nullable:
             bad.append(value.is_null())
         if field.type == "float":
             outside = ~(value.cast(pl.Float64).abs() <= SINGLE)  # true for NaN, which stands for null
             bad.append(outside & value.cast(pl.Float64).is_not_nan() if field.nullable else outside)
-        if field.strict and number:
-            low = -math.inf if field.min is None else field.min
-            high = math.inf if field.max is None else field.max
-            bad.append(~value.is_between(low, high))
-        if field.strict and field.categories is not None:
-            bad.append(~value.cast(pl.String).is_in(field.categories))
+        if field.outside == "error":
+            bad.append(~value.is_between(*_bounds(field)))
+        if field.unknown == "error":
+            bad.append(~value.cast(pl.String).is_in(field.categories or ()))
     return pl.any_horizontal(bad).fill_null(value=False).alias(_REFUSED)
 
 
@@ -206,7 +230,7 @@ def assemble(table: pl.LazyFrame, keep: Sequence[str], scores: Sequence[Path], t
     whole.sink_parquet(target, compression="zstd", compression_level=1, statistics=True)
 
 
-def score_file(model: OnnxModel, source: pl.LazyFrame, target: Path, keep: list[str] | None = None) -> tuple[int, int]:
+def score_file(model: Model, source: pl.LazyFrame, target: Path, keep: list[str] | None = None) -> tuple[int, int]:
     """Scores a table into a Parquet file, without a workspace.
 
     Returns:
@@ -227,7 +251,7 @@ def score_file(model: OnnxModel, source: pl.LazyFrame, target: Path, keep: list[
     return rows, refused
 
 
-def _slices(model: OnnxModel, source: pl.LazyFrame) -> Iterator[tuple[pl.DataFrame, int]]:
+def _slices(model: Model, source: pl.LazyFrame) -> Iterator[tuple[pl.DataFrame, int]]:
     start = 0
     while True:
         scores, bad = score_table(model, source.slice(start, SLICE_ROWS))

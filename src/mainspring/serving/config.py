@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mainspring.errors import InvalidInput, Refused
-from mainspring.ports.target import TargetSpec
+from mainspring.ports.target import Route, TargetSpec
 from mainspring.serving.message import Limits
 
 if TYPE_CHECKING:
@@ -29,8 +29,25 @@ FIXED = (
     "tls_key",
     "access_log",
     "otlp_endpoint",
+    "grpc_port",
 )
 """What a running process cannot change."""
+
+
+class HostedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model of a process.
+
+    Attributes:
+        name: Its name in addresses.
+        path: A package's folder, or a folder of packages named 1, 2, 3 …: the versions, of which the highest answers.
+        routes: The versions and their roles, instead of `path`.
+        pinned: Whether it is loaded at the start and stays.
+    """
+
+    name: str
+    path: str = ""
+    routes: tuple[Route, ...] = ()
+    pinned: bool = False
 
 
 class Config(TargetSpec, frozen=True, kw_only=True):
@@ -47,6 +64,12 @@ class Config(TargetSpec, frozen=True, kw_only=True):
         idle_seconds: How long a connection may stay without a request.
         connection_limit: Connections at a time, per worker.
         waiting_limit: Requests that wait for their answer at a time, per worker.
+        models: Other models of this process, loaded when they are first asked for.
+        models_dir: A folder of models, each a sub-folder named as the model; empty for none.
+        memory_budget: Bytes that all loaded models may take together, per worker.
+        trusted_types: Types, beyond scikit-learn's own, that original models may be made of.
+        grpc_port: The port of the inference protocol's gRPC face (needs the extra ``grpc``); None for no such face, 0
+            for any free port, with one worker.
     """
 
     state_dir: str
@@ -59,6 +82,17 @@ class Config(TargetSpec, frozen=True, kw_only=True):
     idle_seconds: float = 75.0
     connection_limit: int = 4096
     waiting_limit: int = 1024
+    models: tuple[HostedModel, ...] = ()
+    models_dir: str = ""
+    memory_budget: int = 2 << 30
+    trusted_types: tuple[str, ...] = ()
+    grpc_port: int | None = None
+
+    @property
+    def hosted(self) -> tuple[HostedModel, ...]:
+        """All models that have a name here; the deployment's own is one of them, and pinned."""
+        own = HostedModel(name=self.name, routes=self.routes, pinned=True)
+        return (own, *self.models) if self.routes else self.models
 
     def tls(self) -> ssl.SSLContext | None:
         """What connections are encrypted with, if they are.
@@ -118,6 +152,7 @@ def load_config(path: Path) -> Config:
             raise InvalidInput(f"the limit of {name.name} must be above 0", hint="leave it out for the usual one")
     if not 1 <= config.workers <= MOST_WORKERS:
         raise InvalidInput(f"{config.workers} workers cannot be had", hint=f"1 to {MOST_WORKERS}; one for each core")
+    _check_models(config)
     if config.tls_key and not config.tls_cert:
         raise InvalidInput("there is a `tls_key` without a `tls_cert`", hint="give both")
     config.tls()
@@ -129,6 +164,15 @@ def load_config(path: Path) -> Config:
             hint="set `token`, or listen on 127.0.0.1",
         )
     return config
+
+
+def _check_models(config: Config) -> None:
+    if not (config.routes or config.models or config.models_dir):
+        raise InvalidInput("the configuration has no model", hint="give `routes`, `models` or `models_dir`")
+    if config.memory_budget <= 0:
+        raise InvalidInput("the `memory_budget` must be above 0", hint="leave it out for 2 GiB")
+    if config.grpc_port is not None and not (0 if config.workers == 1 else 1) <= config.grpc_port < 65536:
+        raise InvalidInput(f"{config.grpc_port} is not a port for gRPC", hint="choose 1 to 65535, or 0 with one worker")
 
 
 def is_loopback(host: str) -> bool:

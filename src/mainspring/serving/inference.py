@@ -1,143 +1,378 @@
-"""The Open Inference Protocol (V2) over JSON: metadata and inference with one tensor per column."""
+"""Inference requests of the Open Inference Protocol, whatever carried them: tensors in, rows or arrays, tensors out."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, UnsetType
 
-from mainspring.core.signature import Field
+from mainspring.core.signature import Signature
 from mainspring.errors import InvalidInput
-from mainspring.serving.lineup import OUTPUTS, Answer, Lineup
-from mainspring.serving.request import Batch, Malformed
-from mainspring.serving.tensor_form import ACCEPTED, Asked, Read
+from mainspring.registry.tensor_runtime import TensorModel, TensorSpec
+from mainspring.serving.lineup import OUTPUTS, Lineup, outputs_of
+from mainspring.serving.request import Answer, Batch, Form, Malformed
+from mainspring.serving.tensor_form import ACCEPTED, Wanted
+from mainspring.serving.tensors import DATATYPES, Array, Tensor, datatype, from_bytes, from_json, to_bytes, to_json
 
-PLATFORM = "mainspring_onnx"
+PLATFORM = "mainspring"
+EXTENSIONS = ("binary_tensor_data", "model_repository")
 _SERVED = {"float": "FP32", "int": "INT64", "string": "BYTES", "bool": "BOOL"}
+_NOT_OFFERED = ("classification", "shared_memory_region")
+_LONGEST_ID = 200
 _HINT = "GET the model's metadata for its inputs and outputs"
 
 
-class Tensor(msgspec.Struct):
-    """A request's tensor."""
+class Inference(NamedTuple):
+    """A request.
 
+    Attributes:
+        inputs: Its tensors.
+        id: Echoed; also the prediction id, or the prefix of several.
+        outputs: The outputs that it asks for, in its order, and whether as raw bytes; empty for all.
+        binary: Whether outputs come as raw bytes where nothing is said of them.
+    """
+
+    inputs: Sequence[Tensor]
+    id: str = ""
+    outputs: Sequence[tuple[str, bool]] = ()
+    binary: bool = False
+
+
+class Output(NamedTuple):
+    """A tensor of an answer.
+
+    Attributes:
+        name: Its name.
+        datatype: Its datatype.
+        shape: Its shape.
+        values: An array, or a flat list in which None is where there is no value.
+        binary: Whether it is asked for as raw bytes.
+    """
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    values: Array | list[Any]
+    binary: bool
+
+    def array(self) -> Array:
+        """The values as an array.
+
+        Raises:
+            InvalidInput: A value is missing, which only JSON can say.
+        """
+        if isinstance(self.values, list):
+            if None in self.values:
+                raise InvalidInput(
+                    f"output `{self.name}` has no value for row {self.values.index(None)}", hint="ask for it as JSON"
+                )
+            return np.array(self.values, dtype=DATATYPES[self.datatype].dtype).reshape(self.shape)
+        return self.values
+
+
+class Inferred(NamedTuple):
+    """An answer.
+
+    Attributes:
+        model: Name of the model.
+        version: The version that answered, empty when there were several.
+        id: Of the request.
+        outputs: The tensors asked for.
+    """
+
+    model: str
+    version: str
+    id: str
+    outputs: Sequence[Output]
+
+
+class _Input(msgspec.Struct, gc=False):
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
-    parameters: dict[str, Any] = {}
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: dict[str, Any] | None = None
 
 
-class Inference(Asked, kw_only=True):
-    """An inference request of any form."""
-
-    inputs: list[Tensor]
-
-
-class Output(msgspec.Struct, gc=False):
-    """An answer's tensor."""
-
+class _Told(msgspec.Struct, gc=False):
     name: str
     datatype: str
-    shape: list[int]
-    data: list[Any]
+    shape: Sequence[int]
+    data: list[Any] | UnsetType = UNSET
+    parameters: dict[str, int] | UnsetType = UNSET
 
 
-class InferenceAnswer(msgspec.Struct, gc=False):
-    """The answer to an inference request; one version is told only where one answered all rows."""
-
+class _Answer(msgspec.Struct, gc=False):
     model_name: str
-    outputs: list[Output]
+    outputs: list[_Told]
     model_version: str | UnsetType = UNSET
     id: str | UnsetType = UNSET
 
 
-_decoder = msgspec.json.Decoder(Inference)
+class _Body(msgspec.Struct, gc=False):
+    inputs: list[_Input]
+    id: str | None = None
+    outputs: list[Wanted] | None = None
+    parameters: dict[str, Any] | None = None
 
 
-def server_metadata() -> dict[str, Any]:
-    """The answer to ``GET /v2``."""
-    return {"name": "mainspring", "version": "2", "extensions": []}
+_decoder = msgspec.json.Decoder(_Body)
+_encoder = msgspec.json.Encoder()
 
 
-def model_metadata(name: str, lineup: Lineup, version: str) -> dict[str, Any]:
-    """The answer to ``GET /v2/models/NAME[/versions/VERSION]``."""
-    signature = lineup.models[version or lineup.live].signature
-    return {
-        "name": name,
-        "versions": [version] if version else list(lineup.models),
-        "platform": PLATFORM,
-        "inputs": [_described(field) for field in signature.inputs],
-        "outputs": [{"name": output, "datatype": OUTPUTS[output], "shape": [-1]} for output in lineup.outputs],
-    }
+def read_body(body: bytes, header_length: bytes | None = None) -> Inference:
+    """The request in a body of JSON, with raw tensors behind it if there is a header length.
 
-
-def read_inference(body: bytes, lineup: Lineup) -> tuple[Batch, Asked]:
-    """The rows of an inference request.
+    Args:
+        body: The body.
+        header_length: The header ``Inference-Header-Content-Length``.
 
     Raises:
         Malformed: It is not JSON, or not an inference request.
-        InvalidInput: Its tensors are not the model's columns.
+        InvalidInput: A tensor is not what it says it is.
     """
-    columns, rows, asked = lineup.tensors.read(body) or _read_closely(body, lineup)
-    for wanted in asked.outputs or ():
-        if wanted.name not in lineup.outputs:
-            raise InvalidInput(f"there is no output `{wanted.name}`", hint="there are " + ", ".join(lineup.outputs))
-    prefix = asked.id or asked.parameters.id
-    ids = None
-    if prefix:
-        ids = [prefix] if rows == 1 else [f"{prefix}-{row}" for row in range(rows)]
-    return Batch(columns, rows, ids), asked
-
-
-def _read_closely(body: bytes, lineup: Lineup) -> Read:
-    """The rows of a request that has nested data, or whatever is wrong with it."""
+    rest = memoryview(b"")
+    if header_length is not None:
+        if not header_length.isdigit() or len(header_length) > 19 or int(header_length) > len(body):
+            raise Malformed(
+                f"`Inference-Header-Content-Length` is not a length within the body's {len(body)} bytes",
+                hint="send the length of the JSON before the tensors",
+            )
+        whole = memoryview(body)
+        body, rest = body[: int(header_length)], whole[int(header_length) :]
     try:
         asked = _decoder.decode(body)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the body is not an inference request: {error}", hint=_HINT) from None
-    kinds = {field.name: field.type for field in lineup.form.fields}
-    columns: dict[str, Any] = {}
-    for tensor in asked.inputs:
-        if tensor.name in columns:
-            raise InvalidInput(f"input `{tensor.name}` appears twice", hint=_HINT)
-        kind = kinds.get(tensor.name)
-        if kind is not None and tensor.datatype not in ACCEPTED[kind]:
-            raise InvalidInput(
-                f"input `{tensor.name}` is {tensor.datatype}, the model reads {_SERVED[kind]}", hint=_HINT
-            )
-        columns[tensor.name] = _flat(tensor)
-    columns, rows = lineup.form.check(columns)
-    return Read(columns, rows, asked)
+    inputs = []
+    for item in asked.inputs:
+        values, rest = _values(item, rest)
+        inputs.append(Tensor(item.name, item.datatype, values))
+    if len(rest):
+        raise InvalidInput(f"{len(rest)} bytes are left over after the last tensor", hint="announce their sizes")
+    facts = asked.parameters or {}
+    binary = _flag(facts, "binary_data_output", False)
+    outputs = [(item.name, _wanted(item, binary)) for item in asked.outputs or ()]
+    id = asked.id or facts.get("id") or ""
+    if not isinstance(id, str) or len(id) > _LONGEST_ID:
+        raise InvalidInput(f"an id is a text of at most {_LONGEST_ID} characters", hint="send a shorter one")
+    return Inference(inputs, id, outputs, binary)
 
 
-def inference_answer(name: str, lineup: Lineup, asked: Asked, answer: Answer) -> InferenceAnswer:
-    """The answer to an inference request, with the outputs that it asked for, in its order."""
-    names = [wanted.name for wanted in asked.outputs] if asked.outputs else lineup.outputs
+def _values(item: _Input, rest: memoryview) -> tuple[Array, memoryview]:
+    kind = datatype(item.datatype, item.name)
+    facts = item.parameters
+    if not facts or "binary_data_size" not in facts:
+        if not item.data:
+            raise InvalidInput(f"tensor `{item.name}` has no data", hint="send `data`, or raw bytes and their size")
+        refuse_extras(item.name, facts)
+        return from_json(item.name, kind, item.shape, item.data), rest
+    size = facts["binary_data_size"]
+    refuse_extras(item.name, facts)
+    if item.data:
+        raise InvalidInput(f"tensor `{item.name}` has both `data` and raw bytes", hint="send one of them")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest):
+        raise InvalidInput(
+            f"tensor `{item.name}` announces {size} bytes, the body has {len(rest)} left",
+            hint="send the tensors in the order of `inputs`, and `Inference-Header-Content-Length`",
+        )
+    return from_bytes(item.name, kind, item.shape, rest[:size]), rest[size:]
+
+
+def _wanted(item: Wanted, binary: bool) -> bool:
+    if not item.parameters:
+        return binary
+    refuse_extras(item.name, item.parameters)
+    return _flag(item.parameters, "binary_data", binary)
+
+
+def refuse_extras(tensor: str, facts: Collection[str] | None) -> None:
+    """Refuses parameters of a tensor that ask for what is not offered, rather than answer something else.
+
+    Raises:
+        InvalidInput: There is one.
+    """
+    for name in _NOT_OFFERED if facts else ():
+        if facts and name in facts:
+            raise InvalidInput(f"tensor `{tensor}`: `{name}` is not offered", hint="leave the parameter out")
+
+
+def _flag(facts: dict[str, Any], name: str, otherwise: bool) -> bool:
+    value = facts.get(name, otherwise)
+    if not isinstance(value, bool):
+        raise InvalidInput(f"the parameter `{name}` is true or false", hint="leave it out for false")
+    return value
+
+
+def write_body(answer: Inferred) -> tuple[bytes, int | None]:
+    """The body that tells an answer, and the length of its JSON if raw tensors follow.
+
+    Raises:
+        InvalidInput: A value is missing from an output that is asked for as raw bytes.
+    """
+    outputs: list[_Told] = []
+    raw: list[bytes] = []
+    for item in answer.outputs:
+        told = _Told(item.name, item.datatype, item.shape)
+        if item.binary:
+            raw.append(to_bytes(item.array()))
+            told.parameters = {"binary_data_size": len(raw[-1])}
+        else:
+            told.data = item.values if isinstance(item.values, list) else to_json(item.values)
+        outputs.append(told)
+    head = _encoder.encode(_Answer(answer.model, outputs, answer.version or UNSET, answer.id or UNSET))
+    return (b"".join((head, *raw)), len(head)) if raw else (head, None)
+
+
+def read_usual(body: bytes, lineup: Lineup) -> tuple[Inference, Batch] | None:
+    """The request, without its tensors, and its rows, if it has the usual form; None if it must be read closely.
+
+    Raises:
+        InvalidInput: It asks for an output that does not exist.
+    """
+    read = lineup.tensors.read(body)
+    if read is None:
+        return None
+    asked = read.asked
+    binary = asked.parameters.binary_data_output
+    wanted = [(item.name, _wanted(item, binary)) for item in asked.outputs or ()]
+    inference = Inference((), asked.id or asked.parameters.id or "", wanted, binary)
+    if wanted:
+        check_outputs(inference, lineup.outputs)
+    columns, sent = lineup.form.mend(read.columns, read.rows)
+    return inference, Batch(columns, read.rows, _row_ids(inference, read.rows), sent=sent)
+
+
+def read_rows(asked: Inference, form: Form) -> Batch:
+    """The rows of a request to a model of columns: one tensor per column, or one ``[rows, columns]`` of numbers.
+
+    Raises:
+        InvalidInput: The tensors are not the model's columns.
+    """
+    _once(asked)
+    kinds = {field.name: field.type for field in form.fields}
+    first = asked.inputs[0] if asked.inputs else None
+    if first and len(asked.inputs) == 1 and len(kinds) > 1 and first.name not in kinds:
+        if first.datatype not in ACCEPTED["float"]:
+            raise InvalidInput(f"input `{first.name}` is neither a column nor a tensor of numbers", hint=_HINT)
+        batch = form.unpack(first.values)
+    else:
+        columns: dict[str, Any] = {}
+        for tensor in asked.inputs:
+            kind = kinds.get(tensor.name)
+            if kind is not None and tensor.datatype not in ACCEPTED[kind]:
+                raise InvalidInput(
+                    f"input `{tensor.name}` is {tensor.datatype}, the model reads {_SERVED[kind]}", hint=_HINT
+                )
+            columns[tensor.name] = _column(tensor)
+        batch = form.check(columns)
+    return batch._replace(ids=_row_ids(asked, batch.rows)) if asked.id else batch
+
+
+def _row_ids(asked: Inference, rows: int) -> list[str] | None:
+    if not asked.id:
+        return None
+    return [asked.id] if rows == 1 else [f"{asked.id}-{row}" for row in range(rows)]
+
+
+def _column(tensor: Tensor) -> list[Any]:
+    values = tensor.values
+    if values.ndim not in (1, 2) or values.shape[1:] not in ((), (1,)):
+        raise InvalidInput(
+            f"input `{tensor.name}` has shape {list(values.shape)}, a column is [n] or [n, 1]", hint=_HINT
+        )
+    column = to_json(values)
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        return [None if value != value else value for value in column]  # noqa: PLR0124 - NaN differs from itself
+    return column
+
+
+def answer_rows(model: str, known: Sequence[str], asked: Inference, answer: Answer) -> Inferred:
+    """The answer to a request to a model of columns that answers the outputs ``known``."""
     ids, versions, _, scores, labels = answer
     values: dict[str, list[Any]] = {"score": scores, "label": labels, "version": versions, "id": ids}
     shape = [len(ids)]
-    return InferenceAnswer(
-        name,
-        [Output(output, OUTPUTS[output], shape, values[output]) for output in names],
-        versions[0] if shape == [1] or len(set(versions)) == 1 else UNSET,
-        UNSET if asked.id is None else asked.id,
+    binary = asked.binary
+    outputs = [
+        Output(name, OUTPUTS[name], shape, values[name], raw)
+        for name, raw in asked.outputs or [(name, binary) for name in known]
+    ]
+    return Inferred(model, versions[0] if shape == [1] or len(set(versions)) == 1 else "", asked.id, outputs)
+
+
+def check_outputs(asked: Inference, known: Sequence[str]) -> None:
+    """Refuses what nobody answers, before anything is computed.
+
+    Raises:
+        InvalidInput: An output does not exist, or is asked for twice.
+    """
+    names = [name for name, _ in asked.outputs]
+    for name in names:
+        if name not in known:
+            raise InvalidInput(f"there is no output `{name}`", hint="there are " + ", ".join(known))
+        if names.count(name) > 1:
+            raise InvalidInput(f"output `{name}` is asked for twice", hint=_HINT)
+
+
+def infer_tensors(model: str, version: str, runtime: TensorModel, asked: Inference) -> Inferred:
+    """The answer of a bare ONNX model.
+
+    Raises:
+        InvalidInput: The tensors are not its inputs.
+    """
+    _once(asked)
+    check_outputs(asked, list(runtime.outputs))
+    given = {tensor.name: tensor for tensor in asked.inputs}
+    if missing := [name for name in runtime.inputs if name not in given]:
+        raise InvalidInput(f"input `{missing[0]}` is missing", hint=_HINT)
+    for tensor in asked.inputs:
+        spec = runtime.inputs.get(tensor.name)
+        if spec is None:
+            raise InvalidInput(f"there is no input `{tensor.name}`", hint="there are " + ", ".join(runtime.inputs))
+        _fit(tensor, spec)
+    outputs = asked.outputs or [(name, asked.binary) for name in runtime.outputs]
+    arrays = runtime.run({name: tensor.values for name, tensor in given.items()}, [name for name, _ in outputs])
+    return Inferred(
+        model,
+        version,
+        asked.id,
+        [
+            Output(name, runtime.outputs[name].datatype, list(values.shape), values, binary)
+            for (name, binary), values in zip(outputs, arrays, strict=True)
+        ],
     )
 
 
-def _described(field: Field) -> dict[str, Any]:
-    return {"name": field.name, "datatype": _SERVED[field.type], "shape": [-1]}
+def _fit(tensor: Tensor, spec: TensorSpec) -> None:
+    shape = tensor.values.shape
+    if tensor.datatype != spec.datatype:
+        raise InvalidInput(f"input `{tensor.name}` is {tensor.datatype}, the model reads {spec.datatype}", hint=_HINT)
+    if len(shape) != len(spec.shape) or any(
+        want not in (-1, size) for want, size in zip(spec.shape, shape, strict=True)
+    ):
+        raise InvalidInput(
+            f"input `{tensor.name}` has shape {list(shape)}, the model reads {list(spec.shape)}", hint=_HINT
+        )
 
 
-def _flat(tensor: Tensor) -> list[Any]:
-    """The values of a tensor of shape [n] or [n, 1], sent flat or nested."""
-    shape = tensor.shape
-    if len(shape) not in (1, 2) or shape[0] < 0 or shape[1:] not in ([], [1]):
-        raise InvalidInput(f"input `{tensor.name}` has shape {shape}, a column is [n] or [n, 1]", hint=_HINT)
-    data = tensor.data
-    if len(shape) == 2 and data and all(isinstance(item, list) and len(item) == 1 for item in data):
-        data = [item[0] for item in data]
-    if len(data) != math.prod(shape):
-        raise InvalidInput(f"input `{tensor.name}` has {len(data)} values for shape {shape}", hint=_HINT)
-    return data
+def _once(asked: Inference) -> None:
+    names = [tensor.name for tensor in asked.inputs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(f"input `{twice}` appears twice", hint=_HINT)
+
+
+def describe(model: Signature | TensorModel) -> dict[str, list[dict[str, Any]]]:
+    """Inputs and outputs, as the protocol's metadata tell them."""
+    if isinstance(model, TensorModel):
+        return {
+            side: [{"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)} for spec in specs.values()]
+            for side, specs in (("inputs", model.inputs), ("outputs", model.outputs))
+        }
+    return {
+        "inputs": [{"name": field.name, "datatype": _SERVED[field.type], "shape": [-1]} for field in model.inputs],
+        "outputs": [{"name": name, "datatype": OUTPUTS[name], "shape": [-1]} for name in outputs_of(model)],
+    }

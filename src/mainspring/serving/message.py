@@ -33,6 +33,13 @@ class TooSlow(InvalidInput):
     status = 408
 
 
+class WrongMethod(InvalidInput):
+    """The path exists, for another method."""
+
+    code = "wrong_method"
+    status = 405
+
+
 class UnmetExpectation(InvalidInput):
     """The request expects what this server cannot do."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Meta, UnsetType
+from numpy.typing import NDArray
 
 from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
@@ -38,6 +40,8 @@ class Batch(NamedTuple):
         ids: One per row, or None: to be made up.
         times: Microseconds since 1970 (UTC), one per row, or None: now.
         columnar: Whether the answer is asked for as columns.
+        packed: The same rows as one array ``[rows, columns]`` of numbers in the signature's order, if they came so.
+        sent: Columns as they were sent, where the signature put something in their place; for the record.
     """
 
     columns: dict[str, Sequence[Any]]
@@ -45,6 +49,26 @@ class Batch(NamedTuple):
     ids: list[str] | None = None
     times: list[int] | None = None
     columnar: bool = False
+    packed: NDArray[Any] | None = None
+    sent: dict[str, Sequence[Any]] | None = None
+
+    def pick(self, places: Sequence[int]) -> Batch:
+        """Some of the rows, for scoring."""
+        columns: dict[str, Sequence[Any]] = {
+            name: [values[place] for place in places] for name, values in self.columns.items()
+        }
+        ids = None if self.ids is None else [self.ids[place] for place in places]
+        return Batch(columns, len(places), ids, packed=None if self.packed is None else self.packed[list(places)])
+
+
+class Answer(NamedTuple):
+    """What was predicted; one entry per row."""
+
+    ids: list[str]
+    versions: list[str]
+    roles: list[str]
+    scores: list[float]
+    labels: list[bool | None]
 
 
 class Form:
@@ -53,20 +77,32 @@ class Form:
     Args:
         required: The columns that must be there.
         optional: Columns that may be there.
+        extra: What becomes of others.
     """
 
-    def __init__(self, required: Sequence[Field], optional: Sequence[Field] = ()) -> None:
+    def __init__(
+        self,
+        required: Sequence[Field],
+        optional: Sequence[Field] = (),
+        *,
+        extra: Literal["error", "ignore"] = "error",
+    ) -> None:
         self.fields = (*required, *optional)
+        self._strangers = extra == "error"
         self._types = {field.name: value_type(field) for field in required}
-        self.required = frozenset(self._types)
-        self._all = not optional
+        self.required = frozenset(field.name for field in required if field.on_missing == "error")
+        self._all = not optional and len(self.required) == len(required)
+        self._mends = {field.name: mend for field in required if (mend := _mending(field))}
+        self._packs = [field.name for field in required] if all(_is_number(field) for field in required) else []
+        self._whole = any(field.type == "int" for field in required)
+        self._bounded = bool(self._mends) or any(field.outside == "error" for field in required)
         self._types |= {field.name: value_type(field) | None for field in optional}
         # Columns may have any name, attributes may not.
         slots = {f"c{index}": name for index, name in enumerate(self._types)}
-        row = _struct("Row", {slot: self._types[name] for slot, name in slots.items()}, self.required, slots)
+        row = _struct("Row", {slot: self._types[name] for slot, name in slots.items()}, self.required, slots, extra)
         self._lists = {name: list_of(kind) for name, kind in self._types.items()}
         lists = {slot: self._lists[name] for slot, name in slots.items()}
-        columns = _struct("Columns", lists, self.required, slots)
+        columns = _struct("Columns", lists, self.required, slots, extra)
         self._body = msgspec.defstruct(
             "Body",
             [
@@ -111,10 +147,11 @@ class Form:
             times = [_micros(time) for time in asked.times]
         elif asked.time is not None:
             times = [_micros(asked.time)] * rows
-        return Batch(columns, rows, ids, times, columnar)
+        mended, sent = self.mend(columns, rows)
+        return Batch(mended, rows, ids, times, columnar, sent=sent)
 
-    def check(self, columns: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-        """Columns that came another way, as `read` would give them, and their number of rows.
+    def check(self, columns: Mapping[str, Any]) -> Batch:
+        """The rows of columns that came another way, as `read` would give them.
 
         Raises:
             InvalidInput: As `read`.
@@ -122,12 +159,38 @@ class Form:
         self._names(columns, "")
         checked: dict[str, Any] = {}
         for name, values in columns.items():
+            if name not in self._types:
+                continue
             try:
                 checked[name] = msgspec.convert(values, self._lists[name])
             except msgspec.ValidationError as error:
                 row = re.search(r" - at `\$\[(\d+)\]`$", str(error))
                 _refuse(name, row[1] if row else None, str(error))
-        return checked, self._length(checked)
+        rows = self._length(checked)
+        mended, sent = self.mend(checked, rows)
+        return Batch(mended, rows, sent=sent)
+
+    def unpack(self, values: NDArray[Any]) -> Batch:
+        """The rows of one array ``[rows, columns]`` of numbers in the signature's order; NaN is null.
+
+        Raises:
+            InvalidInput: As `read`; or the array does not have these columns, or they are not all numbers.
+        """
+        if not self._packs:
+            raise InvalidInput("the model's columns are not all numbers", hint="send one tensor per column")
+        if values.ndim != 2 or values.shape[1] != len(self._packs):
+            raise InvalidInput(
+                f"the rows come as a tensor of shape {list(values.shape)}, the model reads [rows, {len(self._packs)}]",
+                hint=self._offer(),
+            )
+        finite = values.dtype.kind != "f" or bool(np.isfinite(values).all())
+        columns = dict(zip(self._packs, values.T.tolist(), strict=True))
+        if finite and not self._bounded and not self._whole and values.dtype.itemsize <= 4:
+            return Batch(columns, len(values), packed=values)
+        if values.dtype.kind == "f":
+            columns = {field.name: _as_sent(field, columns[field.name]) for field in self.fields[: len(columns)]}
+        batch = self.check(columns)
+        return batch if batch.sent else batch._replace(packed=values)
 
     def _turned(self, records: list[Any]) -> dict[str, Sequence[Any]]:
         if self._all and records:
@@ -141,9 +204,21 @@ class Form:
                 columns[name] = [None if value is UNSET else value for value in values]
         return columns
 
+    def mend(self, columns: dict[str, Any], rows: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """What the signature puts in the place of values, and what was there before if that differs."""
+        if not self._mends:
+            return columns, None
+        mended = dict(columns)
+        for name, mend in self._mends.items():
+            values = columns.get(name)
+            mended[name] = [mend(None)] * rows if values is None else [mend(value) for value in values]
+        return (mended, columns) if mended != columns else (columns, None)
+
     @staticmethod
     def _length(columns: Mapping[str, Sequence[Any]]) -> int:
         lengths = {name: len(values) for name, values in columns.items()}
+        if not lengths:
+            raise InvalidInput("there are no columns, so nobody knows how many rows", hint=_HINT)
         first = next(iter(lengths))
         for name, length in lengths.items():
             if length != lengths[first]:
@@ -157,7 +232,7 @@ class Form:
     def _names(self, sent: Mapping[str, Any], where: str) -> None:
         if missing := [name for name in self._types if name in self.required and name not in sent]:
             raise InvalidInput(f"column `{missing[0]}` is missing{where}", hint=self._offer(), column=missing[0])
-        if extra := [name for name in sent if name not in self._types]:
+        if self._strangers and (extra := [name for name in sent if name not in self._types]):
             raise InvalidInput(f"column `{extra[0]}` is unknown{where}", hint=self._offer(), column=extra[0])
 
     def _offer(self) -> str:
@@ -176,6 +251,8 @@ class Form:
                     raise InvalidInput(f"row {row} is not an object", hint=_HINT, row=row)
                 self._names(record, f" in row {row}")
                 for name, value in record.items():
+                    if name not in self._types:
+                        continue
                     try:
                         msgspec.convert(value, self._types[name])
                     except msgspec.ValidationError as error:
@@ -201,20 +278,25 @@ def list_of(kind: Any) -> Any:
     return list[kind]
 
 
-def _struct(name: str, types: dict[str, Any], required: frozenset[str], slots: dict[str, str]) -> Any:
+def _struct(name: str, types: dict[str, Any], required: frozenset[str], slots: dict[str, str], extra: str) -> Any:
     fields: list[Any] = [
         (slot, kind) if slots[slot] in required else (slot, kind | UnsetType, UNSET) for slot, kind in types.items()
     ]
-    return msgspec.defstruct(name, fields, rename=slots, forbid_unknown_fields=True, gc=False)
+    # By keyword: a field that may be left out can then stand before one that may not.
+    return msgspec.defstruct(name, fields, rename=slots, forbid_unknown_fields=extra == "error", gc=False, kw_only=True)
 
 
 def value_type(field: Field) -> Any:
     """What a decoder takes for a value of the column."""
     kind: Any
-    least = field.min if field.strict and field.min is not None else -math.inf
-    most = field.max if field.strict and field.max is not None else math.inf
+    refused = field.outside == "error"
+    least = field.min if refused and field.min is not None else -math.inf
+    most = field.max if refused and field.max is not None else math.inf
     if field.type == "float":
-        kind = Annotated[float, Meta(ge=max(least, -SINGLE), le=min(most, SINGLE))]
+        # What lies outside of the range is let in where something else is put in its place.
+        mended = field.outside not in ("accept", "error")
+        bounds = Meta(ge=max(least, -SINGLE), le=min(most, SINGLE))
+        kind = float if mended else Annotated[float, bounds]
     elif field.type == "int":
         low, high = -(2**63), 2**63 - 1
         kind = Annotated[
@@ -224,8 +306,45 @@ def value_type(field: Field) -> Any:
     elif field.type == "bool":
         kind = bool
     else:
-        kind = Literal[field.categories] if field.strict and field.categories else str
-    return kind | None if field.nullable else kind
+        kind = Literal[field.categories] if field.unknown == "error" and field.categories else str
+    return kind | None if field.nullable or field.on_missing == "default" else kind
+
+
+def _mending(field: Field) -> Callable[[Any], Any] | None:
+    """What the signature makes of a value that the decoder let in; None when it takes all of them as they are."""
+    if field.on_missing == "error" and field.outside in ("accept", "error") and field.unknown in ("accept", "error"):
+        return None
+    missing = field.default if field.on_missing == "default" else None
+    low = max(field.min if field.min is not None else -SINGLE, -SINGLE)
+    high = min(field.max if field.max is not None else SINGLE, SINGLE)
+    known = frozenset(field.categories or ())
+    if field.type == "int":
+        low, high = math.ceil(low), math.floor(high)
+    ranged = field.type in ("float", "int") and field.outside not in ("accept", "error")
+    named = field.type == "string" and field.unknown not in ("accept", "error")
+    instead = {"null": None, "default": field.default}
+
+    def mend(value: Any) -> Any:
+        if value is None:
+            return missing
+        if ranged and not low <= value <= high:
+            return (low if value < low else high) if field.outside == "clamp" else instead[field.outside]
+        if named and value not in known:
+            return instead[field.unknown]
+        return value
+
+    return mend
+
+
+def _is_number(field: Field) -> bool:
+    return field.type in ("float", "int")
+
+
+def _as_sent(field: Field, values: list[float]) -> list[Any]:
+    """A column of floats as the signature knows it: NaN is null, and whole numbers are whole."""
+    if field.type == "int":
+        return [int(value) if value.is_integer() else None if math.isnan(value) else value for value in values]
+    return [None if math.isnan(value) else value for value in values]
 
 
 def _micros(time: datetime) -> int:

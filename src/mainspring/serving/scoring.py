@@ -1,238 +1,124 @@
-"""Operations on batch jobs: a dataset version or a query goes in, a new dataset version with scores comes out."""
+"""What can be asked of the models of a process, whoever carries the question: at once where that is quick."""
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter, deque
-from pathlib import Path
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
-import msgspec
-import polars as pl
+from mainspring.registry.tensor_runtime import TensorModel
+from mainspring.serving.host import Host, Served
+from mainspring.serving.inference import (
+    EXTENSIONS,
+    Inference,
+    Inferred,
+    answer_rows,
+    check_outputs,
+    describe,
+    infer_tensors,
+    read_rows,
+)
+from mainspring.serving.lineup import Lineup
+from mainspring.serving.request import Answer, Batch
 
-from mainspring.core.entity import born, draft
-from mainspring.core.ids import new_id
-from mainspring.core.operation import operation
-from mainspring.data.local import local_copy
-from mainspring.data.model import Dataset, DatasetVersion
-from mainspring.data.query import query as run_query
-from mainspring.data.service import Datasets
-from mainspring.errors import InvalidInput, NotFound, StepFailed
-from mainspring.pipelines.desk import Desk
-from mainspring.ports.artifacts import ArtifactStore
-from mainspring.ports.executor import Result, Task
-from mainspring.registry.service import Models
-from mainspring.serving.batch import SLICE_ROWS, SliceResult, SliceTask, assemble, check_table, scan
-from mainspring.serving.model import Scoring, ScoringSlice
-from mainspring.store import Store
-from mainspring.tracking.environment import describe_environment
-from mainspring.tracking.model import Run
-from mainspring.tracking.service import Runs
-
-EXPERIMENT = "batch-scoring"
-_ENTRY = "mainspring.serving.batch:score_slice"
-_TRIES = 3
+After = Callable[[], None] | None
+"""What is left to do once the answer is sent."""
+Record = Callable[[str, Lineup, Batch, Answer, float, str], After]
+"""Puts an answer on record: model, lineup, rows, answer, start (`time.perf_counter`), caller."""
+T = TypeVar("T", bound=tuple[Any, ...])
+R = TypeVar("R")
 
 
-class Scorings:
-    """Batch jobs.
+def then(got: T | Awaitable[T], follow: Callable[[T], R]) -> R | Awaitable[R]:
+    """``follow(got)``, now or when ``got`` is there."""
+    if isinstance(got, tuple):  # the shortest way to tell
+        return follow(got)
+    coming = got
+
+    async def later() -> R:
+        return follow(await coming)
+
+    return later()
+
+
+class Scoring:
+    """Asks the models of a process and puts the answers on record.
 
     Args:
-        store: The database.
-        runs: The room `tracking`.
-        datasets: The room `data`.
-        models: The room `registry`.
-        artifacts: Where tables are stored, with the address that workers open it by.
-        desk: Where tasks for the executor are handed in.
+        host: The models.
+        record: Puts the answers of models of columns on record.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        runs: Runs,
-        datasets: Datasets,
-        models: Models,
-        artifacts: tuple[ArtifactStore, str],
-        desk: Desk,
-    ) -> None:
-        self._store = store
-        self._runs = runs
-        self._datasets = datasets
-        self._models = models
-        self._artifacts, self._artifacts_url = artifacts
-        self._desk = desk
+    def __init__(self, host: Host, record: Record) -> None:
+        self.host = host
+        self._record = record
 
-    @operation("POST", "/scorings")
-    def start(
-        self,
-        version: str,
-        dataset: str,
-        output: str,
-        query: str = "",
-        keep: list[str] | None = None,
-        reason: str = "",
-    ) -> Scoring:
-        """Records a batch job; whoever carries jobs out (`execute`, the controller) scores the rows.
+    def score(
+        self, name: str, lineup: Lineup, version: str, batch: Batch, start: float, caller: str
+    ) -> tuple[Answer, After] | Awaitable[tuple[Answer, After]]:
+        """Scores rows, together with those of other requests where that pays.
 
         Args:
-            version: The model version: ``churn@3``, ``churn@live``, ``churn``.
-            dataset: What is scored: ``customers@7``, ``customers`` (its newest version), or several with commas.
-            output: Name of the dataset that the result becomes a version of; created when there is none.
-            query: SQL over the datasets, such as ``SELECT * FROM customers WHERE active``; all rows by default.
-            keep: Columns to keep beside ``predicted_score`` and ``predicted_label``; all by default.
-            reason: Why, in words.
+            name: The model.
+            lineup: Its lineup.
+            version: The version meant, empty for whichever answers a row.
+            batch: The rows.
+            start: When the request was there, by `time.perf_counter`.
+            caller: Who asks.
+        """
+        answer = lineup.ask(batch, version)
+        if isinstance(answer, Answer):  # most are, and deserve the shortest way
+            return answer, self._record(name, lineup, batch, answer, start, caller)
+        return then(answer, lambda got: (got, self._record(name, lineup, batch, got, start, caller)))
+
+    def infer(
+        self, name: str, version: str, asked: Inference, caller: str = ""
+    ) -> tuple[Inferred, After] | Awaitable[tuple[Inferred, After]]:
+        """Answers a request of the Open Inference Protocol; the model is loaded if need be.
 
         Raises:
-            InvalidInput: The table is not what the model reads, or the query cannot be run.
+            MainspringError: It cannot be answered; an awaitable raises it when it is awaited.
         """
-        model = self._models.version(version)
-        inputs = [self._datasets.version(part.strip()) for part in dataset.split(",")]
-        sources = self._sources(inputs, query)
-        table = self._scan(sources)
-        kept = check_table(table, model.signature, keep)
-        rows = int(table.select(pl.len()).collect().item())
-        new = draft(
-            Scoring, version=model.address, datasets=[item.address for item in inputs],
-            query=query, output=output, keep=kept,
-        )  # fmt: skip
-        params = {"version": model.address, "output": output, "query": query}
-        run_draft = draft(
-            Run, experiment=EXPERIMENT, params=params, datasets=new.datasets, reason=reason,
-            environment=describe_environment(),
-        )  # fmt: skip
-        with self._store.transaction() as tx:
-            run = self._runs.start(run_draft)
-            job = born(
-                Scoring, new, id=new_id(), created=self._store.clock.now(), run=run.name, source=sources, rows=rows
-            )
-            tx.insert(job)
-            if query:
-                tx.own(sources[0], f"run:{run.name}", self._size(sources[0]))
-            tx.emit("serving.scoring.started", run.name, version=model.address, datasets=new.datasets, rows=rows)
-        return job
+        found = self.host.ready(name, version)
+        if found is not None:
+            return self._infer(name, found, asked, caller)
 
-    @operation("GET", "/scorings", command="list")
-    def find(self, limit: int = 100) -> list[Scoring]:
-        """Lists batch jobs, newest first."""
-        return self._store.find(Scoring, order="-created", limit=limit)
+        async def later() -> tuple[Inferred, After]:
+            got = self._infer(name, await self.host.get(name, version), asked, caller)
+            return got if isinstance(got, tuple) else await got
 
-    @operation("GET", "/scorings/{run}")
-    def show(self, run: str) -> Scoring:
-        """Shows a batch job."""
-        return self._store.get(Scoring, run=run, listing="mainspring scorings list")
+        return later()
 
-    @operation("GET", "/scorings/{run}/slices")
-    def slices(self, run: str) -> list[ScoringSlice]:
-        """Lists the slices of a job that are scored, in order of rows."""
-        return self._store.find(ScoringSlice, order="start", limit=10_000, run=self.show(run).run)
+    def _infer(
+        self, name: str, found: tuple[Served, str], asked: Inference, caller: str
+    ) -> tuple[Inferred, After] | Awaitable[tuple[Inferred, After]]:
+        start = time.perf_counter()
+        served, version = found
+        if isinstance(served, TensorModel):
+            return infer_tensors(name, version, served, asked), None
+        check_outputs(asked, served.outputs)
+        batch = read_rows(asked, served.form)
+        return self.infer_rows(name, served, version, asked, batch, start, caller)
 
-    @operation("POST", "/scorings/{run}/execute", command="resume")
-    def execute(self, run: str) -> Scoring:
-        """Carries a job out to its end; slices that are scored already, also before a crash, are not scored again.
+    def infer_rows(
+        self, name: str, lineup: Lineup, version: str, asked: Inference, batch: Batch, start: float, caller: str
+    ) -> tuple[Inferred, After] | Awaitable[tuple[Inferred, After]]:
+        """Answers a request whose rows have been read."""
+        got = self.score(name, lineup, version, batch, start, caller)
+        return then(got, lambda scored: (answer_rows(name, lineup.outputs, asked, scored[0]), scored[1]))
 
-        Raises:
-            Conflict: Another living process is at it.
-            StepFailed: A slice cannot be scored; the run tells why.
-        """
-        job = self.show(run)
-        if self._runs.show(run).status != "running":
-            return job
-        with self._runs.claimed(run):
-            try:
-                self._score(job)
-                version = self._assembled(job)
-            except (InvalidInput, NotFound, StepFailed) as error:
-                self._runs.finish(run, "failed", error.message)
-                raise
-            refused = sum(item.refused for item in self.slices(run))
-            with self._store.transaction() as tx:
-                done = tx.update(msgspec.structs.replace(job, result=version.address, refused=refused))
-                facts = {"version": job.version, "result": version.address, "rows": job.rows, "refused": refused}
-                tx.emit("serving.scoring.finished", run, **facts)
-                self._runs.finish(run)
-        return done
+    async def metadata(self, name: str, version: str) -> dict[str, Any]:
+        """What the protocol tells of a model; it is loaded for that."""
+        served, found = await self.host.get(name, version)
+        if isinstance(served, TensorModel):
+            return {"name": name, "versions": [version or "1"], "platform": "mainspring_onnx", **describe(served)}
+        model = served.models[found or served.live]
+        told = {"name": name, "versions": [found] if found else list(served.models)}
+        return {**told, "platform": f"mainspring_{model.platform}", **describe(model.signature)}
 
-    def abandoned(self) -> list[Scoring]:
-        """Jobs that wait for somebody to carry them out: new ones, and those whose process has died."""
-        waiting = self._runs.find(experiment=EXPERIMENT, status="running", limit=1000)
-        return [self.show(run.name) for run in reversed(waiting) if self._runs.is_free(run)]
+    @staticmethod
+    def server() -> dict[str, Any]:
+        """What the protocol tells of the server."""
+        from importlib.metadata import version  # noqa: PLC0415 - start-up time
 
-    def _sources(self, inputs: list[DatasetVersion], query: str) -> list[str]:
-        """Digests of the Parquet files that are to be scored; a query's answer is stored, so that it stays as it is."""
-        if not query:
-            return [item.digest for item in inputs]
-        tables: dict[str, list[str]] = {}
-        for item in inputs:
-            tables.setdefault(item.dataset, []).append(item.digest)
-        files = {name: [local_copy(self._artifacts, item) for item in digests] for name, digests in tables.items()}
-        with tempfile.TemporaryDirectory() as folder:
-            answer = Path(folder) / "answer.parquet"
-            try:
-                run_query(files, query).sink_parquet(answer)
-            except pl.exceptions.PolarsError as error:
-                told = (str(error).splitlines() or ["empty"])[0]
-                raise InvalidInput(
-                    f"the query cannot be run: {told}", hint=f"its tables: {', '.join(files)}"
-                ) from error
-            return [self._artifacts.put(answer).digest]
-
-    def _scan(self, digests: list[str]) -> pl.LazyFrame:
-        return scan([local_copy(self._artifacts, digest) for digest in digests])
-
-    def _size(self, digest: str) -> int:
-        stat = self._artifacts.stat(digest)
-        return stat.size if stat else 0
-
-    def _score(self, job: Scoring) -> None:
-        """Has every slice scored that is not yet."""
-        done = {item.start for item in self.slices(job.run)}
-        waiting = deque(start for start in range(0, job.rows, SLICE_ROWS) if start not in done)
-        tries: Counter[int] = Counter()
-        running: dict[str, int] = {}
-        try:
-            while waiting or running:
-                while waiting and len(running) < self._desk.capacity():
-                    start, task_id = waiting.popleft(), new_id()
-                    tries[start] += 1
-                    running[task_id] = start
-                    self._desk.submit(Task(id=task_id, entry=_ENTRY, payload=self._task(job, start)))
-                for result in self._desk.wait(running):
-                    start = running.pop(result.id)
-                    if result.status == "lost" and tries[start] < _TRIES:
-                        waiting.appendleft(start)
-                    else:
-                        self._keep(job, start, result)
-        finally:
-            self._desk.cancel(running)
-
-    def _task(self, job: Scoring, start: int) -> bytes:
-        model = self._models.version(job.version).files
-        rows = min(SLICE_ROWS, job.rows - start)
-        task = SliceTask(model=model, source=job.source, start=start, rows=rows, artifacts=self._artifacts_url)
-        return msgspec.msgpack.encode(task)
-
-    def _keep(self, job: Scoring, start: int, result: Result) -> None:
-        if result.status != "done":
-            raise StepFailed(f"the rows from {start} on cannot be scored: {result.error}", hint="read the server's log")
-        scored = msgspec.msgpack.decode(result.payload, type=SliceResult)
-        if scored.error:
-            raise StepFailed(scored.error, hint=scored.hint)
-        part = ScoringSlice(
-            id=new_id(), created=self._store.clock.now(), run=job.run, start=start,
-            rows=scored.rows, refused=scored.refused, digest=scored.digest,
-        )  # fmt: skip
-        with self._store.transaction() as tx:
-            tx.insert(part)
-            tx.own(scored.digest, f"run:{job.run}", scored.size)
-
-    def _assembled(self, job: Scoring) -> DatasetVersion:
-        """The scores of all slices beside the kept columns, registered."""
-        scores = [local_copy(self._artifacts, item.digest) for item in self.slices(job.run)]
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "scored.parquet"
-            assemble(self._scan(job.source), job.keep, scores, target)
-            digest = self._artifacts.put(target).digest
-        if self._store.first(Dataset, name=job.output) is None:
-            described = f"Scores of {job.version.partition('@')[0]}."
-            self._datasets.create(draft(Dataset, name=job.output, description=described))
-        source = f"{job.version} over {', '.join(job.datasets)} (run {job.run})"
-        return self._datasets.register(job.output, digest, source)
+        return {"name": "mainspring", "version": version("mainspring"), "extensions": list(EXTENSIONS)}

@@ -26,13 +26,14 @@ class Wanted(msgspec.Struct):
     """A request's wish for an output."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class Parameters(msgspec.Struct, frozen=True):
     """A request's parameters; others are ignored, as the protocol allows."""
 
     id: PredictionId | None = None
+    binary_data_output: bool = False
 
 
 class Asked(msgspec.Struct, gc=False):

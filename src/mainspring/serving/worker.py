@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import uvloop
 
@@ -19,6 +19,9 @@ from mainspring.serving.app import App
 from mainspring.serving.board import Board
 from mainspring.serving.http import Server
 from mainspring.serving.observe import AccessLog, Observers, Tracer
+
+if TYPE_CHECKING:
+    from mainspring.serving.grpc import GrpcFace
 
 _DRAIN_SECONDS = 0.25
 _MOST_DRAIN_SECONDS = 10.0
@@ -59,7 +62,7 @@ def run(path: Path, nonce: str, listener: socket.socket, announce: Callable[[int
     try:
         uvloop.run(_Worker(app, place, change, announce).answer(listener))
     finally:
-        app.log.close()
+        app.close()
 
 
 class _Worker:
@@ -92,6 +95,7 @@ class _Worker:
         observers = self._observers(loop)
         self._server.observer = observers
         await self._server.listen(listener, self._app.config.tls())
+        face = await self._grpc()
         # What is loaded now stays: the collector need not walk through it again and again, nor look for cycles after
         # every few requests, which leave none.
         gc.collect()
@@ -102,9 +106,26 @@ class _Worker:
             self._tell()
         await self._ended.wait()
         self._app.draining = True
+        if face:
+            await face.stop(_MOST_DRAIN_SECONDS)
         await self._server.drain(_DRAIN_SECONDS, _MOST_DRAIN_SECONDS)
         if observers:
             observers.flush()
+
+    async def _grpc(self) -> GrpcFace | None:
+        app = self._app
+        config = app.config
+        if config.grpc_port is None:
+            return None
+        from mainspring.serving.grpc import GrpcFace  # noqa: PLC0415 - optional
+
+        face = GrpcFace(app.scoring, app.admit, lambda: app.draining, app.count)
+        tls = None
+        if config.tls_cert:
+            tls = Path(config.tls_key or config.tls_cert).read_bytes(), Path(config.tls_cert).read_bytes()
+        port = await face.start(config.host, config.grpc_port, config.body_limit, tls)
+        sys.stderr.write(f"{config.name} answers gRPC at port {port}\n")
+        return face
 
     def _observers(self, loop: asyncio.AbstractEventLoop) -> Observers | None:
         config = self._app.config
@@ -117,11 +138,11 @@ class _Worker:
 
     def _changed(self) -> None:
         self._server.limits = self._app.config.limits
-        self._announce(self._app.lineup.revision)
+        self._announce(self._app.config.revision)
 
     def _measure(self) -> None:
         metrics = self._app.metrics
-        metrics.lost = self._app.log.lost
+        metrics.lost = self._app.lost
         metrics.connections, metrics.waiting = len(self._server.connections), self._server.waiting
 
     def _tell(self) -> None:
@@ -129,7 +150,7 @@ class _Worker:
         assert self._place
         board, slot, parent = self._place
         self._measure()
-        board.tell(slot, os.getpid(), self._change, self._app.lineup.revision, self._app.metrics.snapshot())
+        board.tell(slot, os.getpid(), self._change, self._app.config.revision, self._app.metrics.snapshot())
         if os.getppid() != parent:
             self._ended.set()
         if not self._ended.is_set():
@@ -148,7 +169,7 @@ class _Worker:
             tell(error)
         self._change = change
         if self._place:
-            self._place.board.tell(self._place.slot, os.getpid(), change, self._app.lineup.revision, None)
+            self._place.board.tell(self._place.slot, os.getpid(), change, self._app.config.revision, None)
 
     async def _reload_all(self) -> int:
         """Puts the configuration into force here, which may be refused, and then everywhere."""

@@ -67,3 +67,46 @@ def write_model(folder: Path, *, limit: float = 15.0, signature: Signature = SIG
     (folder / "model.onnx").write_bytes(onnx.SerializeToString())
     (folder / "signature.json").write_bytes(signature.to_json())
     return pipeline
+
+
+def write_identity(folder: Path) -> None:
+    """Writes a bare ONNX model: an input of shape [any, any] per datatype, and an output ``…_OUT`` that equals it."""
+    from onnx import TensorProto, helper  # noqa: PLC0415 - as above
+
+    kinds = {
+        **{name: getattr(TensorProto, name) for name in ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64")},
+        **{name: getattr(TensorProto, name) for name in ("INT8", "INT16", "INT32", "INT64")},
+        "FP16": TensorProto.FLOAT16,
+        "FP32": TensorProto.FLOAT,
+        "FP64": TensorProto.DOUBLE,
+        "BYTES": TensorProto.STRING,
+    }
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [name], [f"{name}_OUT"]) for name in kinds],
+        "identity",
+        [helper.make_tensor_value_info(name, kind, [None, None]) for name, kind in kinds.items()],
+        [helper.make_tensor_value_info(f"{name}_OUT", kind, [None, None]) for name, kind in kinds.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+
+
+def write_product(folder: Path, *, columns: int = 3, factor: float = 1.0) -> None:
+    """Writes a model of columns ``c0``, ``c1`` … in one packed input: the score is ``factor`` times their sum."""
+    import numpy as np  # noqa: PLC0415 - as above
+    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
+
+    weights = numpy_helper.from_array(np.full((columns, 1), factor, dtype=np.float32), "weights")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["columns", "weights"], ["score"])],
+        "product",
+        [helper.make_tensor_value_info("columns", TensorProto.FLOAT, [None, columns])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    fields = tuple(Field(name=f"c{place}", type="float", nullable=True) for place in range(columns))
+    (folder / "signature.json").write_bytes(Signature(inputs=fields, kind="regressor").to_json())

@@ -35,7 +35,7 @@ def test_score_equals_the_fitted_model(tmp_path: Path) -> None:
     columns = {field.name: [row[place] for row in rows] for place, field in enumerate(model.signature.inputs)}
     table = np.array([[np.nan if value is None else value for value in row] for row in rows], dtype=object)
     assert np.allclose(model.score(columns, 3), fitted.predict_proba(table)[:, 1], atol=1e-5)
-    assert model.labels([0.4, 0.5, float("nan")]) == [False, True, None]
+    assert model.signature.labels([0.4, 0.5, float("nan")]) == [False, True, None]
 
 
 def test_records_and_columns(server: Any) -> None:

@@ -114,20 +114,48 @@ class Bundle:
                 raise Refused(f"example {row} scores {found:.6g} here, {expected:.6g} when it was packed")
 
     def _value(self, name: str, record: dict[str, Any], row: int) -> Any:
-        field, value = self.fields[name], record.get(name)
+        field = self.fields[name]
+        value = self._mended(field, record.get(name))
         if value is None:
-            if not field.get("nullable"):
+            if not field.get("nullable") or (name not in record and field.get("on_missing", "error") == "error"):
                 raise Refused(f"row {row}: column `{name}` is missing")
             return None
         fits = isinstance(value, _KINDS[field["type"]]) and isinstance(value, bool) == (field["type"] == "bool")
         if not fits or (isinstance(value, float) and not math.isfinite(value)):
             raise Refused(f"row {row}: column `{name}` is not a {field['type']}")
+        if self._odd(field, value) == "error":
+            raise Refused(f"row {row}: column `{name}` has a value that the signature refuses")
         return value
+
+    def _mended(self, field: dict[str, Any], value: Any) -> Any:
+        """The value with what the signature puts in its place."""
+        odd = self._odd(field, value)
+        if odd == "clamp":
+            return min(max(value, field.get("min", -math.inf)), field.get("max", math.inf))
+        if odd in ("null", "default"):
+            value = field.get("default") if odd == "default" else None
+        return field.get("default") if value is None and field.get("on_missing") == "default" else value
+
+    def _odd(self, field: dict[str, Any], value: Any) -> str:
+        """What is to be done with a value beyond what training saw; empty when it is within."""
+        strict = "error" if field.get("strict") else ""
+        if isinstance(value, str) and value not in (field.get("categories") or [value]):
+            return str(field.get("on_unknown") or strict).replace("accept", strict)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            low, high = field.get("min"), field.get("max")
+            if (low is not None and value < low) or (high is not None and value > high):
+                return str(field.get("on_range") or strict).replace("accept", strict)
+        return ""
 
     def _score(self, columns: Any, rows: int) -> list[float]:
         numpy, feed = self._numpy, {}
         if not rows:
             return []
+        if self._slots.keys().isdisjoint(columns):  # one tensor for all columns, which are numbers
+            (slot,) = self._slots.values()
+            kind = "float64" if slot.type == "tensor(double)" else "float32"
+            feed[slot.name] = numpy.array([columns[name] for name in self.fields], dtype=kind).T
+            return self._run(feed)
         for name, slot in self._slots.items():
             values = columns[name]
             if slot.type == "tensor(string)":
@@ -136,6 +164,9 @@ class Bundle:
                 kinds = {"tensor(double)": "float64", "tensor(int64)": "int64", "tensor(bool)": "bool"}
                 array = numpy.array(values, dtype=kinds.get(slot.type, "float32"))
             feed[name] = array.reshape((-1, 1) if len(slot.shape) == 2 else (-1,))
+        return self._run(feed)
+
+    def _run(self, feed: dict[str, Any]) -> list[float]:
         answer = self._session.run([self._output], feed)[0]
         return [float(score) for score in (answer[:, -1] if answer.ndim == 2 else answer)]
 

@@ -18,7 +18,7 @@ from mainspring.core.entity import draft
 from mainspring.data.model import Dataset
 from mainspring.errors import Conflict, InvalidInput, NotFound, StepFailed
 from mainspring.registry.runtime import OnnxModel
-from mainspring.serving import scoring
+from mainspring.serving import jobs
 from mainspring.serving.batch import score_file
 
 
@@ -106,9 +106,9 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_kept(
 def test_an_interrupted_job_goes_on_where_it_was(
     open_mill: Callable[..., Any], mill: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(scoring, "SLICE_ROWS", 64)
+    monkeypatch.setattr(jobs, "SLICE_ROWS", 64)
     job = mill.workspace.scorings.start("mill", "readings", "scored")
-    keep, kept = scoring.Scorings._keep, []
+    keep, kept = jobs.Scorings._keep, []
 
     def dying(self: Any, job: Any, start: int, result: Any) -> None:
         if len(kept) == 3:
@@ -116,10 +116,10 @@ def test_an_interrupted_job_goes_on_where_it_was(
         kept.append(start)
         keep(self, job, start, result)
 
-    monkeypatch.setattr(scoring.Scorings, "_keep", dying)
+    monkeypatch.setattr(jobs.Scorings, "_keep", dying)
     with pytest.raises(KeyboardInterrupt):
         mill.workspace.scorings.execute(job.run)
-    monkeypatch.setattr(scoring.Scorings, "_keep", lambda *given: (kept.append(given[2]), keep(*given)))
+    monkeypatch.setattr(jobs.Scorings, "_keep", lambda *given: (kept.append(given[2]), keep(*given)))
     again = open_mill()
     assert [item.run for item in again.workspace.scorings.abandoned()] == [job.run]
     again.workspace.controller.tick()
@@ -132,7 +132,7 @@ def test_an_interrupted_job_goes_on_where_it_was(
 def test_a_worker_that_is_killed_is_replaced(
     open_mill: Callable[..., Any], mill: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "SLICE_ROWS", 100)
+    monkeypatch.setattr(jobs, "SLICE_ROWS", 100)
     pool = open_mill(executor="process")
     job = pool.workspace.scorings.start("mill", "readings", "scored")
     submit, killed = pool.workspace.executor().submit, []

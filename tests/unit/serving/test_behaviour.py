@@ -1,0 +1,147 @@
+"""What a signature declares for missing, unknown and outlying values is what happens, whatever carries them."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mainspring.core.signature import Field
+from mainspring.errors import InvalidInput
+from mainspring.serving.inference import Inference, read_rows
+from mainspring.serving.request import Form
+from mainspring.serving.tensors import Tensor
+
+ERROR = object()
+ABSENT = object()
+
+
+def number(**facts: Any) -> Field:
+    return Field(name="x", type="float", min=0, max=10, **facts)
+
+
+def word(**facts: Any) -> Field:
+    return Field(name="x", type="string", categories=("a", "b"), **facts)
+
+
+TABLE = [
+    # absent, null and NaN
+    (number(), ABSENT, ERROR),
+    (number(), None, ERROR),
+    (number(), math.nan, ERROR),
+    (number(nullable=True), ABSENT, ERROR),
+    (number(nullable=True), None, None),
+    (number(nullable=True), math.nan, None),
+    (number(nullable=True, on_missing="null"), ABSENT, None),
+    (number(nullable=True, on_missing="null"), 5.0, 5.0),
+    (number(on_missing="default", default=3), ABSENT, 3),
+    (number(on_missing="default", default=3), None, 3),
+    (number(on_missing="default", default=3), math.nan, 3),
+    (number(nullable=True, on_missing="default", default=3), None, 3),
+    # out of range, and infinite
+    (number(), 50.0, 50.0),
+    (number(), math.inf, ERROR),
+    (number(strict=True), 50.0, ERROR),
+    (number(on_range="error"), -1.0, ERROR),
+    (number(on_range="clamp"), -1.0, 0),
+    (number(on_range="clamp"), 50.0, 10),
+    (number(on_range="clamp"), math.inf, 10),
+    (number(on_range="clamp"), 5.0, 5.0),
+    (number(on_range="clamp"), None, ERROR),
+    (number(nullable=True, on_range="null"), 50.0, None),
+    (number(on_range="default", default=3.5), -math.inf, 3.5),
+    (Field(name="x", type="int", max=10, on_range="clamp"), 11, 10),
+    (Field(name="x", type="int", min=1.5, max=9.5, on_range="clamp"), 0, 2),
+    (Field(name="x", type="float", max=10, on_range="clamp"), -math.inf, -3.4028234e38),
+    # unknown categories
+    (word(), "c", "c"),
+    (word(strict=True), "c", ERROR),
+    (word(on_unknown="error"), "c", ERROR),
+    (word(on_unknown="default", default="a"), "c", "a"),
+    (word(on_unknown="default", default="a"), "b", "b"),
+    (word(nullable=True, on_unknown="null"), "c", None),
+    (word(on_missing="default", default="a"), ABSENT, "a"),
+    (Field(name="x", type="bool", on_missing="default", default=False), None, False),
+]
+Y = Field(name="y", type="float")
+
+
+def by_record(form: Form, value: Any) -> Any:
+    row = {"y": 1.0} | ({} if value is ABSENT else {"x": value})
+    return form.read(json.dumps({"records": [row, row]}).encode())
+
+
+def by_column(form: Form, value: Any) -> Any:
+    columns = {"y": [1.0, 1.0]} | ({} if value is ABSENT else {"x": [value] * 2})
+    return form.read(json.dumps({"columns": columns}).encode())
+
+
+def by_tensor(form: Form, value: Any) -> Any:
+    y = Tensor("y", "FP32", np.ones(2, np.float32))
+    if value is ABSENT:
+        return read_rows(Inference([y]), form)
+    if isinstance(value, str):
+        return read_rows(Inference([y, Tensor("x", "BYTES", np.array([value] * 2, dtype=object))]), form)
+    kind = "INT64" if isinstance(value, int) else "FP64"
+    return read_rows(Inference([y, Tensor("x", kind, np.array([value] * 2))]), form)
+
+
+def by_packed(form: Form, value: Any) -> Any:
+    values = np.array([[value, 1.0]] * 2, np.float64)
+    return read_rows(Inference([Tensor("rows", "FP64", values)]), form)
+
+
+@pytest.mark.parametrize("way", [by_record, by_column, by_tensor, by_packed])
+@pytest.mark.parametrize(("field", "value", "expected"), TABLE)
+def test_behaviour(way: Any, field: Field, value: Any, expected: Any) -> None:
+    odd = isinstance(value, float) and not math.isfinite(value)
+    if odd and way in (by_record, by_column):
+        pytest.skip("JSON has no such number")
+    if way is by_tensor and (value is None or isinstance(value, bool)):
+        pytest.skip("a tensor has no null")
+    if way is by_packed and (value is None or value is ABSENT or field.type not in ("float", "int")):
+        pytest.skip("not in a tensor of numbers")
+    form = Form([field, Y])
+    if expected is ERROR:
+        with pytest.raises(InvalidInput):
+            way(form, value)
+        return
+    batch = way(form, value)
+    assert list(batch.columns["x"]) == [expected] * 2
+    assert batch.rows == 2
+    changed = value is ABSENT or (value != expected and not (expected is None and odd))
+    if changed and batch.sent is not None:  # the record keeps what came
+        assert batch.sent.get("x") is None or list(batch.sent["x"]) != [expected] * 2
+
+
+def test_columns_nobody_knows() -> None:
+    row = {"y": 1.0, "colour": "red"}
+    with pytest.raises(InvalidInput, match="colour"):
+        Form([Y]).read(json.dumps({"records": [row]}).encode())
+    lenient = Form([Y], extra="ignore")
+    assert lenient.read(json.dumps({"records": [row]}).encode()).columns == {"y": (1.0,)}
+    assert lenient.read(json.dumps({"columns": {"y": [1.0], "colour": ["red"]}}).encode()).rows == 1
+    assert lenient.check({"y": [1.0], "colour": ["red"]}).columns == {"y": [1.0]}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"type": "float", "on_missing": "null"},
+        {"type": "float", "on_missing": "default"},
+        {"type": "float", "on_missing": "default", "default": "a"},
+        {"type": "float", "on_missing": "default", "default": True},
+        {"type": "int", "on_missing": "default", "default": 1.5},
+        {"type": "bool", "on_missing": "default", "default": 1},
+        {"type": "float", "on_range": "clamp"},
+        {"type": "string", "on_unknown": "error"},
+        {"type": "string", "on_range": "clamp"},
+        {"type": "float", "min": 0, "on_range": "null"},
+    ],
+)
+def test_behaviour_that_cannot_be(facts: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="field `x`"):
+        Field(name="x", **facts)
