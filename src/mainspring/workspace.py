@@ -68,7 +68,9 @@ class Workspace:
         self.pipelines = Pipelines(self.store, self.runs, self.datasets, artifacts, self.executor)
         self.models = Models(self.store, self.runs, self.pipelines, self.artifacts)
         self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
-        self.deployments = Deployments(self.store, self.models, self.target, folder, self.home / "predictions")
+        self.deployments = Deployments(
+            self.store, self.usecases, self.models, self.target, folder, self.home / "predictions"
+        )
         self.predictions = Predictions(self.store, self.deployments, self.artifacts)
         self.monitors = Monitors(
             self.store, self.usecases, self.models, self.deployments, self.predictions, self.artifacts, folder

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from mainspring.core.package import ModelPackage
+from mainspring.core.package import EXAMPLE, Example, ModelPackage
 from mainspring.core.signature import Field, FieldType, Signature
 from mainspring.errors import InvalidInput, MissingExtra
 from mainspring.measures.schema import Kind, kind_of
@@ -16,6 +18,7 @@ from mainspring.registry.onnx_export import export
 
 MAX_CATEGORIES = 200
 TWIN_ROWS = 2000
+EXAMPLE_ROWS = 20
 MAX_TWIN_DIFFERENCE = 1e-3
 _TYPES: dict[Kind, FieldType] = {"int": "int", "float": "float", "string": "string", "bool": "bool"}
 
@@ -32,7 +35,8 @@ def package(
         nullable: Columns that may be null; by default all numbers. Any column with nulls in ``example`` may, too.
 
     Returns:
-        The package, with ``model.skops``, ``model.onnx`` and ``signature.json``.
+        The package, with ``model.skops``, ``model.onnx``, ``signature.json`` and, to compare a deployed model with,
+        some rows and their scores in ``example.json``.
 
     Raises:
         MissingExtra: scikit-learn, skl2onnx or skops is not installed.
@@ -46,13 +50,15 @@ def package(
     names = [field.name for field in signature.inputs]
     onnx = export(estimator, signature)
     rows = example.select(names).gather_every(max(1, example.height // TWIN_ROWS))
-    difference = _difference(estimator, onnx, rows, signature)
+    ours = _scores(estimator, rows, signature)
+    difference = _difference(ours, onnx, rows, signature)
     if not difference <= MAX_TWIN_DIFFERENCE:
         raise InvalidInput(
             f"the ONNX twin answers differently from the model (by {difference:.3g})",
             hint="train on float32 values, or use an estimator that skl2onnx converts exactly",
         )
     files = {"model.skops": bytes(skops_io.dumps(estimator)), "model.onnx": onnx, "signature.json": signature.to_json()}
+    files[EXAMPLE] = _example(rows, ours)
     return ModelPackage(
         flavor="sklearn", files=files, signature=signature, twin_difference=difference, twin_rows=rows.height
     )
@@ -100,11 +106,21 @@ def _kind(estimator: Any) -> str:
     return "classifier" if hasattr(estimator, "predict_proba") else "regressor"
 
 
-def _difference(estimator: Any, onnx: bytes, rows: pl.DataFrame, signature: Signature) -> float:
-    """Largest absolute difference of scores on the rows, scored one way and the other."""
+def _scores(estimator: Any, rows: pl.DataFrame, signature: Signature) -> NDArray[np.float64]:
+    scores = estimator.predict_proba(rows)[:, -1] if signature.kind == "classifier" else estimator.predict(rows)
+    return np.asarray(scores, dtype=float)
+
+
+def _example(rows: pl.DataFrame, scores: NDArray[np.float64]) -> bytes:
+    """The first rows with the original model's scores."""
+    columns = rows.head(EXAMPLE_ROWS).to_dict(as_series=False)
+    return msgspec.json.encode(Example(columns=columns, scores=scores[:EXAMPLE_ROWS].tolist()))
+
+
+def _difference(ours: NDArray[np.float64], onnx: bytes, rows: pl.DataFrame, signature: Signature) -> float:
+    """Largest absolute difference of the original's scores on the rows from those of the twin."""
     from mainspring.registry.runtime import OnnxModel  # noqa: PLC0415 - ONNX Runtime is loaded only to compare
 
     twin = OnnxModel.from_bytes(onnx, signature)
     theirs = np.array(twin.score(rows.to_dict(as_series=False), rows.height))
-    ours = estimator.predict_proba(rows)[:, -1] if signature.kind == "classifier" else estimator.predict(rows)
-    return float(np.max(np.abs(np.asarray(ours, dtype=float) - theirs)))
+    return float(np.max(np.abs(ours - theirs)))

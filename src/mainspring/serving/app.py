@@ -16,10 +16,10 @@ from urllib.parse import unquote
 import msgspec
 
 from mainspring.errors import Conflict, InvalidInput, MainspringError, NotFound, Refused, Unauthorized, Unreachable
-from mainspring.serving.config import FIXED, is_loopback, load_config
+from mainspring.serving.config import FIXED, Config, is_loopback, load_config
 from mainspring.serving.inference import inference_answer, model_metadata, read_inference, server_metadata
 from mainspring.serving.lineup import Answer, Lineup, to_log
-from mainspring.serving.log import PredictionLog
+from mainspring.serving.log import Frame, PredictionLog
 from mainspring.serving.metrics import Metrics
 from mainspring.serving.request import Batch, Malformed
 
@@ -98,7 +98,6 @@ class App:
         self._path = config_path
         self.on_change: Callable[[], None] = lambda: None
         self.config = load_config(config_path)
-        self.lineup = Lineup(self.config.revision, self.config.routes)
         self.metrics = Metrics()
         self.nonce = secrets.token_hex(16)
         self.draining = False
@@ -106,6 +105,7 @@ class App:
         self._started = time.time()
         self._turn = asyncio.Lock()
         self.log = PredictionLog(Path(self.config.log_dir), durable=self.config.durable, schedule=_later)
+        self.lineup = self._lineup(self.config)
         self._encoder = msgspec.json.Encoder()
         self._fixed: dict[tuple[str, str], Callable[[Call], Reply]] = {
             ("POST", "/predict"): self._predict,
@@ -156,7 +156,7 @@ class App:
                 if moved := [name for name in FIXED if getattr(config, name) != getattr(self.config, name)]:
                     raise Conflict(f"`{moved[0]}` cannot change while the server runs", hint="restart the process")
                 # In a thread: loading a large model takes a while, and the runtime releases the interpreter for it.
-                lineup = await asyncio.to_thread(Lineup, config.revision, config.routes, self.lineup)
+                lineup = await asyncio.to_thread(self._lineup, config, self.lineup)
             except MainspringError as error:
                 self._refusal = error.message
                 raise
@@ -164,6 +164,14 @@ class App:
             self.log.durable = config.durable
             self.on_change()
             return config.revision
+
+    def _lineup(self, config: Config, before: Lineup | None = None) -> Lineup:
+        return Lineup(config.revision, config.routes, before, key=config.key, on_failure=self._failed)
+
+    def _failed(self, frame: Frame) -> None:
+        """Puts on record that a version could not score rows."""
+        self.log.append(frame)
+        self.metrics.rows[(frame.versions[0], "error")] += len(frame.ids)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         limit = self.config.body_limit
@@ -216,7 +224,7 @@ class App:
     def _predict(self, call: Call) -> Reply:
         start = time.perf_counter()
         lineup = self.lineup
-        batch = lineup.form.read(call.body)
+        batch = lineup.keyed(lineup.form.read(call.body), call.headers)
         answer = lineup.score(batch)
         after = self._record(lineup, batch, answer, start)
         body: Any
@@ -241,9 +249,9 @@ class App:
     def _watch(self, lineup: Lineup, batch: Batch, ids: list[str]) -> None:
         """Lets the shadows score what was answered; whatever happens to them is no matter of the caller."""
         try:
-            for answer in lineup.shadows(batch, ids):
-                self.log.append(to_log(batch, answer, 0))
-                self.metrics.rows[(answer.versions[0] if answer.versions else "", "shadow")] += batch.rows
+            for frame in lineup.shadows(batch, ids):
+                self.log.append(frame)
+                self.metrics.rows[(frame.versions[0], "shadow")] += len(frame.ids)
         except Exception:  # noqa: BLE001 - whatever a candidate does, the caller has the live answer
             self.metrics.errors["shadow"] += 1
             traceback.print_exc(file=sys.stderr)
@@ -265,6 +273,7 @@ class App:
             raise WrongMethod(f"{call.path} does not answer {call.method}", hint="use POST")
         start = time.perf_counter()
         batch, asked = read_inference(call.body, lineup)
+        batch = lineup.keyed(batch, call.headers)
         answer = lineup.score(batch, version)
         after = self._record(lineup, batch, answer, start)
         return self._reply(inference_answer(name, lineup, asked, answer))._replace(after=after)

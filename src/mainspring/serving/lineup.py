@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
+from math import nan
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mainspring.core.ids import new_id
 from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput, unknown_name
 from mainspring.ports.target import Role, Route
-from mainspring.registry.runtime import Columns, OnnxModel
+from mainspring.registry.runtime import OnnxModel
 from mainspring.serving.log import Frame
 from mainspring.serving.request import Batch, Form
-from mainspring.serving.route import Router
+from mainspring.serving.route import Router, point, sampled
 
 _WIDER = {"float": ("float", "int", "bool"), "int": ("int", "bool"), "string": ("string",), "bool": ("bool",)}
+HEADER = "header:"
+"""What a key begins with that is a header of the request, not a column."""
 _serial = count()
 _process = new_id()[:10] + secrets.token_hex(4)
 
@@ -41,6 +46,8 @@ class Lineup:
         routes: The model versions.
         before: The lineup in force; a version that it has from the same folder is not loaded again, because a version
             never changes.
+        key: What rows stick to an arm by: a column, ``header:NAME``, or empty for the prediction id.
+        on_failure: Hears of the rows that a version failed to score, as a frame of the role ``error``.
 
     Attributes:
         form: What a request must look like: the live version's columns, and optionally those of the others.
@@ -49,8 +56,18 @@ class Lineup:
         InvalidInput: A model cannot be loaded, or could not answer every request that the live version answers.
     """
 
-    def __init__(self, revision: int, routes: Sequence[Route], before: Lineup | None = None) -> None:
+    def __init__(
+        self,
+        revision: int,
+        routes: Sequence[Route],
+        before: Lineup | None = None,
+        *,
+        key: str = "",
+        on_failure: Callable[[Frame], None] = lambda frame: None,
+    ) -> None:
         self.revision = revision
+        self._key = key
+        self._on_failure = on_failure
         self.routes = tuple(routes)
         self._router = Router(routes)
         self.models: dict[str, OnnxModel] = {}
@@ -64,32 +81,55 @@ class Lineup:
         extra: dict[str, Field] = {}
         for version, model in self.models.items():
             extra |= _extra_columns(self.signature, self.live, model.signature, version, extra)
+        known_columns = {field.name for field in self.signature.inputs} | set(extra)
+        if key and not key.startswith(HEADER) and key not in known_columns:
+            extra[key] = Field(name=key, type="string", nullable=True)
         self.form = Form(self.signature.inputs, tuple(extra.values()))
 
+    def keyed(self, batch: Batch, headers: Mapping[bytes, bytes]) -> Batch:
+        """The batch with the keys that its rows stick to an arm by; a header's value is only kept as a hash."""
+        if not self._key or not self._router.sticky:
+            return batch
+        if not self._key.startswith(HEADER):
+            values = batch.columns.get(self._key) or [None] * batch.rows
+            return batch._replace(keys=[None if value is None else str(value) for value in values])
+        sent = headers.get(self._key.removeprefix(HEADER).lower().encode())
+        key = f"{point(sent.decode('latin-1')):016x}" if sent else None
+        return batch._replace(keys=[key] * batch.rows, columns={**batch.columns, self._key: [key] * batch.rows})
+
     def score(self, batch: Batch, version: str = "") -> Answer:
-        """Scores each row with the version that its id falls to, or all with ``version``."""
+        """Scores each row with the version that its id or key falls to, or all with ``version``.
+
+        Where another version than the live one fails, the live one answers its rows.
+        """
         rows = batch.rows
         ids = batch.ids if batch.ids is not None else [f"{_process}-{next(_serial):x}" for _ in range(rows)]
-        parts = {version: list(range(rows))} if version else self._router.split(ids)
+        stuck = ids if batch.keys is None else [key or id for key, id in zip(batch.keys, ids, strict=True)]
+        parts = {version: list(range(rows))} if version else self._router.split(stuck)
         if len(parts) == 1:
             (only,) = parts
-            scores, labels = self._scored(only, batch.columns, rows)
+            only, scores, labels = self._scored(only, batch, ids, instead="" if version else self.live)
             return Answer(ids, [only] * rows, [self._roles[only]] * rows, scores, labels)
         answer = Answer(ids, [""] * rows, [""] * rows, [0.0] * rows, [None] * rows)
         for name, places in parts.items():
-            part = {column: [values[place] for place in places] for column, values in batch.columns.items()}
-            scores, labels = self._scored(name, part, len(places))
+            part, part_ids = _part(batch, ids, places)
+            by, scores, labels = self._scored(name, part, part_ids, instead=self.live)
             for place, score, label in zip(places, scores, labels, strict=True):
-                answer.versions[place], answer.roles[place] = name, self._roles[name]
+                answer.versions[place], answer.roles[place] = by, self._roles[by]
                 answer.scores[place], answer.labels[place] = score, label
         return answer
 
-    def shadows(self, batch: Batch, ids: list[str]) -> Iterator[Answer]:
-        """What each shadow says about the same rows."""
-        for version, role in self._roles.items():
-            if role == "shadow":
-                scores, labels = self._scored(version, batch.columns, batch.rows)
-                yield Answer(ids, [version] * batch.rows, [role] * batch.rows, scores, labels)
+    def shadows(self, batch: Batch, ids: list[str]) -> Iterator[Frame]:
+        """What each shadow says about its share of the same rows; not a number where it fails."""
+        for route in self.routes:
+            if route.role != "shadow" or not (places := sampled(route, ids)):
+                continue
+            part, part_ids = (batch, ids) if len(places) == batch.rows else _part(batch, ids, places)
+            start = time.perf_counter()
+            scores, labels = self._tried(route.version, part)
+            latency_us = int((time.perf_counter() - start) * 1e6)
+            answer = Answer(part_ids, [route.version] * part.rows, [route.role] * part.rows, scores, labels)
+            yield to_log(part, answer, latency_us)
 
     @property
     def watched(self) -> bool:
@@ -107,10 +147,42 @@ class Lineup:
                 return version
         raise unknown_name("version", name, self.models, listing="GET /-/status")
 
-    def _scored(self, version: str, columns: Columns, rows: int) -> tuple[list[float], list[bool | None]]:
+    def _scored(
+        self, version: str, batch: Batch, ids: list[str], *, instead: str
+    ) -> tuple[str, list[float], list[bool | None]]:
+        """Who answered, the scores and the labels; ``instead`` answers where the version fails."""
+        start = time.perf_counter()
+        try:
+            return version, *self._direct(version, batch)
+        except Exception:
+            rows, latency_us = batch.rows, int((time.perf_counter() - start) * 1e6)
+            failed = Answer(ids, [version] * rows, ["error"] * rows, [nan] * rows, [None] * rows)
+            self._on_failure(to_log(batch, failed, latency_us))
+            if instead in ("", version):
+                raise
+            traceback.print_exc(file=sys.stderr)
+        return self._scored(instead, batch, ids, instead="")
+
+    def _tried(self, version: str, batch: Batch) -> tuple[list[float], list[bool | None]]:
+        try:
+            return self._direct(version, batch)
+        except Exception:  # noqa: BLE001 - whatever a shadow does, the caller has the live answer
+            traceback.print_exc(file=sys.stderr)
+            return [nan] * batch.rows, [None] * batch.rows
+
+    def _direct(self, version: str, batch: Batch) -> tuple[list[float], list[bool | None]]:
         model = self.models[version]
-        scores = model.score(columns, rows)
+        scores = model.score(batch.columns, batch.rows)
         return scores, model.labels(scores)
+
+
+def _part(batch: Batch, ids: list[str], places: list[int]) -> tuple[Batch, list[str]]:
+    """Some rows of a batch, and their ids."""
+    columns: dict[str, Sequence[Any]] = {
+        column: [values[place] for place in places] for column, values in batch.columns.items()
+    }
+    times = [batch.times[place] for place in places] if batch.times else None
+    return Batch(columns, len(places), times=times), [ids[place] for place in places]
 
 
 def to_log(batch: Batch, answer: Answer, latency_us: int) -> Frame:

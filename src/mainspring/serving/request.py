@@ -38,6 +38,7 @@ class Batch(NamedTuple):
         ids: One per row, or None: to be made up.
         times: Microseconds since 1970 (UTC), one per row, or None: now.
         columnar: Whether the answer is asked for as columns.
+        keys: What rows stick to an arm by, one per row, None where there is none; see `Lineup.keyed`.
     """
 
     columns: dict[str, Sequence[Any]]
@@ -45,6 +46,7 @@ class Batch(NamedTuple):
     ids: list[str] | None = None
     times: list[int] | None = None
     columnar: bool = False
+    keys: list[str | None] | None = None
 
 
 class Form:
