@@ -79,7 +79,6 @@ def main() -> int:
 
     trial = msgspec.json.decode(sys.stdin.buffer.read(), type=_Trial)
     folder, checks = Path(trial.folder), trial.checks
-    before = _peak_mb()
     try:
         model = OnnxModel(folder)
     except InvalidInput as error:
@@ -87,7 +86,7 @@ def main() -> int:
     else:
         found = [Check(name="loads", ok=True, detail="it is loaded and has scored a row")]
         found += [_latency(model, folder, checks), _predictions(model, folder, checks)]
-        found.insert(1, _memory(_peak_mb() - before, checks))
+        found.insert(1, _memory(_peak_mb(), checks))
     sys.stdout.write(msgspec.json.encode(found).decode())
     return 0
 
@@ -96,10 +95,11 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT / 1e6
 
 
-def _memory(added: float, checks: Checks) -> Check:
+def _memory(peak: float, checks: Checks) -> Check:
     limit = checks.memory_limit_mb
-    detail = f"loading and scoring add {added:.0f} MB" + (f", allowed are {limit:g}" if limit is not None else "")
-    return Check(name="memory", ok=limit is None or added <= limit, figure=added, limit=limit, detail=detail)
+    detail = f"a process that loads and scores takes {peak:.0f} MB"
+    detail += f", allowed are {limit:g}" if limit is not None else ""
+    return Check(name="memory", ok=limit is None or peak <= limit, figure=peak, limit=limit, detail=detail)
 
 
 def _latency(model: Any, folder: Path, checks: Checks) -> Check:

@@ -147,7 +147,8 @@ class Checks(Value):
     Attributes:
         enabled: Whether anything is tried.
         seconds: How long all of it may take.
-        memory_limit_mb: The most memory that loading and scoring may add, megabytes; none by default.
+        memory_limit_mb: The most memory that a process which loads and scores may take, the runtime's own (about 100)
+            included, megabytes; none by default.
         latency_p99_ms: The most that the slowest of 100 calls may take, milliseconds; none by default.
         calls: Calls that the latency is measured on.
         batch: Rows of a call, which stands for as many callers at once: their rows are scored one after the other.

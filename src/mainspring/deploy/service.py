@@ -237,7 +237,7 @@ class Deployments:
             limit: The latest so many.
         """
         events = self._store.events(subject=self.show(name).name, prefix="deploy.", newest=True, limit=limit)
-        return rules.history(events, self.releases(name, limit=limit))[-limit:]
+        return rules.history(events[::-1], self.releases(name, limit=limit))[-limit:]
 
     @operation("GET", "/deployments/{name}/diff")
     def diff(self, name: str) -> list[Difference]:
