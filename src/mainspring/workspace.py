@@ -20,6 +20,7 @@ from mainspring.ports.executor import Executor
 from mainspring.ports.plugins import resolve
 from mainspring.ports.target import Target
 from mainspring.registry.service import Models
+from mainspring.serving.challenges import Challenges
 from mainspring.serving.service import Predictions
 from mainspring.settings import Settings, load_settings
 from mainspring.store import Store
@@ -35,6 +36,7 @@ SERVICES: dict[str, type] = {
     "approvals": Approvals,
     "deployments": Deployments,
     "predictions": Predictions,
+    "challenges": Challenges,
     "monitors": Monitors,
     "triggers": Triggers,
     "projects": Projects,
@@ -72,6 +74,7 @@ class Workspace:
             self.store, self.usecases, self.models, self.target, folder, self.home / "predictions"
         )
         self.predictions = Predictions(self.store, self.deployments, self.artifacts)
+        self.challenges = Challenges(self.store, self.models, self.deployments, self.predictions, folder)
         self.monitors = Monitors(
             self.store, self.usecases, self.models, self.deployments, self.predictions, self.artifacts, folder
         )
@@ -103,7 +106,7 @@ class Workspace:
         """What carries the loop on."""
         return Controller(
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
-            self.predictions, self.monitors, self.triggers, self.artifacts,
+            self.predictions, self.challenges, self.monitors, self.triggers, self.artifacts,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

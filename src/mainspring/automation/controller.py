@@ -24,6 +24,7 @@ from mainspring.pipelines.service import Pipelines
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
+from mainspring.serving.challenges import Challenges
 from mainspring.serving.service import Predictions
 from mainspring.store import Store
 
@@ -43,6 +44,7 @@ class Controller:
         approvals: The room `governance`.
         deployments: The room `deploy`.
         predictions: The room `serving`.
+        challenges: Versions tried offline, of the same room.
         monitors: The room `monitoring`.
         triggers: Triggers.
         artifacts: Swept of what nobody owns.
@@ -56,6 +58,7 @@ class Controller:
         approvals: Approvals,
         deployments: Deployments,
         predictions: Predictions,
+        challenges: Challenges,
         monitors: Monitors,
         triggers: Triggers,
         artifacts: ArtifactStore,
@@ -66,6 +69,7 @@ class Controller:
         self._approvals = approvals
         self._deployments = deployments
         self._predictions = predictions
+        self._challenges = challenges
         self._monitors = monitors
         self._triggers = triggers
         self._artifacts = artifacts
@@ -79,6 +83,7 @@ class Controller:
                 self._guard(deployment.name, self._predictions.ingest, deployment.name)
             for deployment in self._deployments.find(limit=1000):
                 self._guard(deployment.name, self._judge, deployment.name)
+                self._guard(deployment.name, self._challenges.run_due, deployment.name)
             for monitor in self._monitors.find(limit=1000):
                 self._guard(monitor.name, self._monitors.evaluate_due, monitor.name)
             self._triggers.look_at_schedules()

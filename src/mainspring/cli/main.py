@@ -36,6 +36,7 @@ NOUNS: dict[str, str] = {
     "approvals": "Gates and decisions.",
     "deployments": "Deployments and releases.",
     "predictions": "Predictions and outcomes.",
+    "challenges": "Versions tried on what was asked.",
     "monitors": "Monitors, signals, alerts.",
     "triggers": "What starts pipelines.",
 }

@@ -18,6 +18,7 @@ from mainspring.governance.service import Approvals
 from mainspring.monitoring.service import Monitors
 from mainspring.pipelines.service import Pipelines
 from mainspring.registry.service import Models
+from mainspring.serving.challenges import Challenges
 from mainspring.serving.service import Predictions
 from mainspring.settings import load_settings
 from mainspring.tracking.service import Runs
@@ -37,6 +38,7 @@ class Client:
         approvals: Gates and decisions.
         deployments: Deployments and releases.
         predictions: Predictions and outcomes.
+        challenges: Versions tried offline on what was asked.
         monitors: Monitors, signals, alerts.
         triggers: What starts pipelines.
         projects: The project as code.
@@ -50,6 +52,7 @@ class Client:
     approvals: Approvals
     deployments: Deployments
     predictions: Predictions
+    challenges: Challenges
     monitors: Monitors
     triggers: Triggers
     projects: Projects

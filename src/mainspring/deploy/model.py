@@ -169,6 +169,26 @@ class Checks(Value):
             raise ValueError("limits of checks are above 0")
 
 
+class ChallengePlan(Value):
+    """When challengers are tried on what the live version was asked for.
+
+    Attributes:
+        every_hours: How often the newest other version is tried; 0 only on demand.
+        last_hours: How far back the replayed requests go.
+        min_outcomes: Rows with a known outcome that a verdict needs.
+        release: Whether an approved challenger that is proven better is released, by the deployment's strategy.
+    """
+
+    every_hours: float = 0.0
+    last_hours: float = 168.0
+    min_outcomes: int = 200
+    release: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every_hours < 0 or self.last_hours <= 0 or self.min_outcomes < 2:
+            raise ValueError("`every_hours` is at least 0, `last_hours` above 0, `min_outcomes` at least 2")
+
+
 class Check(Value):
     """What one check found.
 
@@ -211,6 +231,7 @@ class Deployment(Entity):
         environment: Where it runs.
         strategy: How new versions take over.
         checks: What a version must pass before it is routed.
+        challenge: When other versions are tried offline on what was asked.
         durable: Whether a prediction is on record before it is answered.
         follow: Whether approved versions of the model are released by themselves.
         live: Address of the version that answers, or empty.
@@ -243,6 +264,7 @@ class Deployment(Entity):
     arms: Server[list[str]] = []
     kept: Server[str] = ""
     kept_until: Server[datetime | None] = None
+    challenge: ChallengePlan = ChallengePlan()
 
 
 class Figure(Value):
