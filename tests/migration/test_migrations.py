@@ -116,13 +116,13 @@ def test_rows_of_the_first_version_are_read_by_this_one(database_url: str) -> No
             "reason": "", "actor": "", "cause": "",
         },
     }  # fmt: skip
-    engine = sa.create_engine(Store(database_url).engine.url)
-    with engine.begin() as connection:
+    store = Store(database_url)
+    with store.transaction() as tx:
         for table, facts in rows.items():
-            facts = {"id": "1", "created": datetime(2026, 1, 5, tzinfo=UTC), **facts}
-            described = sa.Table(table, sa.MetaData(), autoload_with=connection)
-            connection.execute(sa.insert(described).values(**facts))
-    engine.dispose()
+            there = sa.Table(table, sa.MetaData(), autoload_with=tx.connection)
+            born = {"id": "1", "created": datetime(2026, 1, 5, tzinfo=UTC)}
+            tx.connection.execute(sa.insert(there).values(**born, **facts))
+    store.close()
     schema.upgrade(database_url)
     store = Store(database_url)
     deployment, release = store.get(Deployment, name="d"), store.get(Release, deployment="d", number=1)
