@@ -103,6 +103,9 @@ class Deployments:
             if changes:
                 self.kpi_values(deployment)
                 rules.check_change(before, deployment)
+                if deployment.canary and before.strategy.shares != deployment.strategy.shares:  # the test begins anew
+                    facts = {"weight": deployment.strategy.shares[0], "step_since": self._store.clock.now()}
+                    deployment = msgspec.structs.replace(deployment, **facts)
                 if deployment.live and _running(before) != _running(deployment):  # what runs must hear of it
                     deployment = msgspec.structs.replace(deployment, revision=deployment.revision + 1)
                 tx.update(deployment)
@@ -282,7 +285,7 @@ class Deployments:
             return None
         status = self.status(name)
         if rules.differences(deployment, status):
-            status = self._apply(deployment, repaired=status.revision == deployment.revision)
+            status = self._apply(deployment, status)
         after = self.show(name)
         if after.revision != deployment.revision:
             return self.reconcile(name)
@@ -291,7 +294,7 @@ class Deployments:
             return self.reconcile(name)
         return status
 
-    def _apply(self, deployment: Deployment, *, repaired: bool) -> TargetStatus:
+    def _apply(self, deployment: Deployment, before: TargetStatus) -> TargetStatus:
         """Tells the target what is wanted; a new version that the target refuses is taken back."""
         name = deployment.name
         try:
@@ -299,12 +302,17 @@ class Deployments:
         except InvalidInput as error:
             with self._store.transaction():
                 present = self.show(name)
-                if not deployment.canary or present.revision != deployment.revision:
+                other = any(route.role == "live" and route.version != deployment.live for route in before.routes)
+                if present.revision != deployment.revision or not (deployment.canary or other):
                     raise
-                self._rollouts.take_back(present, f"the target refuses it: {error.message}")
+                why = f"the target refuses it: {error.message}"
+                if deployment.canary:
+                    self._rollouts.take_back(present, why)
+                else:
+                    self._rollouts.go_back(name, why)
             return self.status(name)
         with self._store.transaction() as tx:
-            kind = "repaired" if repaired else "applied"
+            kind = "repaired" if before.revision == deployment.revision else "applied"
             tx.emit(f"deploy.target.{kind}", name, revision=deployment.revision, url=status.url, state=status.state)
         return status
 

@@ -215,6 +215,22 @@ def test_a_new_version_that_the_target_refuses_is_taken_back(mill: Any, monkeypa
     assert deployments.diff("mill") == []
 
 
+def test_a_version_that_the_target_refuses_all_at_once_is_left_again(mill: Any) -> None:
+    deployments = mill.workspace.deployments
+    mill.register()
+    deployments.release("mill", mill.approved().address)
+    deployments.reconcile("mill")
+    deployments.update("mill", change(Deployment, strategy=Strategy(kind="all-at-once")))
+    version = mill.approved(weight=2.0).address
+    folder = mill.workspace.models.unpack(version, mill.workspace.home / "models")
+    (folder / "model.onnx").write_bytes(b"half a file")
+    deployments.release("mill", version, skip_checks="to see what happens")
+    status = deployments.reconcile("mill")
+    assert (state(mill), status.state, status.detail) == (("mill@1", "", ""), "running", "")
+    assert {item["version"] for item in asked(mill, 3)} == {"mill@1"}
+    assert [item.status for item in deployments.releases("mill")] == ["live", "rolled_back", "retired"]
+
+
 def test_what_differs_is_told_until_it_is_repaired(mill: Any) -> None:
     deployments = mill.workspace.deployments
     released(mill, Strategy())
