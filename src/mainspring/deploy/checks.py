@@ -18,7 +18,7 @@ import msgspec
 from mainspring.core.entity import Value
 from mainspring.core.package import EXAMPLE, Example
 from mainspring.core.signature import Signature
-from mainspring.deploy.compatibility import breaking_changes
+from mainspring.deploy.compatibility import added_columns, breaking_changes
 from mainspring.deploy.model import Check, Checks
 
 _WARM = 10
@@ -62,8 +62,13 @@ def try_out(folder: Path, checks: Checks, live: Signature | None) -> list[Check]
 def _signature(folder: Path, live: Signature | None) -> Check:
     if live is None:
         return Check(name="signature", ok=True, detail="nothing is live that callers could be used to")
-    broken = breaking_changes(live, Signature.from_json((folder / "signature.json").read_bytes()))
-    return Check(name="signature", ok=not broken, detail="; ".join(broken) or "every present caller can go on")
+    new = Signature.from_json((folder / "signature.json").read_bytes())
+    broken = breaking_changes(live, new)
+    detail = "; ".join(broken) or "every present caller can go on"
+    if added := added_columns(live, new):
+        columns = ", ".join(f"`{name}`" for name in added)
+        detail += f"; {columns} may be left out while it takes over, and must be sent (or null) once it is live"
+    return Check(name="signature", ok=not broken, detail=detail)
 
 
 def failure(checks: list[Check]) -> str:

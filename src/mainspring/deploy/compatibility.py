@@ -11,7 +11,8 @@ def breaking_changes(live: Signature, new: Signature) -> list[str]:
     """Which callers would break once the new signature is in force, one sentence each; empty when none would."""
     before = {field.name: field for field in live.inputs}
     after = {field.name: field for field in new.inputs}
-    found = [f"callers do not send `{name}`, which it asks for" for name in after if name not in before]
+    added = [name for name in after if name not in before]
+    found = [f"callers do not send `{name}`, which it cannot do without" for name in added if not after[name].nullable]
     found += [f"callers send `{name}`, which it does not know" for name in before if name not in after]
     for name, field in before.items():
         if name in after:
@@ -20,6 +21,12 @@ def breaking_changes(live: Signature, new: Signature) -> list[str]:
         gone = "yes or no, it answers a number" if new.kind == "regressor" else "a number, it answers yes or no"
         found.append(f"callers expect {gone}")
     return found
+
+
+def added_columns(live: Signature, new: Signature) -> list[str]:
+    """Columns that the new version reads beyond the live one's and can do without."""
+    before = {field.name for field in live.inputs}
+    return [field.name for field in new.inputs if field.name not in before and field.nullable]
 
 
 def _narrower(before: Field, after: Field) -> list[str]:

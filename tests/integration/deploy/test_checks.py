@@ -96,7 +96,9 @@ def test_callers_that_would_break(folder: Path) -> None:
     live = Signature(inputs=(Field(name="a", type="float"), Field(name="c", type="float")))
     check = tried(folder, live)["signature"]
     assert not check.ok
-    assert check.detail == "callers do not send `b`, which it asks for; callers send `c`, which it does not know"
+    assert (
+        check.detail == "callers do not send `b`, which it cannot do without; callers send `c`, which it does not know"
+    )
 
 
 def test_a_failed_check_refuses_the_release_and_is_on_record(mill: Any) -> None:

@@ -26,6 +26,7 @@ def signature(change: dict[str, Any] | None = None, drop: str = "", **facts: Any
         (signature(), signature(), []),
         (signature(), signature(threshold=0.9), []),
         (signature(), signature({"air_time": {"type": "float"}}), ["callers do not send `air_time`"]),
+        (signature(), signature({"air_time": {"type": "float", "nullable": True}}), []),
         (signature(), signature(drop="month"), ["callers send `month`, which it does not know"]),
         (signature(), signature({"month": {"type": "float"}}), []),
         (signature(), signature({"delay": {"type": "int"}}), ["`delay` as float, it reads int"]),
