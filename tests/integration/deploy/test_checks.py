@@ -65,6 +65,13 @@ def test_limits(folder: Path, limits: dict[str, float], name: str, told: str) ->
     assert told in check.detail
 
 
+def test_the_memory_is_not_that_of_whoever_asks(folder: Path) -> None:
+    ours = bytearray(300_000_000)
+    ours[::4096] = b"x" * len(ours[::4096])
+    assert tried(folder)["memory"].figure < 200
+    assert ours[0]
+
+
 def copied(folder: Path, tmp_path: Path, **files: bytes) -> Path:
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(files.get(path.stem, path.read_bytes()))
