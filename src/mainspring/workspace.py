@@ -22,6 +22,7 @@ from mainspring.ports.executor import Executor
 from mainspring.ports.plugins import resolve
 from mainspring.ports.target import Target
 from mainspring.registry.service import Models
+from mainspring.serving.challenges import Challenges
 from mainspring.serving.jobs import Scorings
 from mainspring.serving.service import Predictions
 from mainspring.settings import Settings, load_settings
@@ -40,6 +41,7 @@ SERVICES: dict[str, type] = {
     "edge": Edge,
     "predictions": Predictions,
     "scorings": Scorings,
+    "challenges": Challenges,
     "monitors": Monitors,
     "triggers": Triggers,
     "projects": Projects,
@@ -74,11 +76,14 @@ class Workspace:
         self.pipelines = Pipelines(self.store, self.runs, self.datasets, artifacts, desk)
         self.models = Models(self.store, self.runs, self.pipelines, self.artifacts)
         self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
-        self.deployments = Deployments(self.store, self.models, self.target, folder, self.home / "predictions")
+        self.deployments = Deployments(
+            self.store, self.usecases, self.models, self.target, folder, self.home / "predictions"
+        )
         key = self.home / "keys" / "signing.pem"
         self.edge = Edge(self.store, self.models, self.deployments, self.artifacts, folder, key)
         self.predictions = Predictions(self.store, self.deployments, self.artifacts)
         self.scorings = Scorings(self.store, self.runs, self.datasets, self.models, artifacts, desk)
+        self.challenges = Challenges(self.store, self.models, self.deployments, self.predictions, folder)
         self.monitors = Monitors(
             self.store, self.usecases, self.models, self.deployments, self.predictions, self.artifacts, folder
         )
@@ -110,7 +115,7 @@ class Workspace:
         """What carries the loop on."""
         return Controller(
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
-            self.predictions, self.scorings, self.monitors, self.triggers, self.artifacts,
+            self.predictions, self.scorings, self.challenges, self.monitors, self.triggers, self.artifacts,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

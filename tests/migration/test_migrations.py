@@ -4,17 +4,20 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import mainspring.workspace  # noqa: F401 - the entities of every room
+from mainspring.deploy.model import Checks, Deployment, Release
 from mainspring.errors import SchemaMismatch, StoreError
 from mainspring.store import Store, schema, tables
 
@@ -97,6 +100,42 @@ def test_a_migrated_database_is_ready_and_migrating_again_changes_nothing(databa
     schema.upgrade(database_url)
     store = Store(database_url)
     assert store.verify_events() == 1
+    store.close()
+
+
+def test_rows_of_the_first_version_are_read_by_this_one(database_url: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema.MIGRATIONS))
+    config.attributes["url"] = sa.make_url(database_url)
+    command.upgrade(config, "0001")
+    strategy = '{"kind": "canary", "steps": [10, 50]}'
+    rows = {
+        "deployment": {
+            "name": "d", "model": "m", "use_case": "", "environment": "local", "strategy": strategy, "durable": True,
+            "follow": True, "live": "m@1", "canary": "", "weight": 0.0, "step": 0, "revision": 1,
+        },
+        "release": {
+            "deployment": "d", "number": 1, "version": "m@1", "status": "live", "previous": "", "verdicts": "[]",
+            "reason": "", "actor": "", "cause": "",
+        },
+    }  # fmt: skip
+    store = Store(database_url)
+    with store.transaction() as tx:
+        for table, facts in rows.items():
+            there = sa.Table(table, sa.MetaData(), autoload_with=tx.connection)
+            born = {"id": "1", "created": datetime(2026, 1, 5, tzinfo=UTC)}
+            tx.connection.execute(sa.insert(there).values(**born, **facts))
+    store.close()
+    schema.upgrade(database_url)
+    store = Store(database_url)
+    deployment, release = store.get(Deployment, name="d"), store.get(Release, deployment="d", number=1)
+    assert (deployment.checks, deployment.arms, deployment.kept, deployment.challenge.every_hours) == (
+        Checks(),
+        [],
+        "",
+        0,
+    )
+    assert (release.checks, release.holds, release.status) == ([], [], "live")
     store.close()
 
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from mainspring.automation.service import CONTROLLER, Triggers
 from mainspring.core.actor import acting_as
 from mainspring.core.events import Event
-from mainspring.deploy.model import Release
+from mainspring.deploy.model import Deployment, Release
 from mainspring.deploy.service import Deployments
 from mainspring.errors import CorruptArtifact, MainspringError, StoreError, Unreachable
 from mainspring.governance.service import Approvals
@@ -24,6 +24,7 @@ from mainspring.pipelines.service import Pipelines
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
+from mainspring.serving.challenges import Challenges
 from mainspring.serving.jobs import Scorings
 from mainspring.serving.service import Predictions
 from mainspring.store import Store
@@ -45,6 +46,7 @@ class Controller:
         deployments: The room `deploy`.
         predictions: Predictions and outcomes, of the room `serving`.
         scorings: Its batch jobs.
+        challenges: Versions tried offline, of the same room.
         monitors: The room `monitoring`.
         triggers: Triggers.
         artifacts: Swept of what nobody owns.
@@ -59,6 +61,7 @@ class Controller:
         deployments: Deployments,
         predictions: Predictions,
         scorings: Scorings,
+        challenges: Challenges,
         monitors: Monitors,
         triggers: Triggers,
         artifacts: ArtifactStore,
@@ -70,6 +73,7 @@ class Controller:
         self._deployments = deployments
         self._predictions = predictions
         self._scorings = scorings
+        self._challenges = challenges
         self._monitors = monitors
         self._triggers = triggers
         self._artifacts = artifacts
@@ -83,6 +87,7 @@ class Controller:
                 self._guard(deployment.name, self._predictions.ingest, deployment.name)
             for deployment in self._deployments.find(limit=1000):
                 self._guard(deployment.name, self._judge, deployment.name)
+                self._guard(deployment.name, self._challenges.run_due, deployment.name)
             for monitor in self._monitors.find(limit=1000):
                 self._guard(monitor.name, self._monitors.evaluate_due, monitor.name)
             self._triggers.look_at_schedules()
@@ -150,18 +155,28 @@ class Controller:
             return False
         reason = self._approvals.show(newest.address).reason
         with acting_as(CONTROLLER, "controller", reason=reason, cause=newest.cause):
-            self._deployments.release(name, newest.address, reason)
-        return True
+            self._guard(name, self._deployments.release, name, newest.address, reason)
+        return self._store.first(Release, deployment=name, version=newest.address) is not None
 
     def _judge(self, name: str) -> None:
         """Looks at a rollout with the outcomes known by now."""
         deployment = self._deployments.show(name)
-        if not deployment.canary or deployment.step_since is None:
+        if not deployment.canary:
+            self._judge_kept(deployment)
             return
-        since, metric = deployment.step_since, deployment.strategy.metric
-        live = self._predictions.evidence(name, deployment.live, since, metric)
-        canary = self._predictions.evidence(name, deployment.canary, since, metric)
-        self._deployments.judge(name, live, canary)
+        if deployment.step_since is None or deployment.strategy.kind == "blue-green":
+            return  # what is only loaded gives no evidence: it is switched to once it runs
+        rolling = [deployment.canary, *deployment.arms]
+        live, canary, *arms = self._predictions.evidence(name, deployment.step_since, deployment.live, rolling)
+        self._deployments.judge(name, live, canary, arms, deployment.revision)
+
+    def _judge_kept(self, deployment: Deployment) -> None:
+        """Looks at a version that was switched to, while the old one is still warm."""
+        if not deployment.kept or deployment.step_since is None:
+            return
+        name = deployment.name
+        kept, live = self._predictions.evidence(name, deployment.step_since, deployment.kept, [deployment.live])
+        self._deployments.judge_kept(name, live, kept)
 
     def sweep(self, older_than: timedelta = _ORPHAN_AGE) -> int:
         """Removes artifacts that nobody owns and that are older than a moment; returns how many."""

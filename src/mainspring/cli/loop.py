@@ -155,17 +155,27 @@ def approve(context: Context, version: str | None, person: str, reason: str, ref
 @click.command(cls=Command)
 @click.argument("version")
 @click.option("--deployment", default="", help="Which; the one that serves the model by default.")
+@click.option("--arm", "arms", multiple=True, metavar="VERSION", help="Further version of an A/B test.")
 @click.option("--reason", default="", help="Why, for the record.")
+@click.option("--skip-checks", metavar="REASON", help="Leave out the checks this once; the reason goes on record.")
 @pass_context
-def deploy(context: Context, version: str, deployment: str, reason: str) -> None:
+def deploy(
+    context: Context, version: str, deployment: str, arms: tuple[str, ...], reason: str, skip_checks: str | None
+) -> None:
     """Release the approved model VERSION, such as churn@3, by the deployment's strategy."""
+    if skip_checks is not None and not skip_checks.strip():
+        raise InvalidInput("leaving out the checks needs a reason", hint="--skip-checks 'why this once'")
     with context.connect() as client:
         model = parse_address(version).name
         serving = [item.name for item in client.deployments.find() if item.model == model]
         name = deployment or _only(f"deployment of {model}", serving)
-        done = client.deployments.release(name, version, reason)
+        done = client.deployments.release(name, version, reason, list(arms) or None, skip_checks or "")
         if client.embedded:
             client.deployments.reconcile(name)
+            done = client.deployments.show(name)
+        newest = client.deployments.releases(name, limit=1)
+        for check in newest[0].checks if newest and newest[0].version == version else ():
+            note(context, f"  {click.style('✓', fg='green')} {check.name}: {check.detail}")
         show(context, done if context.json else [done], ["name", "live", "canary", "weight", "revision"])
 
 

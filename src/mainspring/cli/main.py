@@ -41,6 +41,7 @@ NOUNS: dict[str, str] = {
     "edge": "Bundles for devices, and the devices.",
     "predictions": "Predictions and outcomes.",
     "scorings": "Batch jobs: tables that a model scores.",
+    "challenges": "Versions tried on what was asked.",
     "monitors": "Monitors, signals, alerts.",
     "triggers": "What starts pipelines.",
 }

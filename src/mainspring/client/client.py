@@ -19,6 +19,7 @@ from mainspring.governance.service import Approvals
 from mainspring.monitoring.service import Monitors
 from mainspring.pipelines.service import Pipelines
 from mainspring.registry.service import Models
+from mainspring.serving.challenges import Challenges
 from mainspring.serving.jobs import Scorings
 from mainspring.serving.service import Predictions
 from mainspring.settings import load_settings
@@ -41,6 +42,7 @@ class Client:
         edge: Bundles and devices.
         predictions: Predictions and outcomes.
         scorings: Batch jobs.
+        challenges: Versions tried offline on what was asked.
         monitors: Monitors, signals, alerts.
         triggers: What starts pipelines.
         projects: The project as code.
@@ -56,6 +58,7 @@ class Client:
     edge: Edge
     predictions: Predictions
     scorings: Scorings
+    challenges: Challenges
     monitors: Monitors
     triggers: Triggers
     projects: Projects

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from mainspring.core.signature import Signature
+
+EXAMPLE = "example.json"
+"""The file of a package that holds an `Example`."""
+
+
+class Example(msgspec.Struct, frozen=True):
+    """Rows and the scores that the original model gave them, recorded when it was packed.
+
+    Attributes:
+        columns: Column -> one value per row.
+        scores: One per row.
+    """
+
+    columns: dict[str, list[Any]]
+    scores: list[float]
+
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return len(self.scores)
 
 
 class ModelPackage(msgspec.Struct, frozen=True, kw_only=True):

@@ -80,6 +80,8 @@ def _located(message: str, content: dict[str, Any], text: str) -> InvalidProject
         what, hint = f"`{missing[1]}` is missing", f"add {missing[1]} = …"
     elif repr(NAME_PATTERN) in what:
         what, hint = "this cannot be a name", "use lower-case letters, digits, `_`, `.` and `-`"
+    elif (named := re.match(r"`(\w+)`", what)) and named[1] in _fields_at(steps):  # a rule of a table about one key
+        steps = [*steps, named[1]]
     line = line_of(text, steps)
     shown = ".".join(str(step) for step in steps if not isinstance(step, int)) or "the file"
     where = f"{PROJECT_FILE}, line {line}" if line else PROJECT_FILE
@@ -129,7 +131,7 @@ def _struct(kind: Any, item: bool) -> Any:
         kind = kind.type
     if isinstance(kind, msgspec.inspect.UnionType):
         kind = next((member for member in kind.types if isinstance(member, msgspec.inspect.StructType)), None)
-    if item and isinstance(kind, msgspec.inspect.ListType):
+    if item and isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType):
         return _struct(kind.item_type, False)
     if item and isinstance(kind, msgspec.inspect.DictType):
         return _struct(kind.value_type, False)

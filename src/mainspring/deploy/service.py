@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from mainspring.core.actor import current_actor
 from mainspring.core.entity import Create, Patch, born, patched
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
+from mainspring.core.signature import Signature
 from mainspring.deploy import rules
-from mainspring.deploy.model import Deployment, Environment, Release, ReleaseStatus, Verdict, VersionEvidence
-from mainspring.errors import Conflict, NotFound, Refused
-from mainspring.ports.target import Route, Target, TargetSpec, TargetStatus
+from mainspring.deploy.checks import failure, try_out
+from mainspring.deploy.model import (
+    Check,
+    Deployment,
+    Difference,
+    Environment,
+    HistoryEntry,
+    Release,
+    Verdict,
+    VersionEvidence,
+)
+from mainspring.deploy.rollout import LISTING, Rollouts
+from mainspring.errors import InvalidInput, NotFound, Refused
+from mainspring.ports.target import Role, Route, Target, TargetSpec, TargetStatus
 from mainspring.registry.service import Models
 from mainspring.store import Store
-
-LISTING = "mainspring deployments list"
+from mainspring.usecases.service import UseCases
 
 
 class Deployments:
@@ -27,6 +37,7 @@ class Deployments:
 
     Args:
         store: The database.
+        usecases: The room `usecases`.
         models: The room `registry`.
         target: Gives the target for an environment's address.
         folder: Where models are unpacked for targets.
@@ -34,9 +45,17 @@ class Deployments:
     """
 
     def __init__(
-        self, store: Store, models: Models, target: Callable[[str], Target], folder: Path, log_folder: Path
+        self,
+        store: Store,
+        usecases: UseCases,
+        models: Models,
+        target: Callable[[str], Target],
+        folder: Path,
+        log_folder: Path,
     ) -> None:
         self._store = store
+        self._usecases = usecases
+        self._rollouts = Rollouts(store, models)
         self._models = models
         self._target = target
         self._folder = folder
@@ -67,6 +86,7 @@ class Deployments:
         self._models.show(new.model)
         self._store.get(Environment, name=new.environment, listing="mainspring deployments environments")
         deployment = born(Deployment, new, id=new_id(), created=self._store.clock.now())
+        self.kpi_values(deployment)
         with self._store.transaction() as tx:
             tx.insert(deployment)
             tx.emit(
@@ -78,9 +98,15 @@ class Deployments:
     def update(self, name: str, change: Patch[Deployment]) -> Deployment:
         """Changes a deployment's declaration."""
         with self._store.transaction() as tx:
-            deployment, changes = patched(self.show(name), change)
+            before = self.show(name)
+            deployment, changes = patched(before, change)
             if changes:
-                if "durable" in changes and deployment.live:  # what runs must hear of it
+                self.kpi_values(deployment)
+                rules.check_change(before, deployment)
+                if deployment.canary and before.strategy.shares != deployment.strategy.shares:  # the test begins anew
+                    facts = {"weight": deployment.strategy.shares[0], "step_since": self._store.clock.now()}
+                    deployment = msgspec.structs.replace(deployment, **facts)
+                if deployment.live and _running(before) != _running(deployment):  # what runs must hear of it
                     deployment = msgspec.structs.replace(deployment, revision=deployment.revision + 1)
                 tx.update(deployment)
                 tx.emit("deploy.deployment.changed", name, fields=sorted(changes))
@@ -111,136 +137,139 @@ class Deployments:
         return self._store.find(Release, order="-number", limit=limit, deployment=self.show(name).name)
 
     @operation("POST", "/deployments/{name}/releases")
-    def release(self, name: str, version: str, reason: str = "") -> Deployment:
+    def release(
+        self, name: str, version: str, reason: str = "", arms: list[str] | None = None, skip_checks: str = ""
+    ) -> Deployment:
         """Lets an approved version take over, by the deployment's strategy.
 
-        Releasing what is live or rolling already changes nothing.
+        Before anything is routed the version must pass the deployment's checks. Releasing what is live or rolling
+        already changes nothing.
+
+        Args:
+            name: The deployment.
+            version: Address of the version.
+            reason: Why, for the record.
+            arms: Further versions, for an A/B test of more than one.
+            skip_checks: Why the checks are left out; goes on record.
 
         Raises:
-            Refused: The version is not approved.
+            Refused: The version is not approved, or a check failed.
             Conflict: Another rollout is under way.
+            InvalidInput: The strategy takes another number of versions.
         """
-        chosen = self._models.version(version)
-        if chosen.status != "approved":
-            raise Refused(
-                f"{chosen.address} is {chosen.status}, not approved", hint=f"mainspring approvals show {chosen.address}"
-            )
-        with self._store.transaction() as tx:
-            deployment = self.show(name)
-            if chosen.address in (deployment.live, deployment.canary):
-                return deployment
-            if deployment.canary:
-                raise Conflict(f"{deployment.canary} is being rolled out", hint=f"mainspring rollback {name}")
-            if chosen.model != deployment.model:
-                raise Conflict(
-                    f"{name} serves {deployment.model}, not {chosen.model}",
-                    hint=f"mainspring models versions {deployment.model}",
+        chosen = [self._models.version(address) for address in (version, *(arms or ()))]
+        for item in chosen:
+            if item.status != "approved":
+                hint = f"mainspring approvals show {item.address}"
+                raise Refused(f"{item.address} is {item.status}, not approved", hint=hint)
+        if skip_checks and not skip_checks.strip():
+            raise InvalidInput("leaving out the checks needs a reason", hint="--skip-checks 'why this once'")
+        deployment = self.show(name)
+        if chosen[0].address in (deployment.live, deployment.canary):
+            return deployment
+        self._rollouts.check_fit(deployment, chosen)
+        checks = [self._checked(deployment, item.address, skip_checks) for item in chosen]
+        for item, found in zip(chosen, checks, strict=True):
+            if why := failure(found):
+                self._rollouts.refuse(name, item.address, why, found)
+                raise Refused(
+                    f"{item.address} is not released, it fails a check: {why}",
+                    hint=f"mend it, or: mainspring deploy {item.address} --deployment {name} --skip-checks REASON",
                 )
-            now, actor = self._store.clock.now(), current_actor()
-            at_once = deployment.strategy.kind == "all-at-once" or not deployment.live or not deployment.strategy.steps
-            release = Release(
-                id=new_id(), created=now, deployment=name, number=self._store.count(Release, deployment=name) + 1,
-                version=chosen.address, status="rolling", previous=deployment.live, reason=reason,
-                actor=actor.name, cause=actor.cause,
-            )  # fmt: skip
-            tx.insert(release)
-            tx.emit(
-                "deploy.release.started", name, version=chosen.address, previous=deployment.live, number=release.number
-            )
-            if at_once:
-                return self._go_live(deployment, release)
-            weight = deployment.strategy.steps[0]
-            return self._change(deployment, canary=chosen.address, weight=weight, step=0, step_since=now)
+        return self._rollouts.begin(name, chosen, reason, checks, skip_checks)
 
-    def judge(self, name: str, live: VersionEvidence, canary: VersionEvidence) -> Verdict:
-        """Looks at a rollout with fresh evidence and does what follows (for the controller; not an operation)."""
-        with self._store.transaction():
-            deployment = self.show(name)
-            verdict = rules.judge(deployment, live, canary, self._store.clock.now())
-            if verdict.action == "hold" or not deployment.canary:
-                return verdict
-            release = self._noted(self._rolling(name), verdict)
-            if verdict.action == "advance":
-                step = deployment.step + 1
-                self._change(deployment, weight=deployment.strategy.steps[step], step=step, step_since=verdict.time)
-            elif verdict.action == "promote":
-                self._go_live(deployment, release)
-            else:
-                self._take_back(deployment, release, verdict.reason)
-        return verdict
+    @operation("POST", "/deployments/{name}/checks", command="check")
+    def check(self, name: str, version: str) -> list[Check]:
+        """Tries a version as a release would, without releasing it."""
+        return self._tried(self.show(name), self._models.version(version).address)
+
+    def _checked(self, deployment: Deployment, version: str, skipped: str) -> list[Check]:
+        if skipped:
+            return [Check(name="skipped", ok=True, detail=skipped)]
+        return self._tried(deployment, version) if deployment.checks.enabled else []
+
+    def _tried(self, deployment: Deployment, version: str) -> list[Check]:
+        live = self.signature(deployment.live) if deployment.live else None
+        return try_out(self._models.unpack(version, self._folder), deployment.checks, live)
+
+    @operation("POST", "/deployments/{name}/promote")
+    def promote(self, name: str, version: str = "", reason: str = "") -> Deployment:
+        """Lets the version that is being rolled out take over now.
+
+        Raises:
+            Conflict: It is not being rolled out, or there are several and none is named.
+        """
+        return self._rollouts.promote(name, version, reason)
 
     @operation("POST", "/deployments/{name}/rollback")
     def rollback(self, name: str, reason: str = "") -> Deployment:
         """Takes a rollout back, or returns to the version that was live before.
 
+        What belongs to the version comes back with it: its signature and its threshold.
+
         Raises:
             Conflict: There is nothing to return to.
         """
-        with self._store.transaction() as tx:
+        with self._store.transaction():
             deployment = self.show(name)
             if deployment.canary:
-                return self._take_back(deployment, self._rolling(name), reason or "rolled back by hand")
-            current = self._store.first(Release, deployment=name, status="live", order="-number")
-            if current is None or not current.previous:
-                raise Conflict(f"{name} has no version to return to", hint=f"mainspring deployments releases {name}")
-            self._end(current, "rolled_back", reason)
-            now, actor = self._store.clock.now(), current_actor()
-            back = Release(
-                id=new_id(), created=now, deployment=name, number=self._store.count(Release, deployment=name) + 1,
-                version=current.previous, status="rolling", previous=self._before(name, current.previous),
-                reason=reason or f"back from {current.version}", actor=actor.name,
-            )  # fmt: skip
-            tx.insert(back)
-            tx.emit("deploy.release.rolled_back", name, version=current.version, back_to=back.version, reason=reason)
-            return self._go_live(deployment, back)
+                return self._rollouts.take_back(deployment, reason or "rolled back by hand")
+            return self._rollouts.go_back(name, reason)
 
-    def _before(self, name: str, version: str) -> str:
-        earlier = self._store.first(Release, deployment=name, version=version, order="-number")
-        return earlier.previous if earlier else ""
+    def judge(
+        self,
+        name: str,
+        live: VersionEvidence,
+        canary: VersionEvidence,
+        arms: Sequence[VersionEvidence] = (),
+        revision: int | None = None,
+    ) -> Verdict:
+        """Looks at a rollout with fresh evidence and does what follows (for the controller; not an operation)."""
+        return self._rollouts.judge(name, live, canary, arms, revision)
 
-    def _take_back(self, deployment: Deployment, release: Release, reason: str) -> Deployment:
-        with self._store.transaction() as tx:
-            self._end(release, "rolled_back", reason)
-            tx.emit(
-                "deploy.release.rolled_back",
-                deployment.name,
-                version=release.version,
-                back_to=deployment.live,
-                reason=reason,
-            )
-            return self._change(deployment, canary="", weight=0.0, step=0, step_since=None)
+    def judge_kept(self, name: str, live: VersionEvidence, kept: VersionEvidence) -> None:
+        """Looks at a version that was switched to while the old one is kept warm (for the controller)."""
+        self._rollouts.judge_kept(name, live, kept)
 
-    def _go_live(self, deployment: Deployment, release: Release) -> Deployment:
-        now = self._store.clock.now()
-        with self._store.transaction() as tx:
-            before = self._store.first(Release, deployment=deployment.name, status="live")
-            if before is not None:
-                self._end(before, "retired", f"replaced by {release.version}")
-            tx.update(msgspec.structs.replace(release, status="live", live_since=now))
-            version = self._models.version(release.version)
-            self._models.set_alias(version.model, "live", version.number)
-            tx.emit("deploy.release.live", deployment.name, version=release.version, previous=release.previous)
-            return self._change(deployment, live=release.version, canary="", weight=0.0, step=0, step_since=None)
+    @operation("GET", "/deployments/{name}/history")
+    def history(self, name: str, limit: int = 200) -> list[HistoryEntry]:
+        """Tells what happened to a deployment, oldest first: who did what, why, and what it was decided on.
 
-    def _change(self, deployment: Deployment, **changes: Any) -> Deployment:
-        with self._store.transaction() as tx:
-            changed = msgspec.structs.replace(deployment, revision=deployment.revision + 1, **changes)
-            tx.update(changed)
-            shown = {"live": changed.live, "canary": changed.canary, "weight": changed.weight}
-            tx.emit("deploy.deployment.routed", changed.name, revision=changed.revision, **shown)
-        return changed
+        Args:
+            name: The deployment.
+            limit: The latest so many.
+        """
+        events = self._store.events(subject=self.show(name).name, prefix="deploy.", newest=True, limit=limit)
+        return rules.history(events[::-1], self.releases(name, limit=limit))[-limit:]
 
-    def _rolling(self, name: str) -> Release:
-        return self._store.get(Release, deployment=name, status="rolling")
+    @operation("GET", "/deployments/{name}/diff")
+    def diff(self, name: str) -> list[Difference]:
+        """Tells how what runs differs from what is wanted; empty when it does not."""
+        return rules.differences(self.show(name), self.status(name))
 
-    def _noted(self, release: Release, verdict: Verdict) -> Release:
-        with self._store.transaction() as tx:
-            return tx.update(msgspec.structs.replace(release, verdicts=[*release.verdicts, verdict]))
+    def kpi_values(self, deployment: Deployment) -> dict[str, dict[str, float]]:
+        """KPI -> value of each outcome of a decision, for those that the strategy names.
 
-    def _end(self, release: Release, status: ReleaseStatus, reason: str) -> None:
-        with self._store.transaction() as tx:
-            kept = reason or release.reason
-            tx.update(msgspec.structs.replace(release, status=status, reason=kept, ended=self._store.clock.now()))
+        Raises:
+            InvalidInput: The use case has no such KPI, or it says nothing of single decisions.
+        """
+        strategy = deployment.strategy
+        names = dict.fromkeys(name for name in (strategy.kpi, *(guard.kpi for guard in strategy.guards)) if name)
+        if not names:
+            return {}
+        kpis = self._usecases.show(deployment.use_case).kpis if deployment.use_case else []
+        known = {kpi.name: kpi.value for kpi in kpis}
+        for name in names:
+            if not known.get(name):
+                raise InvalidInput(
+                    f"the use case of {deployment.name} has no KPI `{name}` with a value of each decision",
+                    hint="declare it: [[use_case.kpis]] with value = { tp = …, fp = … }",
+                )
+        return {name: known[name] for name in names}
+
+    def signature(self, version: str) -> Signature:
+        """What a version accepts."""
+        return self._models.version(version).signature
 
     def log_folder(self, name: str) -> Path:
         """Where the deployment's prediction log is written."""
@@ -255,12 +284,35 @@ class Deployments:
         if not deployment.live:
             return None
         status = self.status(name)
-        if status.state == "running" and status.revision == deployment.revision:
-            return status
-        repaired = status.revision == deployment.revision
-        status = self._target_of(deployment).apply(self._spec(deployment))
+        if rules.differences(deployment, status):
+            status = self._apply(deployment, status)
+        after = self.show(name)
+        if after.revision != deployment.revision:
+            return self.reconcile(name)
+        if deployment.canary and deployment.strategy.kind == "blue-green" and deployment.strategy.promote:
+            self._rollouts.switch(name, deployment.canary)
+            return self.reconcile(name)
+        return status
+
+    def _apply(self, deployment: Deployment, before: TargetStatus) -> TargetStatus:
+        """Tells the target what is wanted; a new version that the target refuses is taken back."""
+        name = deployment.name
+        try:
+            status = self._target_of(deployment).apply(self._spec(deployment))
+        except InvalidInput as error:
+            with self._store.transaction():
+                present = self.show(name)
+                other = any(route.role == "live" and route.version != deployment.live for route in before.routes)
+                if present.revision != deployment.revision or not (deployment.canary or other):
+                    raise
+                why = f"the target refuses it: {error.message}"
+                if deployment.canary:
+                    self._rollouts.take_back(present, why)
+                else:
+                    self._rollouts.go_back(name, why)
+            return self.status(name)
         with self._store.transaction() as tx:
-            kind = "repaired" if repaired else "applied"
+            kind = "repaired" if before.revision == deployment.revision else "applied"
             tx.emit(f"deploy.target.{kind}", name, revision=deployment.revision, url=status.url, state=status.state)
         return status
 
@@ -270,18 +322,17 @@ class Deployments:
         self._target_of(self.show(name)).remove(name)
 
     def _spec(self, deployment: Deployment) -> TargetSpec:
-        routes = [self._route(deployment.live, "live", 0.0)]
-        if deployment.canary:
-            routes.append(self._route(deployment.canary, "canary", deployment.weight))
+        routes = [self._route(*wanted) for wanted in rules.wanted_routes(deployment)]
         return TargetSpec(
             name=deployment.name,
             revision=deployment.revision,
             routes=tuple(routes),
             durable=deployment.durable,
+            key=deployment.strategy.key,
             log_dir=str(self.log_folder(deployment.name)),
         )
 
-    def _route(self, version: str, role: Any, weight: float) -> Route:
+    def _route(self, version: str, role: Role, weight: float) -> Route:
         folder = self._models.unpack(version, self._folder)
         return Route(version=version, path=str(folder), role=role, weight=weight)
 
@@ -290,3 +341,8 @@ class Deployments:
             Environment, name=deployment.environment, listing="mainspring deployments environments"
         )
         return self._target(environment.target)
+
+
+def _running(deployment: Deployment) -> tuple[Any, ...]:
+    """What of a declaration reaches the target."""
+    return rules.wanted_routes(deployment), deployment.durable, deployment.strategy.key

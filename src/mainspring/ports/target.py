@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from mainspring.core.entity import Value
 
-Role = Literal["live", "canary", "shadow"]
+Role = Literal["live", "canary", "arm", "shadow", "standby"]
 State = Literal["running", "stopped", "failed"]
 
 
@@ -16,9 +16,10 @@ class Route(Value, frozen=True, kw_only=True):
     Attributes:
         version: Address of the model version, such as ``flight_delays@3``.
         path: Folder with ``model.onnx`` and ``signature.json``, readable where the deployment runs.
-        role: ``live`` answers (exactly one), ``canary`` answers its share of rows (at most two), ``shadow`` scores
-            every row and is only logged.
-        weight: A canary's share of rows, percent. The live version answers the rest; shadows have none.
+        role: ``live`` answers (exactly one), ``canary`` answers its share of rows (at most two), ``arm`` its share of
+            keys (see `TargetSpec.key`; not beside a canary), ``shadow`` scores its share of rows and is only logged,
+            ``standby`` is loaded and does nothing.
+        weight: The share, percent. The live version answers the rest; a shadow without one scores every row.
     """
 
     version: str
@@ -37,6 +38,7 @@ class TargetSpec(Value, frozen=True, kw_only=True):
         host: The address to listen on.
         port: The port to listen on; 0 lets the target choose, and keep its choice over restarts if it can.
         durable: Whether a prediction is on record before it is answered.
+        key: The column, or ``header:NAME``, by whose value rows stick to an arm; empty: by the prediction id.
         token: What callers must send as ``Authorization: Bearer``; needed unless ``host`` is a loopback address.
         tokens: Caller -> token, beside `token`; the prediction log keeps the caller's name.
         workers: Processes that answer.
@@ -51,6 +53,7 @@ class TargetSpec(Value, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 0
     durable: bool = False
+    key: str = ""
     token: str | None = None
     tokens: dict[str, str] = {}
     workers: int = 1
@@ -70,6 +73,7 @@ class TargetStatus(Value, frozen=True, kw_only=True):
         pid: The process that answers, where the target has processes.
         log_dir: Where the prediction log is.
         detail: Why, when it does not run; a refused change, when it does.
+        routes: What is routed, where the target can tell; paths are left out.
     """
 
     name: str
@@ -79,6 +83,7 @@ class TargetStatus(Value, frozen=True, kw_only=True):
     pid: int | None = None
     log_dir: str = ""
     detail: str = ""
+    routes: tuple[Route, ...] = ()
 
 
 class Target(Protocol):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from mainspring.core.package import ModelPackage
+from mainspring.core.package import EXAMPLE, Example, ModelPackage
 from mainspring.core.signature import Field, FieldType, Signature
 from mainspring.errors import InvalidInput, MissingExtra
 from mainspring.measures.schema import Kind, kind_of
@@ -16,6 +18,7 @@ from mainspring.registry.onnx_export import export
 
 MAX_CATEGORIES = 200
 TWIN_ROWS = 2000
+EXAMPLE_ROWS = 20
 MAX_TWIN_DIFFERENCE = 1e-3
 _TYPES: dict[Kind, FieldType] = {"int": "int", "float": "float", "string": "string", "bool": "bool"}
 
@@ -39,7 +42,8 @@ def package(
             the serving process and about ten times the time.
 
     Returns:
-        The package, with ``model.skops``, ``signature.json`` and, where there is a twin, ``model.onnx``.
+        The package, with ``model.skops``, ``signature.json``, some rows and their scores in ``example.json`` to compare
+        a deployed model with, and, where there is a twin, ``model.onnx``.
 
     Raises:
         MissingExtra: scikit-learn, skl2onnx or skops is not installed.
@@ -53,9 +57,14 @@ def package(
     signature = learn_signature(example, threshold=threshold, kind=_kind(estimator), nullable=nullable)
     names = [field.name for field in signature.inputs]
     rows = example.select(names).gather_every(max(1, example.height // TWIN_ROWS))
-    files = {"model.skops": bytes(skops_io.dumps(estimator)), "signature.json": signature.to_json()}
+    ours = _scores(estimator, rows, signature)
+    files = {
+        "model.skops": bytes(skops_io.dumps(estimator)),
+        "signature.json": signature.to_json(),
+        EXAMPLE: _example(rows, ours),
+    }
     try:
-        onnx, difference = _twin(estimator, rows, signature)
+        onnx, difference = _twin(estimator, ours, rows, signature)
     except InvalidInput:
         if twin == "required":
             raise
@@ -69,12 +78,12 @@ def package(
     )
 
 
-def _twin(estimator: Any, rows: pl.DataFrame, signature: Signature) -> tuple[bytes, float]:
+def _twin(estimator: Any, ours: NDArray[np.float64], rows: pl.DataFrame, signature: Signature) -> tuple[bytes, float]:
     """The twin and how far its scores are off: with all columns in one input where that works, it is far faster."""
     for packed in (True, False) if signature.numeric and len(signature.inputs) > 1 else (False,):
         try:
             onnx = export(estimator, signature, packed=packed)
-            difference = _difference(estimator, onnx, rows, signature)
+            difference = _difference(ours, onnx, rows, signature)
         except InvalidInput:
             if not packed:
                 raise
@@ -129,11 +138,21 @@ def _kind(estimator: Any) -> str:
     return "classifier" if hasattr(estimator, "predict_proba") else "regressor"
 
 
-def _difference(estimator: Any, onnx: bytes, rows: pl.DataFrame, signature: Signature) -> float:
-    """Largest absolute difference of scores on the rows, scored one way and the other."""
+def _scores(estimator: Any, rows: pl.DataFrame, signature: Signature) -> NDArray[np.float64]:
+    scores = estimator.predict_proba(rows)[:, -1] if signature.kind == "classifier" else estimator.predict(rows)
+    return np.asarray(scores, dtype=float)
+
+
+def _example(rows: pl.DataFrame, scores: NDArray[np.float64]) -> bytes:
+    """The first rows with the original model's scores."""
+    columns = rows.head(EXAMPLE_ROWS).to_dict(as_series=False)
+    return msgspec.json.encode(Example(columns=columns, scores=scores[:EXAMPLE_ROWS].tolist()))
+
+
+def _difference(ours: NDArray[np.float64], onnx: bytes, rows: pl.DataFrame, signature: Signature) -> float:
+    """Largest absolute difference of the original's scores on the rows from those of the twin."""
     from mainspring.registry.runtime import OnnxModel  # noqa: PLC0415 - ONNX Runtime is loaded only to compare
 
     twin = OnnxModel.from_bytes(onnx, signature)
     theirs = np.array(twin.score(rows.to_dict(as_series=False), rows.height))
-    ours = estimator.predict_proba(rows)[:, -1] if signature.kind == "classifier" else estimator.predict(rows)
-    return float(np.max(np.abs(np.asarray(ours, dtype=float) - theirs)))
+    return float(np.max(np.abs(ours - theirs)))

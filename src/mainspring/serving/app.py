@@ -20,7 +20,7 @@ from mainspring.errors import Conflict, MainspringError, NotFound, Refused, Unau
 from mainspring.serving.config import FIXED, is_loopback, load_config
 from mainspring.serving.host import Host
 from mainspring.serving.lineup import Lineup, to_log
-from mainspring.serving.log import PredictionLog
+from mainspring.serving.log import Frame, PredictionLog
 from mainspring.serving.message import TEXT, Call, Reply, WrongMethod
 from mainspring.serving.metrics import Metrics, Snapshot
 from mainspring.serving.protocol import OpenInference, changes_models
@@ -62,6 +62,7 @@ class App:
         config = self.config
         folder = Path(config.models_dir) if config.models_dir else None
         self.host = Host(budget=config.memory_budget, folder=folder, trusted=config.trusted_types)
+        self.host.on_failure = self._unscored
         self.host.commit(config.hosted, self.host.prepare(config.revision, config.hosted))
         self.scoring = Scoring(self.host, self._record)
         self._protocol = OpenInference(self.scoring, self._check_ready)
@@ -226,12 +227,17 @@ class App:
             return None
         return lambda: self._watch(log, lineup, batch._replace(times=frame.times), answer.ids, caller)
 
+    def _unscored(self, name: str, frame: Frame) -> None:
+        """Puts on record that a version could not score rows."""
+        self._log(name).append(frame)
+        self.metrics.rows[frame.versions[0], "error"] += len(frame.ids)
+
     def _watch(self, log: PredictionLog, lineup: Lineup, batch: Batch, ids: list[str], caller: str) -> None:
         """Lets the shadows score what was answered; whatever happens to them is no matter of the caller."""
         try:
-            for answer in lineup.shadows(batch, ids):
-                log.append(to_log(batch, answer, 0, caller))
-                self.metrics.rows[answer.versions[0] if answer.versions else "", "shadow"] += batch.rows
+            for frame in lineup.shadows(batch, ids, caller):
+                log.append(frame)
+                self.metrics.rows[frame.versions[0], "shadow"] += len(frame.ids)
         except Exception:  # noqa: BLE001 - whatever a candidate does, the caller has the live answer
             self.metrics.errors["shadow"] += 1
             traceback.print_exc(file=sys.stderr)

@@ -82,7 +82,11 @@ def _groups(waiting: list[tuple[Batch, Future[Answer]]]) -> list[list[tuple[Batc
     sizes: dict[Any, int] = {}
     for item in waiting:
         batch = item[0]
-        kind = (frozenset(batch.columns), batch.packed.dtype if batch.packed is not None else None)
+        kind = (
+            frozenset(batch.columns),
+            batch.packed.dtype if batch.packed is not None else None,
+            batch.keys is None,
+        )
         found = groups.setdefault(kind, [])
         if not found or sizes[kind] + batch.rows > _MOST_ROWS:
             found.append([])
@@ -103,4 +107,5 @@ def _joined(batches: Sequence[Batch], scorer: Scorer) -> Batch:
     packed = None
     if batches[0].packed is not None:
         packed = np.concatenate([batch.packed for batch in batches if batch.packed is not None])
-    return Batch(columns, len(ids), ids, packed=packed)
+    keys = None if batches[0].keys is None else [key for batch in batches for key in batch.keys or ()]
+    return Batch(columns, len(ids), ids, packed=packed, keys=keys)

@@ -42,12 +42,14 @@ class HostedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         path: A package's folder, or a folder of packages named 1, 2, 3 …: the versions, of which the highest answers.
         routes: The versions and their roles, instead of `path`.
         pinned: Whether it is loaded at the start and stays.
+        key: What rows stick to an arm of an A/B test by; see `TargetSpec.key`.
     """
 
     name: str
     path: str = ""
     routes: tuple[Route, ...] = ()
     pinned: bool = False
+    key: str = ""
 
 
 class Config(TargetSpec, frozen=True, kw_only=True):
@@ -91,7 +93,7 @@ class Config(TargetSpec, frozen=True, kw_only=True):
     @property
     def hosted(self) -> tuple[HostedModel, ...]:
         """All models that have a name here; the deployment's own is one of them, and pinned."""
-        own = HostedModel(name=self.name, routes=self.routes, pinned=True)
+        own = HostedModel(name=self.name, routes=self.routes, pinned=True, key=self.key)
         return (own, *self.models) if self.routes else self.models
 
     def tls(self) -> ssl.SSLContext | None:

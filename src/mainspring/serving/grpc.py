@@ -150,7 +150,7 @@ class GrpcFace:
 
     async def _infer(self, request: Any, call: Call) -> Any:
         raw = bool(request.raw_input_contents)
-        got = self._scoring.infer(request.model_name, request.model_version, _asked(request), call.caller)
+        got = self._scoring.infer(request.model_name, request.model_version, _asked(request), call)
         answer, after = got if isinstance(got, tuple) else await got
         told = _told(answer, raw=raw)
         if after:

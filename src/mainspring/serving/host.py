@@ -18,6 +18,7 @@ from mainspring.ports.target import Route
 from mainspring.registry.tensor_runtime import TensorModel
 from mainspring.serving.config import HostedModel
 from mainspring.serving.lineup import Lineup
+from mainspring.serving.log import Frame
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _MODEL_FILES = ("model.onnx", "model.skops")
@@ -77,6 +78,9 @@ class Host:
         folder: A folder of models, each a sub-folder as in `HostedModel.path`; looked at when a name is asked for.
         trusted: Types that original models may be made of beyond scikit-learn's own.
         clock: Seconds, for the pauses after failures.
+
+    Attributes:
+        on_failure: Hears of rows that a version of a model failed to score.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Host:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.budget = budget
+        self.on_failure: Callable[[str, Frame], None] = lambda name, frame: None
         self.folder = folder
         self.trusted = tuple(trusted)
         self._clock = clock
@@ -322,7 +327,14 @@ class Host:
         if len(routes) == 1 and not (live / "signature.json").exists() and (live / "model.onnx").exists():
             return TensorModel(live)
         same = before if isinstance(before, Lineup) else None
-        return Lineup(revision, routes, same, trusted=self.trusted)
+        return Lineup(
+            revision,
+            routes,
+            same,
+            trusted=self.trusted,
+            key=spec.key,
+            on_failure=lambda frame: self.on_failure(spec.name, frame),
+        )
 
     def _loaded(self, entry: _Entry, served: Served) -> None:
         entry.served, entry.reason, entry.failures, entry.refused = served, "", 0, False

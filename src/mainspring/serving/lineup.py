@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
+import traceback
 from asyncio import Future
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import count
+from math import nan
 from pathlib import Path
 
 from mainspring.core.ids import new_id
@@ -17,12 +20,14 @@ from mainspring.registry.load import Model, load_model, pays_to_batch
 from mainspring.serving.batching import NextTurn
 from mainspring.serving.log import Frame
 from mainspring.serving.request import Answer, Batch, Form
-from mainspring.serving.route import Router
+from mainspring.serving.route import Router, point, sampled
 from mainspring.serving.tensor_form import TensorForm
 
 _WIDER = {"float": ("float", "int", "bool"), "int": ("int", "bool"), "string": ("string",), "bool": ("bool",)}
 OUTPUTS = {"score": "FP64", "label": "BOOL", "version": "BYTES", "id": "BYTES"}
 """Output -> datatype in the inference protocol."""
+HEADER = "header:"
+"""What a key begins with that is a header of the request, not a column."""
 
 _serial = count()
 _process = new_id()[:10] + secrets.token_hex(4)
@@ -37,6 +42,8 @@ class Lineup:
         before: The lineup in force; a version that it has from the same folder is not loaded again, because a version
             never changes.
         trusted: Types that original models may be made of beyond scikit-learn's own.
+        key: What rows stick to an arm by: a column, ``header:NAME``, or empty for the prediction id.
+        on_failure: Hears of the rows that a version failed to score, as a frame of the role ``error``.
 
     Attributes:
         batches: Whether rows of several requests are scored together, because calls are dear and rows are cheap.
@@ -55,8 +62,12 @@ class Lineup:
         before: Lineup | None = None,
         *,
         trusted: Collection[str] = (),
+        key: str = "",
+        on_failure: Callable[[Frame], None] = lambda frame: None,
     ) -> None:
         self.revision = revision
+        self._key = key
+        self._on_failure = on_failure
         self.routes = tuple(routes)
         self._router = Router(routes)
         self.models: dict[str, Model] = {}
@@ -70,6 +81,9 @@ class Lineup:
         extra: dict[str, Field] = {}
         for version, model in self.models.items():
             extra |= _extra_columns(self.signature, self.live, model.signature, version, extra)
+        known_columns = {field.name for field in self.signature.inputs} | set(extra)
+        if key and not key.startswith(HEADER) and key not in known_columns:
+            extra[key] = Field(name=key, type="string", nullable=True)
         self.form = Form(self.signature.inputs, tuple(extra.values()), extra=self.signature.on_extra)
         self.tensors = TensorForm(self.form.fields, self.form.required)
         self.outputs = outputs_of(self.signature)
@@ -87,26 +101,43 @@ class Lineup:
         self.batches = any(self._dear.values())
         self._turns = {version: NextTurn(self, version) for version in ("", *self.models)}
 
+    def keyed(self, batch: Batch, headers: Mapping[bytes, bytes]) -> Batch:
+        """The batch with the keys that its rows stick to an arm by; a header's value is only kept as a hash."""
+        if not self._key or not self._router.sticky:
+            return batch
+        if not self._key.startswith(HEADER):
+            values = batch.columns.get(self._key) or [None] * batch.rows
+            return batch._replace(keys=[None if value is None else str(value) for value in values])
+        sent = headers.get(self._key.removeprefix(HEADER).lower().encode())
+        key = f"{point(sent.decode('latin-1')):016x}" if sent else None
+        told = {**(batch.sent or batch.columns), self._key: [key] * batch.rows}
+        return batch._replace(keys=[key] * batch.rows, sent=told)
+
     def ask(self, batch: Batch, version: str = "") -> Answer | Future[Answer]:
         """As `score`; a future where it pays to score the rows together with those of other requests."""
         return self._turns[version].put(batch) if self.batches else self.score(batch, version)
 
     def score(self, batch: Batch, version: str = "") -> Answer:
-        """Scores each row with the version that its id falls to, or all with ``version``."""
+        """Scores each row with the version that its id or key falls to, or all with ``version``.
+
+        Where another version than the live one fails, the live one answers its rows.
+        """
         rows = batch.rows
         ids = batch.ids if batch.ids is not None else self.make_ids(rows)
         only = version or self._router.only
         if not only:
-            parts = self._router.split(ids)
+            stuck = ids if batch.keys is None else [key or id for key, id in zip(batch.keys, ids, strict=True)]
+            parts = self._router.split(stuck)
             only = next(iter(parts)) if len(parts) == 1 else ""
         if only:
-            scores, labels = self._scored(only, batch)
+            only, scores, labels = self._scored(only, batch, ids, instead="" if version else self.live)
             return Answer(ids, [only] * rows, [self._roles[only]] * rows, scores, labels)
         answer = Answer(ids, [""] * rows, [""] * rows, [0.0] * rows, [None] * rows)
         for name, places in parts.items():
-            scores, labels = self._scored(name, batch.pick(places))
+            part_ids = [ids[place] for place in places]
+            by, scores, labels = self._scored(name, batch.pick(places), part_ids, instead=self.live)
             for place, score, label in zip(places, scores, labels, strict=True):
-                answer.versions[place], answer.roles[place] = name, self._roles[name]
+                answer.versions[place], answer.roles[place] = by, self._roles[by]
                 answer.scores[place], answer.labels[place] = score, label
         return answer
 
@@ -115,12 +146,19 @@ class Lineup:
         """Prediction ids for rows that came without."""
         return [f"{_process}-{next(_serial):x}" for _ in range(rows)]
 
-    def shadows(self, batch: Batch, ids: list[str]) -> Iterator[Answer]:
-        """What each shadow says about the same rows."""
-        for version, role in self._roles.items():
-            if role == "shadow":
-                scores, labels = self._scored(version, batch)
-                yield Answer(ids, [version] * batch.rows, [role] * batch.rows, scores, labels)
+    def shadows(self, batch: Batch, ids: list[str], caller: str = "") -> Iterator[Frame]:
+        """What each shadow says about its share of the same rows; not a number where it fails."""
+        for route in self.routes:
+            if route.role != "shadow" or not (places := sampled(route, ids)):
+                continue
+            part, part_ids = batch, ids
+            if len(places) < batch.rows:
+                part, part_ids = batch.pick(places), [ids[place] for place in places]
+            start = time.perf_counter()
+            scores, labels = self._tried(route.version, part)
+            latency_us = int((time.perf_counter() - start) * 1e6)
+            answer = Answer(part_ids, [route.version] * part.rows, [route.role] * part.rows, scores, labels)
+            yield to_log(part, answer, latency_us, caller)
 
     @property
     def watched(self) -> bool:
@@ -138,7 +176,29 @@ class Lineup:
                 return version
         raise unknown_name("version", name, self.models, listing="GET /-/status")
 
-    def _scored(self, version: str, batch: Batch) -> tuple[list[float], list[bool | None]]:
+    def _scored(
+        self, version: str, batch: Batch, ids: list[str], *, instead: str
+    ) -> tuple[str, list[float], list[bool | None]]:
+        """Who answered, the scores and the labels; ``instead`` answers where the version fails."""
+        try:
+            return version, *self._direct(version, batch)
+        except Exception:
+            rows = batch.rows
+            failed = Answer(ids, [version] * rows, ["error"] * rows, [nan] * rows, [None] * rows)
+            self._on_failure(to_log(batch, failed, 0))
+            if instead in ("", version):
+                raise
+            traceback.print_exc(file=sys.stderr)
+        return self._scored(instead, batch, ids, instead="")
+
+    def _tried(self, version: str, batch: Batch) -> tuple[list[float], list[bool | None]]:
+        try:
+            return self._direct(version, batch)
+        except Exception:  # noqa: BLE001 - whatever a shadow does, the caller has the live answer
+            traceback.print_exc(file=sys.stderr)
+            return [nan] * batch.rows, [None] * batch.rows
+
+    def _direct(self, version: str, batch: Batch) -> tuple[list[float], list[bool | None]]:
         model = self.models[version]
         if batch.packed is not None and version in self._packable:
             scores = model.score_packed(batch.packed)

@@ -37,11 +37,12 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
         times: When the predicted thing happens, microseconds since 1970 (UTC).
         ids: Prediction ids.
         versions: The version that scored the row.
-        roles: What the version was there for: live, canary or shadow.
+        roles: What the version was there for: live, canary, arm or shadow; error where it failed and, unless it was
+            the live one, the live version answered.
         scores: The scores.
         labels: Yes or no; None from regressors.
         columns: Input column -> the values as they were sent.
-        latency_us: From the body's last byte to the scores, microseconds; 0 for shadows.
+        latency_us: From the body's last byte to the scores, microseconds; a shadow's own time to score.
         caller: Who asked, where tokens have names.
     """
 

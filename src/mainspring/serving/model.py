@@ -48,6 +48,46 @@ class LogPosition(Entity):
     offset: int
 
 
+class Challenge(Entity):
+    """A version tried offline on requests that the live version answered.
+
+    Attributes:
+        deployment: Name of the deployment.
+        champion: The live version.
+        challenger: The other one.
+        start: Where the replayed requests begin.
+        end: Where they end (exclusive).
+        rows: Requests that were replayed.
+        outcomes: Those with a known outcome.
+        agreement: Share of equal labels, None for regressors.
+        score_distance: Mean absolute difference of the scores.
+        champion_loss: Mean loss of the champion over the known outcomes, in the strategy's metric.
+        challenger_loss: That of the challenger over the same rows.
+        error: Standard error of the mean of the rows' differences.
+        verdict: What follows: a difference counts when it exceeds the strategy's ``z`` standard errors.
+        reason: In words, with the numbers.
+        actor: Who asked for it.
+    """
+
+    __table__: ClassVar[str] = "challenge"
+    __index__ = (("deployment", "created"),)
+    deployment: str
+    champion: str
+    challenger: str
+    start: datetime
+    end: datetime
+    rows: int
+    outcomes: int
+    agreement: float | None
+    score_distance: float | None
+    champion_loss: float | None
+    challenger_loss: float | None
+    error: float | None
+    verdict: Literal["better", "worse", "no difference", "too little evidence"]
+    reason: str
+    actor: str
+
+
 class Outcome(Value):
     """What really happened.
 

@@ -82,10 +82,10 @@ class OpenInference:
         if found and length is None and isinstance(lineup := found[0], Lineup):
             usual = read_usual(call.body, lineup)
             if usual is not None:
-                got = self._scoring.infer_rows(name, lineup, found[1], *usual, start, call.caller)
+                got = self._scoring.infer_rows(name, lineup, found[1], *usual, start, call)
                 return then(got, _written)
         asked = read_body(call.body, length)
-        return then(self._scoring.infer(name, version, asked, call.caller), _written)
+        return then(self._scoring.infer(name, version, asked, call), _written)
 
     def _model_ready(self, name: str, version: str) -> dict[str, Any]:
         self._ready()

@@ -50,7 +50,7 @@ def _predict(scoring: Scoring, call: Call, name: str, served: Served) -> Reply |
     if not isinstance(served, Lineup):
         raise InvalidInput(f"model `{name}` has no columns", hint=f"POST tensors to /v2/models/{name}/infer")
     batch = served.form.read(call.body)
-    got = scoring.score(name, served, "", batch, start, call.caller)
+    got = scoring.score(name, served, "", batch, start, call)
     return then(got, lambda scored: _told(batch, *scored))
 
 

@@ -42,6 +42,7 @@ class Batch(NamedTuple):
         columnar: Whether the answer is asked for as columns.
         packed: The same rows as one array ``[rows, columns]`` of numbers in the signature's order, if they came so.
         sent: Columns as they were sent, where the signature put something in their place; for the record.
+        keys: What rows stick to an arm by, one per row, None where there is none; see `Lineup.keyed`.
     """
 
     columns: dict[str, Sequence[Any]]
@@ -51,6 +52,7 @@ class Batch(NamedTuple):
     columnar: bool = False
     packed: NDArray[Any] | None = None
     sent: dict[str, Sequence[Any]] | None = None
+    keys: list[str | None] | None = None
 
     def pick(self, places: Sequence[int]) -> Batch:
         """Some of the rows, for scoring."""
@@ -58,7 +60,9 @@ class Batch(NamedTuple):
             name: [values[place] for place in places] for name, values in self.columns.items()
         }
         ids = None if self.ids is None else [self.ids[place] for place in places]
-        return Batch(columns, len(places), ids, packed=None if self.packed is None else self.packed[list(places)])
+        times = None if self.times is None else [self.times[place] for place in places]
+        packed = None if self.packed is None else self.packed[list(places)]
+        return Batch(columns, len(places), ids, times, packed=packed)
 
 
 class Answer(NamedTuple):

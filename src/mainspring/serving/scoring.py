@@ -19,6 +19,7 @@ from mainspring.serving.inference import (
     read_rows,
 )
 from mainspring.serving.lineup import Lineup
+from mainspring.serving.message import Call
 from mainspring.serving.request import Answer, Batch
 
 After = Callable[[], None] | None
@@ -54,7 +55,7 @@ class Scoring:
         self._record = record
 
     def score(
-        self, name: str, lineup: Lineup, version: str, batch: Batch, start: float, caller: str
+        self, name: str, lineup: Lineup, version: str, batch: Batch, start: float, call: Call
     ) -> tuple[Answer, After] | Awaitable[tuple[Answer, After]]:
         """Scores rows, together with those of other requests where that pays.
 
@@ -64,15 +65,16 @@ class Scoring:
             version: The version meant, empty for whichever answers a row.
             batch: The rows.
             start: When the request was there, by `time.perf_counter`.
-            caller: Who asks.
+            call: The call that asks.
         """
+        batch = lineup.keyed(batch, call.headers)
         answer = lineup.ask(batch, version)
         if isinstance(answer, Answer):  # most are, and deserve the shortest way
-            return answer, self._record(name, lineup, batch, answer, start, caller)
-        return then(answer, lambda got: (got, self._record(name, lineup, batch, got, start, caller)))
+            return answer, self._record(name, lineup, batch, answer, start, call.caller)
+        return then(answer, lambda got: (got, self._record(name, lineup, batch, got, start, call.caller)))
 
     def infer(
-        self, name: str, version: str, asked: Inference, caller: str = ""
+        self, name: str, version: str, asked: Inference, call: Call
     ) -> tuple[Inferred, After] | Awaitable[tuple[Inferred, After]]:
         """Answers a request of the Open Inference Protocol; the model is loaded if need be.
 
@@ -81,16 +83,16 @@ class Scoring:
         """
         found = self.host.ready(name, version)
         if found is not None:
-            return self._infer(name, found, asked, caller)
+            return self._infer(name, found, asked, call)
 
         async def later() -> tuple[Inferred, After]:
-            got = self._infer(name, await self.host.get(name, version), asked, caller)
+            got = self._infer(name, await self.host.get(name, version), asked, call)
             return got if isinstance(got, tuple) else await got
 
         return later()
 
     def _infer(
-        self, name: str, found: tuple[Served, str], asked: Inference, caller: str
+        self, name: str, found: tuple[Served, str], asked: Inference, call: Call
     ) -> tuple[Inferred, After] | Awaitable[tuple[Inferred, After]]:
         start = time.perf_counter()
         served, version = found
@@ -98,13 +100,13 @@ class Scoring:
             return infer_tensors(name, version, served, asked), None
         check_outputs(asked, served.outputs)
         batch = read_rows(asked, served.form)
-        return self.infer_rows(name, served, version, asked, batch, start, caller)
+        return self.infer_rows(name, served, version, asked, batch, start, call)
 
     def infer_rows(
-        self, name: str, lineup: Lineup, version: str, asked: Inference, batch: Batch, start: float, caller: str
+        self, name: str, lineup: Lineup, version: str, asked: Inference, batch: Batch, start: float, call: Call
     ) -> tuple[Inferred, After] | Awaitable[tuple[Inferred, After]]:
         """Answers a request whose rows have been read."""
-        got = self.score(name, lineup, version, batch, start, caller)
+        got = self.score(name, lineup, version, batch, start, call)
         return then(got, lambda scored: (answer_rows(name, lineup.outputs, asked, scored[0]), scored[1]))
 
     async def metadata(self, name: str, version: str) -> dict[str, Any]:

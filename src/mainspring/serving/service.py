@@ -17,7 +17,7 @@ from mainspring.deploy.model import VersionEvidence
 from mainspring.deploy.service import Deployments
 from mainspring.errors import InvalidInput, Unreachable
 from mainspring.ports.artifacts import ArtifactStore
-from mainspring.serving.evidence import version_evidence
+from mainspring.serving.evidence import Side, against_live, sides, version_evidence
 from mainspring.serving.log import log_files, read_frames, to_frame
 from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment
 from mainspring.store import Store
@@ -163,13 +163,21 @@ class Predictions:
     def joined(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
         """Predictions asked for in ``[start, end)``, one row per id, with ``outcome`` (null while unknown).
 
-        Columns: id, time, version, score, label, latency_us, the inputs as ``in_<name>``, outcome, known. Shadow
-        predictions are left out; an id that was asked for twice counts once, the first time.
+        Columns: see `rows`. What a shadow said, or a version that failed, is left out; an id that was asked for twice
+        counts once, the first time.
+        """
+        answered = self.rows(deployment, start, end).filter(~pl.col("role").is_in(["shadow", "error"]))
+        return answered.unique("id", keep="first", maintain_order=True)
+
+    def rows(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
+        """Everything logged for ``[start, end)``, one row per id and version, with ``outcome`` (null while unknown).
+
+        Columns: id, time, version, role, score, label, latency_us, the inputs as ``in_<name>``, outcome, known.
         """
         predictions = self._segments(deployment, "predictions", start, end, _PREDICTIONS).filter(
-            (pl.col("time") >= start) & (pl.col("time") < end) & (pl.col("role") != "shadow")
+            (pl.col("time") >= start) & (pl.col("time") < end)
         )
-        predictions = predictions.unique("id", keep="first", maintain_order=True)
+        predictions = predictions.unique(["id", "version"], keep="first", maintain_order=True)
         outcomes = self._segments(deployment, "outcomes", start, None, _OUTCOMES)
         outcomes = outcomes.sort("known", maintain_order=True).unique("id", keep="last", maintain_order=True)
         return predictions.join(outcomes, on="id", how="left").sort("time", "id").collect()
@@ -181,10 +189,26 @@ class Predictions:
         frames = [pl.read_parquet(io.BytesIO(self._artifacts.read(item.digest))).lazy() for item in found]
         return pl.concat([pl.LazyFrame(schema=empty), *frames], how="diagonal_relaxed")
 
-    def evidence(self, deployment: str, version: str, since: datetime, metric: str) -> VersionEvidence:
-        """How a version did since a moment (for the controller)."""
-        end = self._store.clock.now() + timedelta(days=1)
-        return version_evidence(self.joined(deployment, since, end), version, metric)
+    def evidence(self, name: str, since: datetime, live: str, others: list[str]) -> list[VersionEvidence]:
+        """How versions did since a moment: first the live one, then the others (for the controller)."""
+        deployment = self._deployments.show(name)
+        strategy, kpis = deployment.strategy, self._deployments.kpi_values(deployment)
+        rows = self.rows(name, since, self._store.clock.now() + timedelta(days=1))
+        wanted: set[str] = {guard.metric for guard in strategy.guards}
+        shadow = strategy.kind == "shadow"
+        wanted |= {"agreement", "score_distance"} if shadow else set()
+        found: list[VersionEvidence] = []
+        for other in others:
+            ours, theirs = sides(rows, live, other, shadow=shadow)
+            if not found:
+                found.append(version_evidence(self._side(live, ours), strategy, kpis))
+            evidence = version_evidence(self._side(other, theirs), strategy, kpis)
+            figures = evidence.figures | against_live(ours, theirs, wanted)
+            found.append(msgspec.structs.replace(evidence, figures=figures))
+        return found
+
+    def _side(self, version: str, rows: pl.DataFrame) -> Side:
+        return Side(version, rows, self._deployments.signature(version))
 
     def first_time(self, deployment: str) -> datetime | None:
         """Time of the earliest stored prediction, None before the first."""

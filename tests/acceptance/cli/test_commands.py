@@ -165,6 +165,28 @@ def test_a_refused_version_is_not_released(lived: tuple[Path, str], mainspring: 
     assert (told.code, "mill@2 is refused, not approved" in told.err) == (4, True)
 
 
+def test_a_release_is_checked_and_its_history_told(lived: tuple[Path, str], mainspring: Any) -> None:
+    run = mainspring("run", "-p", "weight=2", "--json").json["name"]
+    mainspring("models", "propose", "mill", "--run", run)
+    version = mainspring("models", "versions", "mill", "--json").json[0]["address"]
+    assert mainspring("approvals", "evaluate", "--version", version, "--json").json["status"] == "approved"
+    told = mainspring("deployments", "update", "mill", "--checks", '{"latency_p99_ms": 1e-9}')
+    assert told.code == 0, told.err
+    refused = mainspring("deploy", version)
+    assert (refused.code, f"{version} is not released, it fails a check: latency: p99" in refused.err) == (4, True)
+    assert "--skip-checks REASON" in refused.err
+    assert mainspring("deploy", version, "--skip-checks", " ").code == 2
+    assert mainspring("deploy", version, "--skip-checks", "a typing mistake in the limit").code == 0
+    history = mainspring("deployments", "history", "mill", "--json").json
+    assert [item["what"] for item in history if item["version"] == version][:4] == [
+        "checks", "refused", "checks", "started",
+    ]  # fmt: skip
+    assert history[-1]["actor"]
+    differences = mainspring("deployments", "diff", "mill", "--json").json
+    assert differences in ([], [{"what": "state", "wanted": "running", "actual": "stopped"}])
+    assert mainspring("rollback", "mill", "--reason", "back").code == 0
+
+
 def test_signing_by_name(applied: Path, mainspring: Any) -> None:
     toml = applied / "mainspring.toml"
     toml.write_text(toml.read_text() + '\n[approval]\nby = "person"\npersons = ["ann"]\n')

@@ -192,4 +192,9 @@ def _plain(item: Any, *names: str) -> dict[str, Any]:
 
 
 def _without_names(value: Any) -> Any:
+    """The value without drawn names, and without measured times, which no two replays share."""
+    if isinstance(value, dict):
+        return {key: _without_names(item) for key, item in value.items() if not key.startswith("latency_")}
+    if isinstance(value, list):
+        return [_without_names(item) for item in value]
     return RUN_NAME.sub("RUN", value) if isinstance(value, str) else value

@@ -167,8 +167,9 @@ def test_a_page_damaged_later_is_told_in_reading(small: Store, use_case: UseCase
     small.close()
     path = Path(small.url.database or "")
     with path.open("r+b") as file:
-        file.seek(path.stat().st_size // 2)
-        file.write(b"\xff" * 40_000)
+        size = path.stat().st_size
+        file.seek(size // 4)
+        file.write(b"\xff" * (size // 2))
     damaged = Store(f"sqlite:///{path}")
     with pytest.raises(StoreError):
         damaged.find(UseCase, order="problem", limit=10_000)

@@ -123,6 +123,25 @@ MISTAKES = {
     "missing key in a free table": (
         'dataset = "rates"\n', "", "[pipeline.inputs.rates]", "`dataset` is missing", "add dataset",
     ),
+    "unknown key in a guard": (
+        "strategy.bake_hours = 2", 'strategy.guards = [{ metric = "loss", limt = 1 }]', "strategy.bake_hours",
+        "unknown key `limt`", "`limit`",
+    ),
+    "a guard without a limit": (
+        "strategy.bake_hours = 2", 'strategy.guards = [{ metric = "loss" }]', "strategy.bake_hours",
+        "needs either a `limit` or a `tolerance`", "",
+    ),
+    "unknown strategy": (
+        "strategy.bake_hours = 2", 'strategy.kind = "blue"', "strategy.bake_hours", "Invalid enum value 'blue'", "",
+    ),
+    "a field of another strategy": (
+        "strategy.bake_hours = 2", "strategy.keep_minutes = 2", "strategy.bake_hours",
+        "`keep_minutes` means nothing to canary: it belongs to blue-green", "",
+    ),
+    "unknown key of the checks": (
+        "strategy.bake_hours = 2", "checks.memory = 2", "strategy.bake_hours",
+        "unknown key `memory`", "`memory_limit_mb`",
+    ),
     "no name": (
         'name = "new-data"', 'name = "New Data"', 'name = "new-data"', "this cannot be a name", "lower-case letters",
     ),

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mainspring.errors import InvalidInput, NotFound, Unreachable
-from mainspring.ports.target import TargetSpec, TargetStatus
+from mainspring.ports.target import Route, TargetSpec, TargetStatus
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 _START_SECONDS = 60.0
@@ -105,6 +105,10 @@ class ProcessTarget:
                 url=address.url,
                 pid=address.pid,
                 detail=answer["refused_change"],
+                routes=tuple(
+                    Route(version=item["version"], path="", role=item["role"], weight=item["weight"])
+                    for item in answer["routes"]
+                ),
             )
         common["revision"] = config.revision
         if _alive(folder):

@@ -1,0 +1,172 @@
+"""Champion and challenger: other versions score, offline, what the live version was asked for."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mainspring.core.actor import current_actor
+from mainspring.core.ids import new_id
+from mainspring.core.operation import operation
+from mainspring.core.signature import Signature
+from mainspring.deploy.model import Deployment, Release
+from mainspring.deploy.service import Deployments
+from mainspring.errors import Conflict, InvalidInput
+from mainspring.registry.model import ModelVersion
+from mainspring.registry.service import Models
+from mainspring.serving.evidence import row_losses
+from mainspring.serving.model import Challenge
+from mainspring.serving.service import Predictions
+from mainspring.store import Store
+
+_MOST_ROWS = 100_000
+_AT_ONCE = 10_000
+
+
+class Challenges:
+    """Versions tried on logged requests.
+
+    Args:
+        store: The database.
+        models: The room `registry`.
+        deployments: The room `deploy`.
+        predictions: Logged requests and their outcomes.
+        folder: Where models are unpacked.
+    """
+
+    def __init__(
+        self, store: Store, models: Models, deployments: Deployments, predictions: Predictions, folder: Path
+    ) -> None:
+        self._store = store
+        self._models = models
+        self._deployments = deployments
+        self._predictions = predictions
+        self._folder = folder
+
+    @operation("POST", "/deployments/{deployment}/challenges", command="run")
+    def challenge(self, deployment: str, version: str) -> Challenge:
+        """Lets a version score what the live version was asked for, and compares both on the outcomes known by now.
+
+        Raises:
+            Conflict: Nothing is live, or it is this version.
+            InvalidInput: The version is of another model, or needs a column that was not logged.
+        """
+        wanted = self._deployments.show(deployment)
+        challenger = self._models.version(version)
+        if not wanted.live or challenger.address == wanted.live:
+            raise Conflict(
+                f"{challenger.address} has no champion to challenge on {deployment}",
+                hint=f"mainspring models versions {wanted.model}",
+            )
+        if challenger.model != wanted.model:
+            raise InvalidInput(f"{deployment} serves {wanted.model}, not {challenger.model}", hint="choose its model")
+        end = self._store.clock.now()
+        start = end - timedelta(hours=wanted.challenge.last_hours)
+        rows = self._predictions.joined(deployment, start, end)
+        rows = rows.filter((pl.col("version") == wanted.live) & pl.col("score").is_not_nan()).tail(_MOST_ROWS)
+        scores, labels = self._scored(challenger, rows)
+        facts = _compared(wanted, challenger.address, rows, scores, labels)
+        return self._enter(wanted, challenger.address, start, end, facts)
+
+    def _scored(self, version: ModelVersion, rows: pl.DataFrame) -> tuple[list[float], list[bool | None]]:
+        from mainspring.registry.load import load_model  # noqa: PLC0415 - loaded only when somebody challenges
+
+        model = load_model(self._models.unpack(version.address, self._folder))
+        columns = _columns(model.signature, version.address, rows)
+        scores: list[float] = []
+        for begin in range(0, rows.height, _AT_ONCE):
+            part = columns.slice(begin, _AT_ONCE)
+            scores += model.score(part.to_dict(as_series=False), part.height)
+        return scores, model.signature.labels(scores)
+
+    def _enter(
+        self, deployment: Deployment, challenger: str, start: datetime, end: datetime, facts: dict[str, Any]
+    ) -> Challenge:
+        challenge = Challenge(
+            id=new_id(), created=self._store.clock.now(), deployment=deployment.name, champion=deployment.live,
+            challenger=challenger, start=start, end=end, actor=current_actor().name, **facts,
+        )  # fmt: skip
+        with self._store.transaction() as tx:
+            tx.insert(challenge)
+            told = {"champion": challenge.champion, "verdict": challenge.verdict, "reason": challenge.reason}
+            tx.emit("serving.challenge.ended", deployment.name, challenger=challenger, **told)
+        return challenge
+
+    @operation("GET", "/deployments/{deployment}/challenges", command="list")
+    def find(self, deployment: str, limit: int = 20) -> list[Challenge]:
+        """Lists the challenges of a deployment, newest first."""
+        name = self._deployments.show(deployment).name
+        return self._store.find(Challenge, order="-created", limit=limit, deployment=name)
+
+    def run_due(self, name: str) -> Challenge | None:
+        """Tries the newest other version when it is time, and proposes it for release (for the controller)."""
+        deployment = self._deployments.show(name)
+        plan = deployment.challenge
+        if not plan.every_hours or not deployment.live or deployment.canary:
+            return None
+        last = self._store.first(Challenge, order="-created", deployment=name)
+        if last is not None and self._store.clock.now() < last.created + timedelta(hours=plan.every_hours):
+            return None
+        others = (item for item in self._models.versions(deployment.model) if item.address != deployment.live)
+        newest = next((item for item in others if item.status in ("candidate", "approved")), None)
+        if newest is None:
+            return None
+        challenge = self.challenge(name, newest.address)
+        fresh = self._store.first(Release, deployment=name, version=newest.address) is None
+        if plan.release and challenge.verdict == "better" and newest.status == "approved" and fresh:
+            self._deployments.release(name, newest.address, f"challenge: {challenge.reason}")
+        return challenge
+
+
+def _columns(signature: Signature, version: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """The inputs of the rows; a column that was never logged is null where it may be."""
+    columns = []
+    for field in signature.inputs:
+        logged = f"in_{field.name}"
+        if logged in rows.columns:
+            columns.append(pl.col(logged).alias(field.name))
+        elif field.nullable or not rows.height:
+            columns.append(pl.lit(None).alias(field.name))
+        else:
+            raise InvalidInput(
+                f"{version} needs the column `{field.name}`, which was never logged",
+                hint="send the column with the requests, or let the version do without",
+            )
+    return rows.select(columns)
+
+
+def _compared(
+    deployment: Deployment, challenger: str, rows: pl.DataFrame, scores: list[float], labels: list[bool | None]
+) -> dict[str, Any]:
+    """What a challenge found; rows are compared in pairs, which is why few of them tell much."""
+    both = rows.with_columns(
+        pl.Series("theirs", scores, dtype=pl.Float64), pl.Series("their_label", labels, dtype=pl.Boolean)
+    ).filter(pl.col("theirs").is_not_nan())
+    decided = both.filter(pl.col("label").is_not_null() & pl.col("their_label").is_not_null())
+    known = both.filter(pl.col("outcome").is_not_null())
+    agreement = (decided["label"] == decided["their_label"]).mean() if decided.height else None
+    distance = (both["score"] - both["theirs"]).abs().mean() if both.height else None
+    facts: dict[str, Any] = {
+        "rows": both.height, "outcomes": known.height, "agreement": agreement, "score_distance": distance,
+        "champion_loss": None, "challenger_loss": None, "error": None, "verdict": "too little evidence",
+        "reason": f"{known.height} of {deployment.challenge.min_outcomes} outcomes are known",
+    }  # fmt: skip
+    if known.height < 2:
+        return facts
+    strategy, truth = deployment.strategy, known["outcome"].to_numpy()
+    ours, theirs = (row_losses(strategy.metric, truth, known[name].to_numpy()) for name in ("score", "theirs"))
+    difference = theirs - ours
+    error = float(difference.std(ddof=1)) / math.sqrt(known.height)
+    facts |= {"champion_loss": float(ours.mean()), "challenger_loss": float(theirs.mean()), "error": error}
+    if known.height < deployment.challenge.min_outcomes:
+        return facts
+    mean = float(np.mean(difference))
+    proven = abs(mean) > strategy.z * error
+    verdict = ("better" if mean < 0 else "worse") if proven else "no difference"
+    told = f"{strategy.metric} {theirs.mean():.4f} of {challenger} against {ours.mean():.4f} of {deployment.live}"
+    return facts | {"verdict": verdict, "reason": f"{told} on the same {known.height} outcomes: {verdict}"}

@@ -1,0 +1,75 @@
+"""Champion and challenger: other versions on what the live version was asked for."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from mainspring.core.entity import change
+from mainspring.deploy.model import ChallengePlan, Deployment
+from mainspring.errors import Conflict
+from mainspring.serving.model import Outcome
+
+
+@pytest.fixture
+def champion(mill: Any) -> Any:
+    """A modest version is live and was asked 400 times; every outcome is known."""
+    deployments = mill.workspace.deployments
+    mill.register()
+    deployments.release("mill", mill.approved(weight=0.3).address)
+    deployments.update("mill", change(Deployment, follow=False))
+    deployments.reconcile("mill")
+    frame = mill.readings(400, 7)
+    ids = [f"id-{row}" for row in range(400)]
+    body = {"columns": {"x": frame["x"].to_list()}, "ids": ids, "times": [mill.clock.now().isoformat()] * 400}
+    mill.workspace.predictions.ask("mill", body)
+    outcomes = [Outcome(id=id, value=float(label)) for id, label in zip(ids, frame["label"], strict=True)]
+    mill.workspace.predictions.record_outcomes("mill", outcomes)
+    mill.workspace.predictions.ingest("mill")
+    mill.clock.advance(timedelta(hours=1))
+    return mill
+
+
+@pytest.mark.parametrize(
+    ("weight", "verdict", "agreement"), [(3.0, "better", 1.0), (0.3, "no difference", 1.0), (-1.0, "worse", 0.0)]
+)
+def test_a_challenger_is_compared_on_the_same_rows(
+    champion: Any, weight: float, verdict: str, agreement: float
+) -> None:
+    version = champion.candidate(weight=weight).address
+    found = champion.workspace.challenges.challenge("mill", version)
+    assert (found.verdict, found.agreement, found.rows, found.outcomes) == (verdict, agreement, 400, 400)
+    assert f"on the same 400 outcomes: {verdict}" in found.reason
+    assert champion.workspace.challenges.find("mill") == [found]
+    assert champion.workspace.deployments.show("mill").canary == ""
+
+
+def test_too_few_outcomes_prove_nothing(champion: Any) -> None:
+    champion.workspace.deployments.update("mill", change(Deployment, challenge=ChallengePlan(min_outcomes=401)))
+    found = champion.workspace.challenges.challenge("mill", champion.candidate(weight=3.0).address)
+    assert (found.verdict, found.reason) == ("too little evidence", "400 of 401 outcomes are known")
+    assert found.challenger_loss < found.champion_loss
+
+
+def test_a_champion_does_not_challenge_itself(champion: Any) -> None:
+    with pytest.raises(Conflict, match="no champion to challenge"):
+        champion.workspace.challenges.challenge("mill", "mill@1")
+
+
+def test_challenges_on_schedule_propose_a_better_version_once(champion: Any) -> None:
+    space = champion.workspace
+    plan = ChallengePlan(every_hours=24, release=True)
+    space.deployments.update("mill", change(Deployment, challenge=plan))
+    version = champion.approved(weight=3.0).address
+    for _ in range(2):
+        assert space.challenges.run_due("mill") is None or space.deployments.show("mill").canary == version
+    assert len(space.challenges.find("mill")) == 1
+    release = space.deployments.releases("mill")[0]
+    assert (release.version, release.status) == (version, "rolling")
+    assert release.reason.startswith("challenge: log_loss")
+    space.deployments.rollback("mill", "no")
+    champion.clock.advance(timedelta(hours=25))
+    assert space.challenges.run_due("mill").verdict == "better"
+    assert len(space.deployments.releases("mill")) == 2, "what was taken back is not proposed again"
