@@ -96,7 +96,8 @@ class Face:
         place = urlsplit(self.url)
         connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=10)
         try:
-            connection.request(method, path, json.dumps(body) if body else None)
+            sent = {"Content-Type": "application/json"} if body else {}
+            connection.request(method, path, json.dumps(body) if body else None, sent)
             return connection.getresponse().status
         finally:
             connection.close()

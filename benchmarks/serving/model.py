@@ -47,7 +47,7 @@ def bare_call(folder: Path, calls: int = 3000) -> float:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(folder / "model.onnx"), options)
-    feed = {item.name: np.full((1, 1), 1.5, np.float32) for item in session.get_inputs()}
+    feed = {item.name: np.full((1, item.shape[1]), 1.5, np.float32) for item in session.get_inputs()}
     outputs = [session.get_outputs()[-1].name]
     best = float("inf")
     for _ in range(5):

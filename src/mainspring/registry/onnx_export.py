@@ -9,6 +9,8 @@ from mainspring.core.signature import Signature
 from mainspring.errors import InvalidInput, MissingExtra
 
 _OPSET = 18
+_PACKED = "columns"
+"""Name of the input that takes all columns at once."""
 _INTEGER_LISTS = ("nodes_missing_value_tracks_true",)
 
 
@@ -32,17 +34,48 @@ def export(estimator: Any, signature: Signature, *, packed: bool = False) -> byt
     _mend_converters()
     kinds = {"string": StringTensorType}
     inputs = [(field.name, kinds.get(field.type, FloatTensorType)([None, 1])) for field in signature.inputs]
-    if packed:
-        inputs = [("columns", FloatTensorType([None, len(signature.inputs)]))]
+    by_name = packed and _selects_by_name(estimator)
+    if packed and not by_name:
+        inputs = [(_PACKED, FloatTensorType([None, len(signature.inputs)]))]
     options = {"zipmap": False} if signature.kind == "classifier" else None
     try:
         graph = to_onnx(_joined(estimator, signature), initial_types=inputs, options=options, target_opset=_OPSET)
+        if by_name:
+            _pack(graph.graph)
         return bytes(graph.SerializeToString())
     except Exception as error:
         name = type(estimator).__name__
         raise InvalidInput(
             f"{name} cannot be exported to ONNX: {error}", hint="use estimators that skl2onnx converts"
         ) from error
+
+
+def _selects_by_name(estimator: Any) -> bool:
+    """Whether the model begins with a step that picks columns by their names, which one array does not have."""
+    from sklearn.compose import ColumnTransformer  # noqa: PLC0415 - optional
+
+    steps = getattr(estimator, "steps", None)
+    return isinstance(steps[0][1] if steps else estimator, ColumnTransformer)
+
+
+def _pack(graph: Any) -> None:
+    """Lets one input take the place of the node that joins all inputs, in their order, to one array.
+
+    Raises:
+        InvalidInput: There is no such node, or an input is used elsewhere, too.
+    """
+    names = [item.name for item in graph.input]
+    joins = [node for node in graph.node if node.op_type == "Concat" and list(node.input) == names]
+    others = {name for node in graph.node if node not in joins for name in node.input}
+    if len(joins) != 1 or others & {*names, _PACKED}:
+        raise InvalidInput("the model's columns are not joined in the order of its signature")
+    joined = joins[0].output[0]
+    graph.node.remove(joins[0])
+    for node in graph.node:
+        node.input[:] = [_PACKED if name == joined else name for name in node.input]
+    del graph.input[1:]
+    graph.input[0].name = _PACKED
+    graph.input[0].type.tensor_type.shape.dim[1].dim_value = len(names)
 
 
 def _joined(estimator: Any, signature: Signature) -> Any:

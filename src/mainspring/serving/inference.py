@@ -14,7 +14,7 @@ from mainspring.errors import InvalidInput
 from mainspring.registry.tensor_runtime import TensorModel, TensorSpec
 from mainspring.serving.lineup import OUTPUTS, Lineup, outputs_of
 from mainspring.serving.request import Answer, Batch, Form, Malformed
-from mainspring.serving.tensor_form import ACCEPTED, Wanted
+from mainspring.serving.tensor_form import ACCEPTED, PLAIN, Wanted
 from mainspring.serving.tensors import DATATYPES, Array, Tensor, datatype, from_bytes, from_json, to_bytes, to_json
 
 PLATFORM = "mainspring"
@@ -89,6 +89,10 @@ class Inferred(NamedTuple):
     outputs: Sequence[Output]
 
 
+_NOTHING_ELSE = Inference(())
+"""What most requests ask for beyond their rows."""
+
+
 class _Input(msgspec.Struct, gc=False):
     name: str
     shape: list[int]
@@ -119,6 +123,8 @@ class _Body(msgspec.Struct, gc=False):
     parameters: dict[str, Any] | None = None
 
 
+OUTPUT_NAMES = {name: (name.encode(), datatype.encode()) for name, datatype in OUTPUTS.items()}
+"""Output -> its name and datatype as they are written."""
 _decoder = msgspec.json.Decoder(_Body)
 _encoder = msgspec.json.Encoder()
 
@@ -227,6 +233,35 @@ def write_body(answer: Inferred) -> tuple[bytes, int | None]:
     return (b"".join((head, *raw)), len(head)) if raw else (head, None)
 
 
+def write_usual(head: bytes, lineup: Lineup, asked: Inference, answer: Answer) -> bytes | None:
+    """The body that tells all outputs as JSON, which is what nearly everybody asks for; None for other wishes.
+
+    Args:
+        head: The body's beginning, from `usual_head`.
+        lineup: Who answered.
+        asked: The request.
+        answer: The answer.
+    """
+    if asked.outputs or asked.binary or asked.id:
+        return None
+    ids, versions, _, scores, labels = answer
+    encode, rows = _encoder.encode, len(ids)
+    version = versions[0] if rows == 1 or len(set(versions)) == 1 else ""
+    shape = b'","shape":[%d],"data":' % rows
+    values = {"score": scores, "label": labels, "version": versions, "id": ids}
+    parts = [
+        b'{"name":"%b","datatype":"%b%b%b}' % (*OUTPUT_NAMES[name], shape, encode(values[name]))
+        for name in lineup.outputs
+    ]
+    told = b'],"model_version":%b}' % encode(version) if version else b"]}"
+    return b"%b%b%b" % (head, b",".join(parts), told)
+
+
+def usual_head(model: str) -> bytes:
+    """The beginning of every usual answer of a model; see `write_usual`."""
+    return b'{"model_name":%b,"outputs":[' % _encoder.encode(model)
+
+
 def read_usual(body: bytes, lineup: Lineup) -> tuple[Inference, Batch] | None:
     """The request, without its tensors, and its rows, if it has the usual form; None if it must be read closely.
 
@@ -236,14 +271,17 @@ def read_usual(body: bytes, lineup: Lineup) -> tuple[Inference, Batch] | None:
     read = lineup.tensors.read(body)
     if read is None:
         return None
-    asked = read.asked
-    binary = asked.parameters.binary_data_output
-    wanted = [(item.name, _wanted(item, binary)) for item in asked.outputs or ()]
-    inference = Inference((), asked.id or asked.parameters.id or "", wanted, binary)
-    if wanted:
+    columns, rows, asked, packed = read
+    if asked.outputs or asked.id or asked.parameters is not PLAIN:
+        binary = asked.parameters.binary_data_output
+        wanted = [(item.name, _wanted(item, binary)) for item in asked.outputs or ()]
+        inference = Inference((), asked.id or asked.parameters.id or "", wanted, binary)
         check_outputs(inference, lineup.outputs)
-    columns, sent = lineup.form.mend(read.columns, read.rows)
-    return inference, Batch(columns, read.rows, _row_ids(inference, read.rows), sent=sent)
+        ids = _row_ids(inference, rows)
+    else:
+        inference, ids = _NOTHING_ELSE, None
+    columns, sent = lineup.form.mend(columns, rows)
+    return inference, Batch(columns, rows, ids, None, False, packed, sent)
 
 
 def read_rows(asked: Inference, form: Form) -> Batch:

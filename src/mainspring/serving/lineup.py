@@ -85,7 +85,7 @@ class Lineup:
         if key and not key.startswith(HEADER) and key not in known_columns:
             extra[key] = Field(name=key, type="string", nullable=True)
         self.form = Form(self.signature.inputs, tuple(extra.values()), extra=self.signature.on_extra)
-        self.tensors = TensorForm(self.form.fields, self.form.required)
+        self.tensors = TensorForm(self.form.fields, self.form.required, packs=self.form.packs)
         self.outputs = outputs_of(self.signature)
         names = [field.name for field in self.signature.inputs]
         self._packable = {

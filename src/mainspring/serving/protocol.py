@@ -10,11 +10,20 @@ from urllib.parse import unquote
 import msgspec
 
 from mainspring.errors import MainspringError, NotFound, Unreachable
-from mainspring.serving.inference import Inferred, read_body, read_usual, write_body
+from mainspring.serving.inference import (
+    Inference,
+    Inferred,
+    answer_rows,
+    read_body,
+    read_usual,
+    usual_head,
+    write_body,
+    write_usual,
+)
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.message import Call, Reply, WrongMethod
 from mainspring.serving.openapi import model_openapi
-from mainspring.serving.request import Malformed
+from mainspring.serving.request import Answer, Malformed
 from mainspring.serving.scoring import After, Scoring, then
 
 _OCTETS = b"application/octet-stream"
@@ -33,6 +42,7 @@ class OpenInference:
     def __init__(self, scoring: Scoring, check_ready: Callable[[], None]) -> None:
         self._scoring = scoring
         self._check_ready = check_ready
+        self._heads: dict[str, bytes] = {}
 
     def answer(self, call: Call) -> Reply | Awaitable[Reply]:
         """Answers a call to an address under ``/v2``.
@@ -82,10 +92,17 @@ class OpenInference:
         if found and length is None and isinstance(lineup := found[0], Lineup):
             usual = read_usual(call.body, lineup)
             if usual is not None:
-                got = self._scoring.infer_rows(name, lineup, found[1], *usual, start, call)
-                return then(got, _written)
-        asked = read_body(call.body, length)
-        return then(self._scoring.infer(name, version, asked, call), _written)
+                asked, batch = usual
+                got = self._scoring.score(name, lineup, found[1], batch, start, call)
+                return then(got, lambda scored: self._usual(name, lineup, asked, *scored))
+        return then(self._scoring.infer(name, version, read_body(call.body, length), call), _written)
+
+    def _usual(self, name: str, lineup: Lineup, asked: Inference, answer: Answer, after: After) -> Reply:
+        head = self._heads.get(name) or self._heads.setdefault(name, usual_head(name))
+        body = write_usual(head, lineup, asked, answer)
+        if body is not None:
+            return Reply(200, body, after=after)
+        return _written((answer_rows(name, lineup.outputs, asked, answer), after))
 
     def _model_ready(self, name: str, version: str) -> dict[str, Any]:
         self._ready()

@@ -120,6 +120,11 @@ class Form:
         )
         self._decoder = msgspec.json.Decoder(self._body)
 
+    @property
+    def packs(self) -> bool:
+        """Whether rows of numbers in single precision may be taken as they are."""
+        return bool(self._packs) and not (self._bounded or self._whole)
+
     def read(self, body: bytes) -> Batch:
         """The rows in a JSON body.
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from mainspring.core.signature import Field
-from mainspring.serving.request import PredictionId, list_of, value_type
+from mainspring.serving.request import SINGLE, PredictionId, list_of, value_type
 
 _WHOLE = tuple(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
 ACCEPTED: dict[str, tuple[str, ...]] = {
@@ -36,6 +38,10 @@ class Parameters(msgspec.Struct, frozen=True):
     binary_data_output: bool = False
 
 
+PLAIN = Parameters()
+"""The parameters of a request without any."""
+
+
 class Asked(msgspec.Struct, gc=False):
     """An inference request without its tensors; its ``id``, or ``parameters.id``, becomes the prediction id.
 
@@ -44,27 +50,36 @@ class Asked(msgspec.Struct, gc=False):
 
     id: PredictionId | None = None
     outputs: list[Wanted] | None = None
-    parameters: Parameters = Parameters()
+    parameters: Parameters = PLAIN
 
 
 class Read(NamedTuple):
-    """Checked columns, their number of rows, and what else was asked."""
+    """Checked columns, their number of rows, what else was asked, and the rows as one array where they came as one."""
 
     columns: dict[str, Sequence[Any]]
     rows: int
     asked: Asked
+    packed: NDArray[np.float32] | None = None
 
 
 class TensorForm:
     """What an inference request looks like when each tensor is a column, of shape [n] or [n, 1], with flat data.
 
+    Or when one tensor of shape [n, columns] is all of them. Whoever asks goes on asking in the same form, so the last
+    one that fitted is tried first.
+
     Args:
         fields: The columns that may be there.
         required: The names of those that must.
+        packs: Whether rows may come as one tensor of numbers, as they are.
     """
 
-    def __init__(self, fields: Sequence[Field], required: frozenset[str]) -> None:
+    def __init__(self, fields: Sequence[Field], required: frozenset[str], *, packs: bool = False) -> None:
         self._required = required
+        self._all = [field.name for field in fields]
+        self._known = frozenset(self._all)
+        self._usual: Callable[[bytes], Read | None] = self._by_column
+        self._other: Callable[[bytes], Read | None] | None = self._together if packs else None
         tensors = [_tensor(number, field) for number, field in enumerate(fields)]
         self._names = {tensor: field.name for tensor, field in zip(tensors, fields, strict=True)}
         kind: Any = functools.reduce(operator.or_, tensors)
@@ -73,6 +88,29 @@ class TensorForm:
 
     def read(self, body: bytes) -> Read | None:
         """The columns; None when the request is of another form, or wrong: who looks closer can tell."""
+        read = self._usual(body)
+        if read is None and self._other is not None and (read := self._other(body)) is not None:
+            self._usual, self._other = self._other, self._usual
+        return read
+
+    def _together(self, body: bytes) -> Read | None:
+        try:
+            asked = _together.decode(body)
+        except (ValueError, RecursionError):
+            return None
+        tensor = asked.inputs[0]
+        data, shape, names = tensor.data, tensor.shape, self._all
+        width = len(names)
+        if tensor.name in self._known or len(shape) != 2 or shape[1] != width or shape[0] * width != len(data):
+            return None
+        rows = shape[0]
+        if rows == 1:
+            columns: dict[str, Sequence[Any]] = dict(zip(names, zip(data)))  # noqa: B905 - as many, see above
+            return Read(columns, 1, asked, np.array((data,), np.float32))
+        columns = {name: data[place::width] for place, name in enumerate(names)}
+        return Read(columns, rows, asked, np.array(data, np.float32).reshape(rows, width))
+
+    def _by_column(self, body: bytes) -> Read | None:
         try:
             asked: Any = self._decoder.decode(body)
         except (ValueError, RecursionError):
@@ -91,6 +129,23 @@ class TensorForm:
         if len(columns) != len(inputs) or not columns.keys() >= self._required:
             return None
         return Read(columns, rows, asked)
+
+
+class _Together(msgspec.Struct, gc=False):
+    """The tensor of all columns."""
+
+    name: str
+    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
+    datatype: Literal["FP32"]
+    data: list[Annotated[float, msgspec.Meta(ge=-SINGLE, le=SINGLE)]]
+    parameters: dict[str, Any] | None = None
+
+
+class _AskedTogether(Asked, kw_only=True, gc=False):
+    inputs: Annotated[list[_Together], msgspec.Meta(min_length=1, max_length=1)]
+
+
+_together = msgspec.json.Decoder(_AskedTogether)
 
 
 def _tensor(number: int, field: Field) -> Any:

@@ -313,3 +313,19 @@ REQUEST = st.fixed_dictionaries(
 def test_no_request_makes_it_fail(door: Door, model: str, body: Any, raw: bytes) -> None:
     reply = door.ask(f"/v2/models/{model}/infer", body, raw=raw)
     assert reply.status in (200, 400), reply.body
+
+
+@pytest.mark.parametrize("rows", [[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]], []])
+def test_the_usual_answer_is_the_one_that_asking_for_each_output_gives(door: Door, rows: list[list[float]]) -> None:
+    flat = {
+        "name": "rows",
+        "shape": [len(rows), 3],
+        "datatype": "FP32",
+        "data": [value for row in rows for value in row],
+    }
+    usual = door.json(INFER, {"inputs": [flat]})
+    named = [item["name"] for item in usual["outputs"]]
+    asked = door.json(INFER, {"inputs": [flat], "outputs": [{"name": name} for name in named]})
+    for answer in (usual, asked):
+        answer["outputs"] = [item for item in answer["outputs"] if item["name"] != "id"]
+    assert usual == asked

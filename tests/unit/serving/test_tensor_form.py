@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
-from mainspring.serving.request import Form
+from mainspring.serving.request import SINGLE, Form
 from mainspring.serving.tensor_form import TensorForm
 
 FIELDS = (
@@ -88,3 +89,34 @@ def test_ids_outputs_and_standing_columns() -> None:
 )
 def test_everything_else_is_left_to_a_closer_look(asked: bytes) -> None:
     assert TENSORS.read(asked) is None
+
+
+NUMBERS = [Field(name=name, type="float", nullable=name == "b") for name in ("a", "b", "c")]
+
+
+@given(
+    st.lists(st.lists(st.floats(-1e39, 1e39) | st.integers(-9, 9), min_size=3, max_size=3), max_size=4),
+    st.sampled_from([[0, 0], [0, 1], [1, 0], [0, -1]]),
+    st.sampled_from(["rows", "a"]),
+)
+def test_one_tensor_of_all_columns_is_read_as_a_closer_look_reads_it(
+    rows: list[list[float]], beside: list[int], name: str
+) -> None:
+    form = Form(NUMBERS)
+    tensors = TensorForm(form.fields, form.required, packs=form.packs)
+    shape = [len(rows) + beside[0], 3 + beside[1]]
+    flat = [value for row in rows for value in row]
+    sent = body({"name": name, "shape": shape, "datatype": "FP32", "data": flat})
+    read = tensors.read(sent)
+    if beside != [0, 0] or name == "a" or any(abs(value) > SINGLE for value in flat):
+        assert read is None
+        return
+    assert read is not None
+    assert read.packed is not None
+    close = form.unpack(np.array(rows, dtype=np.float32).reshape(len(rows), 3))
+    assert close.packed is not None
+    np.testing.assert_array_equal(read.packed, close.packed)
+    assert {key: list(values) for key, values in read.columns.items()} == {
+        key: [row[place] for row in rows] for place, key in enumerate("abc")
+    }
+    assert tensors.read(sent) is not None  # and again, now that the form is the usual one
