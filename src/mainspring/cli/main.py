@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "approve": ("mainspring.cli.loop:approve", "Sign a model version, or refuse it."),
     "serve": ("mainspring.cli.serve:serve", "Serve one model, without a controller."),
     "deploy": ("mainspring.cli.loop:deploy", "Release an approved version."),
+    "try": ("mainspring.cli.trying:ask", "Ask a deployment for a prediction."),
     "rollback": ("mainspring.cli.loop:rollback", "Take a release back."),
     "doctor": ("mainspring.cli.doctor:doctor", "Check the installation and the workspace."),
     "settings": ("mainspring.cli.project:settings", "Show every setting and where it comes from."),

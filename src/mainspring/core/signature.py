@@ -77,6 +77,15 @@ class Field(Value, frozen=True, kw_only=True):
         if self.on_range != "accept" and self.min is None and self.max is None:
             raise ValueError(f"field `{self.name}` has no range that a value could be outside of")
 
+    def example(self) -> bool | int | float | str:
+        """A value that the column accepts: the middle of what training saw."""
+        if self.type == "string":
+            return self.categories[0] if self.categories else "text"
+        if self.type == "bool":
+            return True
+        value = (self.min + self.max) / 2 if self.min is not None and self.max is not None else 1.0
+        return int(value) if self.type == "int" else round(value, 3)
+
     @property
     def unknown(self) -> OnUnknown:
         """`on_unknown`, with `strict` taken into account."""

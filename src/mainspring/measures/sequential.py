@@ -15,7 +15,7 @@ limit theory and asymptotic confidence sequences"); `MIN_ROWS` is where looking 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import msgspec
@@ -145,14 +145,36 @@ def _beats(found: Mapping[tuple[str, str], Comparison], name: str, other: str) -
     return found[(name, other)].proven < 0 if (name, other) in found else found[(other, name)].proven > 0
 
 
-def first_of_each(keys: Sequence[str | None], values: Iterable[float]) -> NDArray[np.float64]:
-    """The first value of each key: rows of one key are no independent evidence. Rows without a key all count."""
+def first_of_each(keys: Sequence[str | None]) -> list[int]:
+    """The place of each key's first row: rows of one key are no independent evidence. Rows without a key all count."""
     seen: set[str] = set()
-    kept = []
-    for key, value in zip(keys, values, strict=True):
+    places = []
+    for place, key in enumerate(keys):
         if key is not None and key in seen:
             continue
         if key is not None:
             seen.add(key)
-        kept.append(value)
-    return np.array(kept, dtype=np.float64)
+        places.append(place)
+    return places
+
+
+def sample_ratio_p(counts: Sequence[int], shares: Sequence[float]) -> float:
+    """How likely keys that were divided by these shares are to come out as unevenly as these counts, or more so.
+
+    A small value says that the assignment itself is broken (sample ratio mismatch), and no comparison can be trusted.
+    The goodness-of-fit test of Pearson; for few arms its distribution is known in closed form.
+
+    Args:
+        counts: Keys of each arm, at most four arms.
+        shares: What each arm should have, in any unit.
+    """
+    total, whole = sum(counts), sum(shares)
+    if not total or len(counts) < 2:
+        return 1.0
+    expected = [total * share / whole for share in shares]
+    chi2 = sum((count - wanted) ** 2 / wanted for count, wanted in zip(counts, expected, strict=True))
+    if len(counts) == 2:
+        return math.erfc(math.sqrt(chi2 / 2))
+    if len(counts) == 3:
+        return math.exp(-chi2 / 2)
+    return math.erfc(math.sqrt(chi2 / 2)) + math.sqrt(2 * chi2 / math.pi) * math.exp(-chi2 / 2)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ from mainspring.core.signature import Signature
 from mainspring.deploy.model import Figure, Strategy, VersionEvidence
 from mainspring.measures.drift import compare
 from mainspring.measures.profile import profile, reference_bins
-from mainspring.measures.sequential import Moments, first_of_each
+from mainspring.measures.sequential import Comparison, Moments, compare_means, first_of_each
 
 _EDGE = 1e-6  # a score of exactly 0 or 1 that is wrong must not weigh infinitely
 Floats = NDArray[np.float64]
@@ -131,8 +132,57 @@ def _worth(known: pl.DataFrame, value: Mapping[str, float]) -> Floats:
     return np.asarray(sum((cells[name] * float(worth) for name, worth in value.items()), np.zeros(known.height)))
 
 
+def ab_course(
+    rows: pl.DataFrame, live: str, arms: Sequence[str], strategy: Strategy, kpis: KpiValues, looks: int = 30
+) -> dict[str, list[tuple[datetime, Comparison]]]:
+    """How an A/B test came to where it stands: each arm against the live version, look by look.
+
+    The confidence intervals of all looks hold at once, so the course may be watched.
+
+    Args:
+        rows: The log of all versions with outcomes, see `Predictions.rows`.
+        live: The live version.
+        arms: The others.
+        strategy: What is measured, and the level.
+        kpis: KPI -> value of each outcome of a decision.
+        looks: At how many moments.
+    """
+    known = _scored(rows).filter(pl.col("outcome").is_not_null())
+    found: dict[str, list[tuple[datetime, Comparison]]] = {arm: [] for arm in arms}
+    if not known.height:
+        return found
+    times = known["known"].sort()
+    moments = sorted({times[min(place * len(times) // looks, len(times) - 1)] for place in range(1, looks + 1)})
+    samples = {
+        version: _sample_values(known.filter(pl.col("version") == version), strategy, kpis) for version in (live, *arms)
+    }
+    level = strategy.alpha / math.comb(len(arms) + 1, 2)
+    for moment in moments:
+        ours, *others = (
+            Moments.of(values[when <= np.datetime64(moment.replace(tzinfo=None))]) for values, when in samples.values()
+        )
+        for arm, theirs in zip(arms, others, strict=True):
+            found[arm].append((moment, compare_means(ours, theirs, level, strategy.effect)))
+    return found
+
+
+def keys_of(rows: pl.DataFrame, version: str, key: str) -> int:
+    """How many keys, or rows where there is no key, a version has answered."""
+    theirs = rows.filter((pl.col("version") == version) & ~pl.col("role").is_in(["shadow", "error"]))
+    column = f"in_{key}"
+    return theirs[column].n_unique() if key and column in theirs.columns else theirs.height
+
+
 def _sample(known: pl.DataFrame, strategy: Strategy, kpis: KpiValues) -> Moments:
-    """What an A/B test compares, more being better: one value per key, in the order in which outcomes became known."""
+    return Moments.of(_sample_values(known, strategy, kpis)[0])
+
+
+def _sample_values(known: pl.DataFrame, strategy: Strategy, kpis: KpiValues) -> tuple[Floats, NDArray[Any]]:
+    """What an A/B test compares, more being better: one value per key, in the order in which outcomes became known.
+
+    Returns:
+        The values, and when each became known.
+    """
     known = known.sort("known", "id")
     if strategy.measure == "kpi":
         known = known.filter(pl.col("label").is_not_null())
@@ -143,10 +193,12 @@ def _sample(known: pl.DataFrame, strategy: Strategy, kpis: KpiValues) -> Moments
         values = known["outcome"].to_numpy().astype(np.float64)
         values = (values > 0).astype(np.float64) if strategy.measure == "rate" else values
         values = -values if strategy.direction == "minimize" else values
+    when = known["known"].dt.replace_time_zone(None).to_numpy()
     column = f"in_{strategy.key}"
     if strategy.key and column in known.columns:
-        values = first_of_each(known[column].cast(pl.String).to_list(), values)
-    return Moments.of(values)
+        first = first_of_each(known[column].cast(pl.String).to_list())
+        values, when = values[first], when[first]
+    return values, when
 
 
 def _share(count: int, rows: int) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,8 +16,9 @@ from mainspring.core.operation import operation
 from mainspring.deploy.model import VersionEvidence
 from mainspring.deploy.service import Deployments
 from mainspring.errors import InvalidInput, Unreachable
+from mainspring.measures.sequential import Comparison, sample_ratio_p
 from mainspring.ports.artifacts import ArtifactStore
-from mainspring.serving.evidence import Side, against_live, sides, version_evidence
+from mainspring.serving.evidence import Side, ab_course, against_live, keys_of, sides, version_evidence
 from mainspring.serving.log import log_files, read_frames, to_frame
 from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment
 from mainspring.store import Store
@@ -27,6 +28,20 @@ _PREDICTIONS: dict[str, Any] = {
     "id": pl.String, "time": pl.Datetime("us", "UTC"), "version": pl.String, "role": pl.String,
     "score": pl.Float64, "label": pl.Boolean, "latency_us": pl.Int64,
 }  # fmt: skip
+
+
+class Course(NamedTuple):
+    """How an A/B test came to where it stands.
+
+    Attributes:
+        looks: Arm -> moment and comparison with the live version.
+        keys: Version -> keys that it has answered.
+        ratio_p: How likely so uneven an assignment is by chance.
+    """
+
+    looks: dict[str, list[tuple[datetime, Comparison]]]
+    keys: dict[str, int]
+    ratio_p: float
 
 
 class Predictions:
@@ -206,6 +221,19 @@ class Predictions:
             figures = evidence.figures | against_live(ours, theirs, wanted)
             found.append(msgspec.structs.replace(evidence, figures=figures))
         return found
+
+    def course(self, name: str) -> Course:
+        """How the A/B test under way came to where it stands (not an operation: for its page)."""
+        deployment = self._deployments.show(name)
+        strategy, arms = deployment.strategy, [deployment.canary, *deployment.arms]
+        if strategy.kind != "ab" or deployment.step_since is None:
+            return Course({}, {}, 1.0)
+        rows = self.rows(name, deployment.step_since, self._store.clock.now() + timedelta(days=1))
+        kpis = self._deployments.kpi_values(deployment)
+        counts = {version: keys_of(rows, version, strategy.key) for version in (deployment.live, *arms)}
+        shares = [100 - sum(strategy.shares[: len(arms)]), *strategy.shares[: len(arms)]]
+        looks = ab_course(rows, deployment.live, arms, strategy, kpis)
+        return Course(looks, counts, sample_ratio_p(list(counts.values()), shares))
 
     def _side(self, version: str, rows: pl.DataFrame) -> Side:
         return Side(version, rows, self._deployments.signature(version))

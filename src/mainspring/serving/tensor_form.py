@@ -104,6 +104,8 @@ class TensorForm:
         if tensor.name in self._known or len(shape) != 2 or shape[1] != width or shape[0] * width != len(data):
             return None
         rows = shape[0]
+        if data and not (max(data) <= SINGLE and min(data) >= -SINGLE):
+            return None
         if rows == 1:
             columns: dict[str, Sequence[Any]] = dict(zip(names, zip(data)))  # noqa: B905 - as many, see above
             return Read(columns, 1, asked, np.array((data,), np.float32))
@@ -137,7 +139,7 @@ class _Together(msgspec.Struct, gc=False):
     name: str
     shape: list[Annotated[int, msgspec.Meta(ge=0)]]
     datatype: Literal["FP32"]
-    data: list[Annotated[float, msgspec.Meta(ge=-SINGLE, le=SINGLE)]]
+    data: list[float]
     parameters: dict[str, Any] | None = None
 
 

@@ -38,6 +38,18 @@ def rollback(workspace: Workspace, form: Form, name: str) -> str:
         return address.path("deployments", workspace.deployments.rollback(name, reason).name)
 
 
+def promote(workspace: Workspace, form: Form, name: str) -> str:
+    """Lets a new version take over, once its effect was confirmed; leads to the deployment."""
+    if form.get("confirm") != name:
+        raise InvalidInput(
+            "the promotion was not confirmed", hint=f"tick the box that names {name}, then press Promote"
+        )
+    reason = form.get("reason", "")
+    with acting_as(_actor(form), reason=reason):
+        promoted = workspace.deployments.promote(name, form.get("version", ""), reason)
+    return address.path("deployments", promoted.name)
+
+
 def acknowledge(workspace: Workspace, form: Form, name: str) -> str:
     """Takes charge of an alert; leads to the deployment's monitors."""
     with acting_as(_actor(form)):

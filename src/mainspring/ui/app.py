@@ -24,8 +24,10 @@ from mainspring.ui.pages import (
     models,
     monitoring,
     pattern,
+    rollouts,
     runs,
     search,
+    trying,
     usecases,
 )
 from mainspring.ui.render import Renderer
@@ -56,6 +58,8 @@ PAGES: tuple[tuple[str, Maker], ...] = (
     ("/approvals/{version}", approvals.page),
     ("/deployments", deployments.index),
     ("/deployments/{name}", deployments.page),
+    ("/deployments/{name}/rollout", rollouts.page),
+    ("/deployments/{name}/try", trying.page),
     ("/monitoring", monitoring.index),
     ("/monitoring/{deployment}", monitoring.page),
     ("/events", audit.index),
@@ -67,10 +71,14 @@ PAGES: tuple[tuple[str, Maker], ...] = (
 FORMS: tuple[tuple[str, Callable[..., str]], ...] = (
     ("/approvals/{version}/approve", actions.approve),
     ("/approvals/{version}/refuse", actions.refuse),
+    ("/deployments/{name}/promote", actions.promote),
     ("/deployments/{name}/rollback", actions.rollback),
     ("/alerts/{name}/acknowledge", actions.acknowledge),
 )
 """Path -> function ``(workspace, form, **path parameters)`` that acts and says which page to show then."""
+
+QUESTIONS: tuple[tuple[str, Callable[..., Page]], ...] = (("/deployments/{name}/try", trying.ask),)
+"""Path -> function ``(workspace, form, **path parameters)`` whose page is the answer to the form."""
 
 
 def routes(workspace: Workspace) -> list[BaseRoute]:
@@ -84,6 +92,7 @@ def routes(workspace: Workspace) -> list[BaseRoute]:
         Route("/index.json", _twin(workspace, home.page), methods=["GET"]),
     ]
     found += [Route(path, _form(workspace, renderer, act), methods=["POST"]) for path, act in FORMS]
+    found += [Route(path, _question(workspace, renderer, ask), methods=["POST"]) for path, ask in QUESTIONS]
     for path, maker in PAGES:
         found.append(Route(path + ".json", _twin(workspace, maker), methods=["GET"]))
         found.append(Route(path, _page(workspace, renderer, maker), methods=["GET"]))
@@ -146,6 +155,22 @@ def _form(workspace: Workspace, renderer: Renderer, act: Callable[..., str]) -> 
     return serve
 
 
+def _question(workspace: Workspace, renderer: Renderer, ask: Callable[..., Page]) -> Handler:
+    async def serve(request: Request) -> Response:
+        form = await _read(request)
+
+        def work() -> Response:
+            try:
+                made = ask(workspace, form, **request.path_params)
+            except MainspringError as error:
+                made = _explained(error)
+            return Response(renderer.html(made, request.url.path), made.status, HEADERS, "text/html")
+
+        return await run_in_threadpool(work)
+
+    return serve
+
+
 async def _read(request: Request) -> dict[str, str]:
     """The fields of a form, the last value of each.
 
@@ -158,7 +183,7 @@ async def _read(request: Request) -> dict[str, str]:
         if len(body) > MAX_FORM:
             raise InvalidInput("the form is too long", hint=f"at most {MAX_FORM} bytes")
     try:
-        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=50)
+        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=1000)
     except ValueError:
         raise InvalidInput("this is not a form", hint="send application/x-www-form-urlencoded") from None
     return {name: values[-1].strip() for name, values in fields.items()}

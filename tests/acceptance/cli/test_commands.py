@@ -96,7 +96,7 @@ def test_every_command_has_help_with_the_shared_options(mainspring: Any) -> None
 def test_help_fits_one_screen(mainspring: Any) -> None:
     told = mainspring("--help")
     assert told.code == 0
-    assert len(told.out.splitlines()) <= 45
+    assert len(told.out.splitlines()) <= 50
     assert "Examples:" in told.out
 
 
@@ -262,6 +262,18 @@ def test_no_project_file(tmp_path: Path, mainspring: Any, monkeypatch: pytest.Mo
 def test_the_project_option(applied: Path, mainspring: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert [item["name"] for item in mainspring("models", "list", "--json", "--project", str(applied)).json] == ["mill"]
+
+
+def test_trying_a_deployment(lived: Any, mainspring: Any) -> None:
+    with Workspace(load_settings(Path.cwd())) as workspace:
+        workspace.deployments.reconcile("mill")
+    given = mainspring("try", "mill", "--record", '{"x": 0.75}', "--json")
+    assert given.json[0]["label"] is True, given
+    assert "answered in" in mainspring("try", "mill").err
+    wrong = mainspring("try", "mill", "--record", '{"y": 1}')
+    assert wrong.code != 0
+    assert "`x` is missing" in wrong.err
+    assert "JSON object" in mainspring("try", "mill", "--record", "[1]").err
 
 
 def test_scoring_a_dataset_and_a_file_gives_the_same_scores(lived: Any, mainspring: Any) -> None:

@@ -646,6 +646,8 @@ ADDRESSES = (
     "/approvals/churn@5",
     "/deployments",
     "/deployments/churn-eu",
+    "/deployments/churn-eu/rollout",
+    "/deployments/churn-eu/try",
     "/monitoring",
     "/monitoring/churn-eu",
     "/events",

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mainspring.measures.sequential import MIN_ROWS, Comparison, Moments, compare_means, first_of_each, standing
+from mainspring.measures.sequential import (
+    MIN_ROWS,
+    Comparison,
+    Moments,
+    compare_means,
+    first_of_each,
+    sample_ratio_p,
+    standing,
+)
 
 ROWS, TRIALS, LOOK_EVERY = 2000, 150, 20
 
@@ -96,6 +104,19 @@ def test_where_a_test_of_several_arms_stands(means: dict[str, float], n: int, mo
 
 
 def test_rows_of_one_key_are_one_value() -> None:
-    assert first_of_each(["a", None, "a", "b", None], [1.0, 2.0, 3.0, 4.0, 5.0]).tolist() == [1.0, 2.0, 4.0, 5.0]
+    assert first_of_each(["a", None, "a", "b", None]) == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("arms", [2, 3, 4])
+def test_an_uneven_assignment_is_found_and_an_even_one_is_not(arms: int) -> None:
+    from scipy import stats
+
+    draw = np.random.default_rng(arms)
+    shares = [100 - 20 * (arms - 1)] + [20] * (arms - 1)
+    for _ in range(20):
+        counts = draw.multinomial(1000, np.array(shares) / 100)
+        wanted = stats.chisquare(counts, np.array(shares) * 10).pvalue
+        assert sample_ratio_p(counts.tolist(), shares) == pytest.approx(wanted, rel=1e-9)
+    assert sample_ratio_p([10, *[100] * (arms - 1)], shares) < 1e-6
     assert Moments.of(np.array([])) == Moments()
     assert Moments.of(np.array([2.0])) == Moments(1, 2.0, 0.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mainspring.ui.charts.bars import bars, gauge, histogram
 from mainspring.ui.charts.graph import Node, graph
 from mainspring.ui.charts.icon import icon, logo
+from mainspring.ui.charts.interval import interval
 from mainspring.ui.charts.line import Band, Mark, line, sparkline
 from mainspring.ui.charts.loop import Result, Station, loop
 from mainspring.ui.charts.rollout import rollout
@@ -24,6 +25,7 @@ __all__ = [
     "graph",
     "histogram",
     "icon",
+    "interval",
     "line",
     "logo",
     "loop",

@@ -66,7 +66,7 @@ def line(
     across = Scale(min(places, default=0.0), max(places, default=1.0), _LEFT + 6, right - 6)
     limits = [value for value in (finite(low), finite(high), finite(target)) if value is not None]
     up = Scale(*extent([y for _, y in known] + limits), bottom, _TOP)
-    parts = [_shade(up, finite(low), finite(high), bottom, right), _grid(up, right)]
+    parts = [_shade(up, finite(low), finite(high), bottom, right), grid(up, _LEFT, right)]
     parts += [_limit(up, value, "limit", right) for value in (finite(low), finite(high)) if value is not None]
     if (wanted := finite(target)) is not None:
         parts.append(_limit(up, wanted, "target", right))
@@ -75,7 +75,7 @@ def line(
     shown = len(known) <= 60 if dots is None else dots
     parts += _dots(points, across, up, set(breaches), shown)
     parts += [_mark(mark, across, bottom) for mark in marks if finite(_number(mark.at)) is not None]
-    parts += _dates(points, across, height - (22 if bands else 0))
+    parts += dates(points, across, height - (22 if bands else 0))
     if not known:
         parts.append(label(width / 2, (bottom + _TOP) / 2, "no values yet", "chart-muted", "middle"))
     words = description or _described(known)
@@ -130,7 +130,7 @@ def _dots(points: Points, across: Scale, up: Scale, breaches: set[int], shown: b
         value, place = finite(y), finite(_number(x))
         if value is None or place is None or not (shown or index in breaches):
             continue
-        said = tip(f"{_when(x)}: {number(value)}")
+        said = tip(f"{when(x)}: {number(value)}")
         if index in breaches:
             px, py = across(place), up(value)
             shape = f"M{px:.1f} {py - 6.5:.1f}l6 10.5h-12z"
@@ -142,16 +142,18 @@ def _dots(points: Points, across: Scale, up: Scale, breaches: set[int], shown: b
     return found
 
 
-def _when(x: X) -> str:
+def when(x: X) -> str:
+    """A place of the x axis in words."""
     return f"{x:%Y-%m-%d %H:%M}" if isinstance(x, datetime) else number(x)
 
 
-def _grid(up: Scale, right: float) -> str:
+def grid(up: Scale, left: float, right: float) -> str:
+    """Lines at round values, with the values beside them."""
     parts = []
     for tick in ticks(up.low, up.high):
         y = up(tick)
-        parts.append(element("path", d=f"M{_LEFT:g} {y:.1f}H{right:g}", class_="grid", stroke="currentColor"))
-        parts.append(label(_LEFT - 8, y + 4, plain(tick), "chart-text", "end"))
+        parts.append(element("path", d=f"M{left:g} {y:.1f}H{right:g}", class_="grid", stroke="currentColor"))
+        parts.append(label(left - 8, y + 4, plain(tick), "chart-text", "end"))
     return element("g", *parts)
 
 
@@ -193,13 +195,13 @@ def _bands(bands: Sequence[Band], across: Scale, bottom: float) -> list[str]:
 
 def _mark(mark: Mark, across: Scale, bottom: float) -> str:
     x = across(_number(mark.at))
-    said = tip(f"{_when(mark.at)}: {mark.text}")
+    said = tip(f"{when(mark.at)}: {mark.text}")
     stem = element("path", d=f"M{x:.1f} {_TOP:g}V{bottom:.1f}", class_="stem", stroke="currentColor")
     head = element("circle", cx=x, cy=_TOP - 4, r=4.5, fill="currentColor")
     return element("g", link(mark.href, said, stem, head), class_=f"mark is-{mark.state}")
 
 
-def _dates(points: Points, across: Scale, bottom: float) -> list[str]:
+def dates(points: Points, across: Scale, bottom: float) -> list[str]:
     """About six labels below the axis, never two of the same words in a row."""
     if not points:
         return []

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from typing import Any
 
-from mainspring.core.signature import Field, Signature
-from mainspring.deploy.model import Deployment, Release
+from mainspring.deploy.model import Deployment, Difference, Release
 from mainspring.errors import MainspringError
 from mainspring.monitoring.model import Alert
 from mainspring.ports.target import TargetStatus
 from mainspring.serving.model import Prediction
 from mainspring.ui.page import Page, Query
+from mainspring.ui.pages.trying import calls
 from mainspring.workspace import Workspace
 
 _SHOWN = 10
@@ -50,8 +48,10 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
         "alerts": alerts,
         "rolling": next((item for item in releases if item.status == "rolling"), None),
         "back": _way_back(deployment, releases),
-        "calls": _calls(signature, target),
+        "calls": calls(signature, target.url if target else ""),
         "predictions": _predictions(workspace, name),
+        "differences": _differences(workspace, name),
+        "history": list(reversed(workspace.deployments.history(name, limit=40)))[:20],
         "verdicts": [
             {"version": item.version, "verdict": verdict} for item in releases for verdict in reversed(item.verdicts)
         ][:20],
@@ -93,42 +93,13 @@ def _way_back(deployment: Deployment, releases: list[Release]) -> dict[str, str]
     return {"from": current.version, "to": current.previous} if current and current.previous else None
 
 
+def _differences(workspace: Workspace, name: str) -> list[Difference]:
+    with contextlib.suppress(MainspringError):
+        return workspace.deployments.diff(name)
+    return []
+
+
 def _predictions(workspace: Workspace, name: str) -> list[Prediction]:
     with contextlib.suppress(MainspringError):
         return workspace.predictions.find(name, limit=_SHOWN)
     return []
-
-
-def _calls(signature: Signature | None, target: TargetStatus | None) -> dict[str, str]:
-    """The request in curl and Python, with a row that the signature accepts."""
-    if signature is None:
-        return {}
-    url = (target.url if target and target.url else "http://127.0.0.1:PORT") + "/predict"
-    record = {field.name: _example(field) for field in signature.inputs}
-    body = json.dumps({"records": [record]})
-    quoted = body.replace("'", "'\\''")
-    curl = f"curl {url} \\\n  -H 'content-type: application/json' \\\n  -d '{quoted}'"
-    python = (
-        "import json\nfrom urllib.request import Request, urlopen\n\n"
-        f"record = {_literal(record)}\n"
-        'body = json.dumps({"records": [record]}).encode()\n'
-        f'request = Request("{url}", body, {{"content-type": "application/json"}})\n'
-        "print(json.load(urlopen(request)))"
-    )
-    return {"curl": curl, "python": python}
-
-
-def _literal(record: dict[str, Any]) -> str:
-    """The record as Python, one line per input."""
-    lines = "".join(f"    {name!r}: {value!r},\n" for name, value in record.items())
-    return "{\n" + lines + "}"
-
-
-def _example(field: Field) -> Any:
-    if field.type == "string":
-        return field.categories[0] if field.categories else "text"
-    if field.type == "bool":
-        return True
-    low, high = field.min, field.max
-    middle = (low + high) / 2 if low is not None and high is not None else 1.0
-    return int(middle) if field.type == "int" else round(middle, 3)

@@ -1,0 +1,119 @@
+"""The pages of a rollout and of trying a deployment, over a deployment that really answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from tests.integration.conftest import Mill, open_mill  # noqa: F401 - a fixture
+
+from mainspring.core.entity import change
+from mainspring.deploy.model import Deployment
+from mainspring.server.app import create_app
+from mainspring.ui.app import routes
+
+AB = """[deployment.strategy]
+kind = "ab"
+measure = "loss"
+shares = [40]
+bake_hours = 1
+min_outcomes = 30
+"""
+CANARY = "[deployment.strategy]\nsteps = [20, 50]\nbake_hours = 1\nmin_outcomes = 30\n"
+
+
+class Door:
+    """The pages, asked without a socket."""
+
+    def __init__(self, mill: Mill) -> None:
+        self._app = create_app(mill.workspace, pages=routes(mill.workspace))
+
+    def ask(self, path: str, form: dict[str, str] | None = None) -> tuple[int, str]:
+        """Status and text of a page."""
+        body = urlencode(form or {}).encode()
+        scope = {
+            "type": "http", "http_version": "1.1", "method": "POST" if form is not None else "GET", "scheme": "http",
+            "path": path.partition("?")[0], "raw_path": path.partition("?")[0].encode(),
+            "query_string": path.partition("?")[2].encode(), "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
+            "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/x-www-form-urlencoded")],
+            "root_path": "",
+        }  # fmt: skip
+        said: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        asyncio.run(self._app(scope, receive, send))
+        return said[0]["status"], b"".join(message.get("body", b"") for message in said[1:]).decode()
+
+
+@pytest.fixture
+def mill(open_mill: Callable[..., Mill]) -> Mill:  # noqa: F811
+    mill = open_mill().apply(CANARY, AB)
+    mill.register()
+    mill.workspace.deployments.release("mill", mill.approved().address)
+    mill.workspace.controller.tick()
+    mill.workspace.deployments.update("mill", change(Deployment, follow=False))
+    return mill
+
+
+def test_trying_a_deployment_gives_its_answer_and_the_call_as_code(mill: Mill) -> None:
+    door = Door(mill)
+    status, text = door.ask("/deployments/mill/try")
+    assert status == 200
+    assert 'name="v:x"' in text
+    status, text = door.ask("/deployments/mill/try", {"v:x": "0.75"})
+    assert status == 200
+    assert "mill@1 answers yes" in text
+    assert "fetch(" in text
+    assert "{&#34;x&#34;: 0.75}" in text or '{"x": 0.75}' in text
+    mill.workspace.controller.tick()
+    assert len(mill.workspace.predictions.find("mill")) == 1
+
+
+def test_what_cannot_be_asked_is_said_beside_the_form(mill: Mill) -> None:
+    status, text = Door(mill).ask("/deployments/mill/try", {"v:x": "many"})
+    assert status == 422
+    assert "`many` is not a number" in text
+    assert 'value="many"' in text
+
+
+def test_an_ab_test_shows_interval_assignment_and_evidence(mill: Mill) -> None:
+    door = Door(mill)
+    mill.week()
+    mill.workspace.deployments.release("mill", mill.approved(weight=1.3).address, "a steeper curve")
+    mill.workspace.controller.tick()
+    assert "each side needs 50 known outcomes first" in door.ask("/deployments/mill/rollout")[1]
+    for _ in range(3):
+        mill.week()
+    _, text = door.ask("/deployments/mill/rollout")
+    assert "mill@2, A/B test: " in text
+    assert "between" in text
+    assert "The split is as it should be" in text
+    assert 'class="interval"' in text
+    course = mill.workspace.predictions.course("mill")
+    assert sum(course.keys.values()) == 360
+    moments = [moment for moment, _ in course.looks["mill@2"]]
+    assert moments == sorted(set(moments))
+    widths = [item.high - item.low for _, item in course.looks["mill@2"] if item.low is not None]
+    assert widths == sorted(widths, reverse=True)
+    status, _ = door.ask("/deployments/mill/promote", {"actor": "ann", "reason": "enough", "version": "mill@2"})
+    assert status == 422
+    form = {"actor": "ann", "reason": "enough", "version": "mill@2", "confirm": "mill"}
+    assert door.ask("/deployments/mill/promote", form)[0] == 303
+    assert mill.workspace.deployments.show("mill").live == "mill@2"
+    assert "enough" in door.ask("/deployments/mill")[1]
+
+
+def test_a_deployment_without_releases_has_nothing_to_show(open_mill: Callable[..., Mill]) -> None:  # noqa: F811
+    door = Door(open_mill().apply())
+    assert door.ask("/deployments/mill/rollout")[0] == 404
+    status, text = door.ask("/deployments/mill/try")
+    assert status == 200
+    assert "Nothing is released to mill yet" in text
