@@ -6,9 +6,10 @@ by addition, and every distance of `mainspring.measures.drift` follows from two 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -178,8 +179,20 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
-def numeric_profile(values: NDArray[np.float64], nulls: int, grid: Grid) -> Profile:
-    """Profile of one batch.
+class Moments(NamedTuple):
+    """What is kept of a batch beside its counts; a column of `mainspring.measures.window.Window.stats`."""
+
+    n: int
+    nulls: int
+    finite: int = 0
+    min: float = math.inf
+    max: float = -math.inf
+    mean: float = 0.0
+    m2: float = 0.0
+
+
+def numeric_counts(values: NDArray[np.float64], nulls: int, grid: Grid) -> tuple[NDArray[np.intp], Moments]:
+    """Counts and moments of one batch.
 
     Args:
         values: The batch without its nulls; NaN is counted as null, an infinite value in the outer slot.
@@ -191,16 +204,26 @@ def numeric_profile(values: NDArray[np.float64], nulls: int, grid: Grid) -> Prof
     if np.isnan(low):  # the minimum of anything with NaN is NaN: no second pass where there is none
         values = values[~np.isnan(values)]
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    counts = tuple(grid.counts(values).tolist())
+    counts, missing = grid.counts(values), rows - values.size
     kept = values if np.isfinite(low) and np.isfinite(high) else values[np.isfinite(values)]
-    missing = rows - values.size
     if kept.size == 0:
-        return Profile(rows, missing, counts)
+        return counts, Moments(rows, missing)
+    if kept is not values:
+        low, high = float(kept.min()), float(kept.max())
     with np.errstate(over="ignore", invalid="ignore"):  # beyond 1e154 a square is infinite; JSON has no infinity
         mean = float(np.nan_to_num(kept.mean()))
         off = kept - mean
-        m2 = float(np.nan_to_num(np.dot(off, off)))
-    return Profile(rows, missing, counts, kept.size, float(kept.min()), float(kept.max()), mean, m2)
+        # Not np.dot: BLAS would wake a second thread for each batch, which spins longer than it works.
+        m2 = float(np.nan_to_num(np.einsum("i,i->", off, off)))
+    return counts, Moments(rows, missing, kept.size, low, high, mean, m2)
+
+
+def numeric_profile(values: NDArray[np.float64], nulls: int, grid: Grid) -> Profile:
+    """Profile of one batch of a column, with the arguments of `numeric_counts`."""
+    counts, found = numeric_counts(values, nulls, grid)
+    if not found.finite:
+        return Profile(found.n, found.nulls, tuple(counts.tolist()))
+    return Profile(found.n, found.nulls, tuple(counts.tolist()), *found[2:])
 
 
 def merge(profiles: Iterable[dict[str, Profile]]) -> dict[str, Profile]:
