@@ -27,7 +27,7 @@ N, NULLS, FINITE, MIN, MAX, MEAN, M2 = range(7)
 _VERSION = 1
 _ZLIB, _WIDE = 1, 2
 _HEADER = struct.Struct("<BBHII8s")  # version, flags, columns, slots, escaped counts, key of the layout
-_WORTH = 0.8  # a window is compressed when that leaves at most so much of it
+_PAGE = 4_096  # a window that fits into a page of the database is not compressed: inflating costs ten times the rest
 
 
 class Layout:
@@ -143,7 +143,7 @@ def merge(windows: Iterable[Window]) -> Window:
 
 
 def encode(window: Window, key: bytes) -> bytes:
-    """The window as bytes: about one byte a slot for 10,000 rows, compressed where it helps.
+    """The window as bytes: about one byte a slot up to 10,000 rows, compressed beyond a page.
 
     Counts are 8 or 16 bits wide, whichever is shorter in all; what does not fit is escaped to 64 bits at the end.
 
@@ -158,8 +158,8 @@ def encode(window: Window, key: bytes) -> bytes:
     escaped = counts[counts >= top]
     kept = np.minimum(counts, top).astype(f"<u{width}")
     body = kept.tobytes() + escaped.astype("<u8").tobytes() + window.stats.astype("<f8").tobytes()
-    shorter = zlib.compress(body)
-    small = len(shorter) <= _WORTH * len(body)
+    shorter = zlib.compress(body) if len(body) > _PAGE else body
+    small = len(shorter) < len(body)
     flags = (_ZLIB if small else 0) | (_WIDE if wide else 0)
     header = _HEADER.pack(_VERSION, flags, window.stats.shape[-1], counts.size, escaped.size, key)
     return header + (shorter if small else body)
