@@ -81,8 +81,9 @@ def _spread(values: Floats, starts: Starts, slots: int) -> Floats:
 def shares(counts: ArrayLike, starts: Starts = None) -> Floats:
     """Counts over the total of their column; NaN for a column without rows."""
     values = np.asarray(counts, dtype=np.float64)
-    total = _spread(_sum(values, starts), starts, values.shape[-1])
-    return np.asarray(np.divide(values, total, out=np.full_like(values, np.nan), where=total > 0))
+    total = _sum(values, starts)
+    each = np.divide(1.0, total, out=np.full_like(total, np.nan), where=total > 0)
+    return np.asarray(values * _spread(each, starts, values.shape[-1]))
 
 
 def _gaps(p: Floats, q: Floats, starts: Starts) -> Floats:
@@ -165,7 +166,7 @@ def _js(p: Floats, q: Floats, starts: Starts) -> Floats:
 
 
 def _relative(p: Floats, q: Floats) -> Floats:
-    ratio = np.divide(p, q, out=np.ones_like(p * q), where=(p > 0) & (q > 0))
+    ratio = np.divide(p, q, out=np.ones_like(q), where=p > 0)  # q is the middle: positive wherever p is
     return np.asarray(p * np.log2(ratio))
 
 
@@ -237,9 +238,9 @@ def _wasserstein(scale: Scale, p: Floats, q: Floats, low: Floats, high: Floats, 
 
 def _area(left: Floats, right: Floats) -> Floats:
     """Mean of the absolute value of a straight line from ``left`` to ``right``."""
-    total = np.abs(left) + np.abs(right)
-    crossing = np.divide(left**2 + right**2, 2 * total, out=np.zeros_like(total), where=total > 0)
-    return np.where(left * right >= 0, total / 2, crossing)
+    # With t = |l| + |r| and s = |l + r|: t / 2 without a change of sign (s = t), (l² + r²) / 2t across one.
+    total, across = np.abs(left) + np.abs(right), left + right
+    return np.divide(total * total + across * across, 4 * total, out=np.zeros_like(total), where=total > 0)
 
 
 def chi2(reference: ArrayLike, current: ArrayLike, starts: Starts = None) -> tuple[Floats, NDArray[np.int64]]:

@@ -123,7 +123,9 @@ def merged(windows: Window) -> Window:
     with np.errstate(over="ignore", invalid="ignore"):
         whole[MEAN] = (weights * (stats[:, MEAN] / total)).sum(axis=0)
         spread = stats[:, MEAN] - whole[MEAN]
-        whole[M2] = np.nan_to_num(stats[:, M2].sum(axis=0) + (weights * spread * spread).sum(axis=0))
+        whole[M2] = stats[:, M2].sum(axis=0) + (weights * spread * spread).sum(axis=0)
+    if not np.isfinite(whole[M2]).all():
+        whole[M2] = np.nan_to_num(whole[M2])
     return Window(counts, whole)
 
 
