@@ -240,7 +240,7 @@ def _area(left: Floats, right: Floats) -> Floats:
     """Mean of the absolute value of a straight line from ``left`` to ``right``."""
     # With t = |l| + |r| and s = |l + r|: t / 2 without a change of sign (s = t), (l² + r²) / 2t across one.
     total, across = np.abs(left) + np.abs(right), left + right
-    return np.divide(total * total + across * across, 4 * total, out=np.zeros_like(total), where=total > 0)
+    return np.asarray(np.divide(total * total + across * across, 4 * total, out=np.zeros_like(total), where=total > 0))
 
 
 def chi2(reference: ArrayLike, current: ArrayLike, starts: Starts = None) -> tuple[Floats, NDArray[np.int64]]:
