@@ -61,10 +61,13 @@ def keep_window(
     store: Store, deployment: str, version: str, start: datetime, end: datetime, blob: bytes, *, rows: int,
     segment: str = "", source: str = "",
 ) -> None:  # fmt: skip
-    """Stores a part of a window; the same part sent again replaces what it was."""
+    """Stores a part of a window; the same part sent again replaces what it was, and is no change when it is equal."""
     key = {"deployment": deployment, "version": version, "segment": segment, "start": start, "end": end}
     with store.transaction() as tx:
-        if before := store.first(WindowProfile, **key, source=source):
+        before = store.first(WindowProfile, **key, source=source)
+        if before and before.blob == blob:
+            return
+        if before:
             tx.delete(before)
         tx.insert(
             WindowProfile(
