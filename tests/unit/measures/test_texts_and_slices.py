@@ -23,7 +23,8 @@ def test_measures_of_text() -> None:
 def test_embedding_drift_shows_in_projections_and_means() -> None:
     draw = np.random.default_rng(0)
     before, same, moved = draw.normal(size=(2_000, 64)), draw.normal(size=(2_000, 64)), draw.normal(0.3, 1, (2_000, 64))
-    assert mean_distance(before, same) < 0.1 < 0.2 < mean_distance(before, moved)
+    assert mean_distance(before, same) < 0.1
+    assert mean_distance(before, moved) > 0.2
     gaps = [
         max(
             abs(left.mean() - right.mean())
