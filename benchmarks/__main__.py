@@ -10,7 +10,7 @@ from benchmarks.report import Row, show
 
 HERE = Path(__file__).parent
 NAMES = sorted(
-    [path.stem for path in HERE.glob("*.py") if path.stem not in ("__init__", "__main__", "report")]
+    [path.stem for path in HERE.glob("*.py") if path.stem not in ("__init__", "__main__", "report", "flights")]
     + [path.parent.name for path in HERE.glob("*/__init__.py")]
 )
 

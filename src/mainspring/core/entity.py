@@ -69,7 +69,7 @@ class Value(msgspec.Struct, metaclass=_KeywordOnly, forbid_unknown_fields=True):
     """Base of values inside an entity (stored as JSON in the entity's row) and of request bodies."""
 
 
-ColumnKind = Literal["text", "int", "float", "bool", "time", "json"]
+ColumnKind = Literal["text", "int", "float", "bool", "time", "bytes", "json"]
 
 
 class Column(NamedTuple):
@@ -114,7 +114,9 @@ def _strip(hint: Any) -> Any:
 def _kind(plain: Any) -> ColumnKind:
     if get_origin(plain) is Literal:
         return "text"
-    kinds: dict[Any, ColumnKind] = {str: "text", int: "int", float: "float", bool: "bool", datetime: "time"}
+    kinds: dict[Any, ColumnKind] = {
+        str: "text", int: "int", float: "float", bool: "bool", datetime: "time", bytes: "bytes"
+    }  # fmt: skip
     return kinds.get(plain, "json")
 
 

@@ -1,22 +1,26 @@
 """How far a window is from its reference, from two count vectors over the same bins.
 
-Every distance takes counts as the last axis, so one call serves one column or a fleet ``[models, columns, slots]``;
-leading axes broadcast. Nulls are no part of a distance: their share is reported beside it. A side without rows gives
-NaN, which `compare` turns into None.
+Every distance takes counts as the last axis; leading axes broadcast. With ``starts``, the first slot of each column,
+that axis holds many columns side by side, of one model or of a whole fleet, and the result has one value for each.
+Nulls are no part of a distance: their share is reported beside it. A side without rows gives NaN, which `compare` turns
+into None.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mainspring.measures.bins import Bins, Profile
+from mainspring.measures.window import FINITE, M2, MAX, MEAN, MIN, NULLS, Layout, N, Window, stacked
 
 Floats = NDArray[np.float64]
+Starts = NDArray[np.intp] | None
 EPSILON = 1e-4
 """Least share of a bin in `psi`, on both sides: an empty bin would otherwise make it infinite."""
 _DECILES = 10
@@ -59,10 +63,37 @@ class ColumnDrift(msgspec.Struct, frozen=True, omit_defaults=True):
         return None if self.psi is None or self.psi_noise is None else max(0.0, self.psi - self.psi_noise)
 
 
-def _shares(counts: ArrayLike) -> Floats:
+def _sum(values: Floats, starts: Starts) -> Floats:
+    return np.asarray(values.sum(axis=-1) if starts is None else np.add.reduceat(values, starts, axis=-1))
+
+
+def _max(values: Floats, starts: Starts) -> Floats:
+    return np.asarray(values.max(axis=-1) if starts is None else np.maximum.reduceat(values, starts, axis=-1))
+
+
+def _spread(values: Floats, starts: Starts, slots: int) -> Floats:
+    """A value of each column, repeated over the column's slots."""
+    if starts is None:
+        return values[..., None]
+    return np.repeat(values, np.diff(starts, append=slots), axis=-1)
+
+
+def shares(counts: ArrayLike, starts: Starts = None) -> Floats:
+    """Counts over the total of their column; NaN for a column without rows."""
     values = np.asarray(counts, dtype=np.float64)
-    total = values.sum(axis=-1, keepdims=True)
-    return np.asarray(np.divide(values, total, out=np.full_like(values, np.nan), where=total > 0))
+    total = _sum(values, starts)
+    each = np.divide(1.0, total, out=np.full_like(total, np.nan), where=total > 0)
+    return np.asarray(values * _spread(each, starts, values.shape[-1]))
+
+
+def _gaps(p: Floats, q: Floats, starts: Starts) -> Floats:
+    """Distribution function of ``p`` less that of ``q`` after each slot."""
+    both = np.nan_to_num(p - q) if starts is not None else p - q  # NaN must not run into the next column
+    gaps = both.cumsum(axis=-1)
+    if starts is None:
+        return np.asarray(gaps)
+    before = np.take(gaps, starts, axis=-1) - np.take(both, starts, axis=-1)
+    return np.asarray(gaps - _spread(before, starts, gaps.shape[-1]))
 
 
 def psi_groups(reference: ArrayLike) -> NDArray[np.intp]:
@@ -82,19 +113,20 @@ def psi_groups(reference: ArrayLike) -> NDArray[np.intp]:
     return starts if starts.size >= _COLLAPSED else np.arange(counts.size)
 
 
-def psi(reference: ArrayLike, current: ArrayLike, groups: NDArray[np.intp] | None = None) -> Floats:
+def psi(reference: ArrayLike, current: ArrayLike, groups: Starts = None, starts: Starts = None) -> Floats:
     """Population stability index: sum of (q - p) ln(q / p) over bins, shares raised to at least `EPSILON`.
 
     Args:
         reference: Counts of the reference.
         current: Counts of the window.
         groups: First slot of every bin (`psi_groups`) for numbers; None makes every slot a bin, as for levels.
+        starts: First bin of each column.
     """
     before, now = (np.asarray(counts, dtype=np.float64) for counts in (reference, current))
     if groups is not None:
         before, now = np.add.reduceat(before, groups, axis=-1), np.add.reduceat(now, groups, axis=-1)
-    p, q = np.maximum(_shares(before), EPSILON), np.maximum(_shares(now), EPSILON)
-    return np.asarray(((q - p) * np.log(q / p)).sum(axis=-1))
+    p, q = np.maximum(shares(before, starts), EPSILON), np.maximum(shares(now, starts), EPSILON)
+    return _sum((q - p) * np.log(q / p), starts)
 
 
 def psi_expected(bins: int, n: float, m: float) -> float:
@@ -105,52 +137,61 @@ def psi_expected(bins: int, n: float, m: float) -> float:
     return max(bins - 1, 0) * (1 / n + 1 / m) if n and m else math.nan
 
 
-def ks(reference: ArrayLike, current: ArrayLike) -> Floats:
+def ks(reference: ArrayLike, current: ArrayLike, starts: Starts = None) -> Floats:
     """Kolmogorov-Smirnov: the largest gap of the two distribution functions at the edges (ordered slots)."""
-    gap = np.abs(_shares(reference).cumsum(axis=-1) - _shares(current).cumsum(axis=-1))
-    return np.asarray(gap.max(axis=-1))
+    return _ks(shares(reference, starts), shares(current, starts), starts)
 
 
-def ks_p_value(distance: float, n: float, m: float) -> float:
+def _ks(p: Floats, q: Floats, starts: Starts) -> Floats:
+    return _max(np.abs(_gaps(p, q, starts)), starts)
+
+
+def ks_p_value(distance: ArrayLike, n: ArrayLike, m: ArrayLike) -> Floats:
     """Two-sided p-value from Kolmogorov's limit distribution with Stephens' (1970) correction for finite samples."""
-    root = math.sqrt(n * m / (n + m))
-    level = (root + 0.12 + 0.11 / root) * distance
-    if level < 0.2:  # the series does not converge there, and the value is 1 to 12 digits
-        return 1.0
-    terms = ((-1) ** (k - 1) * math.exp(-2 * (k * level) ** 2) for k in range(1, 101))
-    return min(1.0, max(0.0, 2 * math.fsum(terms)))
+    sizes = np.asarray(n, dtype=np.float64), np.asarray(m, dtype=np.float64)
+    root = np.sqrt(np.maximum(sizes[0] * sizes[1] / np.maximum(sizes[0] + sizes[1], 1), 1e-9))
+    level = np.maximum((root + 0.12 + 0.11 / root) * np.asarray(distance), 0.2)  # below it is 1 to 12 digits
+    total = sum(((-1) ** (k - 1) * np.exp(-2 * (k * level) ** 2) for k in range(1, 16)), start=np.zeros_like(level))
+    return np.asarray(np.where(level > 0.2, np.clip(2 * total, 0.0, 1.0), 1.0))
 
 
-def js(reference: ArrayLike, current: ArrayLike) -> Floats:
+def js(reference: ArrayLike, current: ArrayLike, starts: Starts = None) -> Floats:
     """Jensen-Shannon distance, base 2: the root of the divergence, between 0 and 1."""
-    p, q = _shares(reference), _shares(current)
+    return _js(shares(reference, starts), shares(current, starts), starts)
+
+
+def _js(p: Floats, q: Floats, starts: Starts) -> Floats:
     middle = (p + q) / 2
-    return np.sqrt(np.maximum((_relative(p, middle) + _relative(q, middle)) / 2, 0.0))
+    return np.sqrt(np.maximum(_sum(_relative(p, middle) + _relative(q, middle), starts) / 2, 0.0))
 
 
 def _relative(p: Floats, q: Floats) -> Floats:
-    ratio = np.divide(p, q, out=np.ones_like(p * q), where=(p > 0) & (q > 0))
-    return np.asarray((p * np.log2(ratio)).sum(axis=-1))
+    ratio = np.divide(p, q, out=np.ones_like(q), where=p > 0)  # q is the middle: positive wherever p is
+    return np.asarray(p * np.log2(ratio))
 
 
-def hellinger(reference: ArrayLike, current: ArrayLike) -> Floats:
+def hellinger(reference: ArrayLike, current: ArrayLike, starts: Starts = None) -> Floats:
     """Hellinger distance: root of half the squared differences of the roots of the shares, between 0 and 1."""
-    roots = np.sqrt(_shares(reference)) - np.sqrt(_shares(current))
-    return np.asarray(np.sqrt((roots**2).sum(axis=-1) / 2))
+    return _hellinger(shares(reference, starts), shares(current, starts), starts)
 
 
-def linf(reference: ArrayLike, current: ArrayLike) -> Floats:
+def _hellinger(p: Floats, q: Floats, starts: Starts) -> Floats:
+    roots = np.sqrt(p) - np.sqrt(q)
+    return np.sqrt(_sum(roots * roots, starts) / 2)
+
+
+def linf(reference: ArrayLike, current: ArrayLike, starts: Starts = None) -> Floats:
     """The largest absolute difference of the share of one bin."""
-    return np.asarray(np.abs(_shares(reference) - _shares(current)).max(axis=-1))
+    return _max(np.abs(shares(reference, starts) - shares(current, starts)), starts)
 
 
 def wasserstein(
-    bins: Bins,
+    scale: Scale,
     reference: ArrayLike,
     current: ArrayLike,
     *,
-    low: float | None = None,
-    high: float | None = None,
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
     shift: ArrayLike | None = None,
 ) -> Floats:
     """First Wasserstein distance: the area between the two distribution functions, in units of the column.
@@ -160,106 +201,206 @@ def wasserstein(
     width and mass. So the result is exact where all mass moved one way, and never below the difference of the means.
 
     Args:
-        bins: The numeric bins of both count vectors.
+        scale: Where the slots of the columns lie.
         reference: Counts of the reference.
         current: Counts of the window.
         low: Least value of both sides, where the first slot begins; default the first edge.
         high: Greatest value of both sides, where the last slot ends; default the last edge.
-        shift: Mean of the current side minus that of the reference, when known.
+        shift: Mean of the current side minus that of the reference; NaN where it is not known.
+
+    Returns:
+        One distance for each column of ``scale``.
     """
-    p, q = _shares(reference), _shares(current)
-    after = (p - q).cumsum(axis=-1)
-    if not bins.edges:
-        return np.asarray(after.sum(axis=-1))
-    first, last = bins.edges[0], bins.edges[-1]
-    below, above = (first if low is None else min(first, low)), (last if high is None else max(last, high))
-    widths = np.diff(np.array([below, *bins.edges, above]))
+    p, q = shares(reference, scale.starts), shares(current, scale.starts)
+    low, high = scale.first if low is None else np.asarray(low), scale.last if high is None else np.asarray(high)
+    return _wasserstein(scale, p, q, low, high, None if shift is None else np.asarray(shift, dtype=np.float64))
+
+
+def _wasserstein(scale: Scale, p: Floats, q: Floats, low: Floats, high: Floats, shift: Floats | None) -> Floats:
+    starts = scale.starts
+    after = _gaps(p, q, starts)
     before = np.concatenate([np.zeros_like(after[..., :1]), after[..., :-1]], axis=-1)
-    slopes = np.ones(widths.size, dtype=bool)
-    if bins.kind == "values":  # steps: the functions are flat between two distinct values
-        slopes[1:-1] = False
-    area = np.where(slopes, _area(before, after), np.abs(before)) * widths
+    before[..., starts] = 0.0
+    widths = np.array(scale.widths)
+    widths[starts] = np.fmax(0.0, scale.first - low)
+    widths[scale.ends] = np.fmax(0.0, high - scale.last)
+    area = np.where(scale.slopes, _area(before, after), np.abs(before)) * widths
     if shift is not None:
-        signed = np.where(slopes, (before + after) / 2, before) * widths
-        room = (p + q) * widths * slopes
-        total = room.sum(axis=-1, keepdims=True)
-        missing = np.asarray(shift, dtype=np.float64)[..., None] - signed.sum(axis=-1, keepdims=True)
-        part = np.divide(room * missing, total, out=np.zeros_like(room), where=total > 0)
-        area = area + np.abs(signed + part) - np.abs(signed)
-    return np.asarray(area.sum(axis=-1))
+        signed = np.where(scale.slopes, (before + after) / 2, before) * widths
+        room = (p + q) * widths * scale.slopes
+        total = _sum(room, starts)
+        missing = np.nan_to_num(shift - _sum(signed, starts))
+        part = np.divide(missing, total, out=np.zeros_like(total), where=total > 0)
+        area = area + np.abs(signed + room * _spread(part, starts, room.shape[-1])) - np.abs(signed)
+    empty = np.isnan(p[..., starts]) | np.isnan(q[..., starts])
+    return np.where(empty, np.nan, _sum(area, starts))
 
 
 def _area(left: Floats, right: Floats) -> Floats:
     """Mean of the absolute value of a straight line from ``left`` to ``right``."""
-    total = np.abs(left) + np.abs(right)
-    crossing = np.divide(left**2 + right**2, 2 * total, out=np.zeros_like(total), where=total > 0)
-    return np.where(left * right >= 0, total / 2, crossing)
+    # With t = |l| + |r| and s = |l + r|: t / 2 without a change of sign (s = t), (l² + r²) / 2t across one.
+    total, across = np.abs(left) + np.abs(right), left + right
+    return np.asarray(np.divide(total * total + across * across, 4 * total, out=np.zeros_like(total), where=total > 0))
 
 
-def chi2(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
+def chi2(reference: ArrayLike, current: ArrayLike, starts: Starts = None) -> tuple[Floats, NDArray[np.int64]]:
     """Chi-square of the 2 x bins contingency table, both sides as samples: the statistic and its degrees of freedom."""
     a, b = (np.asarray(counts, dtype=np.float64) for counts in (reference, current))
-    n, m = a.sum(axis=-1, keepdims=True), b.sum(axis=-1, keepdims=True)
+    n, m = _sum(a, starts), _sum(b, starts)
+    ratio = np.sqrt(np.divide(m, n, out=np.full_like(m * n, np.nan), where=(n > 0) & (m > 0)))
+    weight = _spread(ratio, starts, a.shape[-1])
     both = a + b
-    square = (a * np.sqrt(np.divide(m, n, out=np.full_like(m * n, np.nan), where=n > 0)) - b * np.sqrt(
-        np.divide(n, m, out=np.full_like(m * n, np.nan), where=m > 0)
-    )) ** 2  # fmt: skip
+    square = (a * weight - b / weight) ** 2
     parts = np.divide(square, both, out=np.zeros_like(square), where=both > 0)
-    empty = ((n == 0) | (m == 0))[..., 0]
-    statistic = np.where(empty, np.nan, parts.sum(axis=-1))
-    return statistic, np.maximum((both > 0).sum(axis=-1) - 1, 0)
+    statistic = np.where(np.isnan(ratio), np.nan, _sum(parts, starts))
+    return statistic, np.maximum(_sum((both > 0).astype(np.float64), starts) - 1, 0).astype(np.int64)
 
 
-def chi2_p_value(statistic: float, dof: int) -> float:
+def chi2_p_value(statistic: ArrayLike, dof: ArrayLike) -> Floats:
     """Upper tail of the chi-square distribution by Wilson and Hilferty (1931); exact for one degree of freedom."""
-    if dof < 1:
-        return 1.0
-    if dof == 1:
-        return math.erfc(math.sqrt(max(statistic, 0.0) / 2))
-    spread = 2 / (9 * dof)
-    return math.erfc(((statistic / dof) ** (1 / 3) - (1 - spread)) / math.sqrt(2 * spread)) / 2
+    value, degrees = np.maximum(np.asarray(statistic, dtype=np.float64), 0.0), np.asarray(dof, dtype=np.float64)
+    some = np.maximum(degrees, 1.0)
+    spread = 2 / (9 * some)
+    normal = (np.cbrt(value / some) - (1 - spread)) / np.sqrt(2 * spread)
+    tail = np.where(degrees == 1, _erfc(np.sqrt(value / 2)), _erfc(normal) / 2)
+    return np.where(degrees < 1, 1.0, tail)
+
+
+def _erfc(values: Floats) -> Floats:
+    return np.asarray(np.frompyfunc(math.erfc, 1, 1)(values), dtype=np.float64)
+
+
+class Scale(NamedTuple):
+    """Where the slots of columns lie, for `wasserstein` and `psi`; `together` puts those of many models side by side.
+
+    Attributes:
+        starts: First slot of each column.
+        ends: Last slot of each column.
+        widths: Width of each slot, 0 for levels and outer slots.
+        slopes: Whether mass is spread over the slot; otherwise it sits at its upper edge.
+        first: First edge of each column.
+        last: Last edge of each column.
+        numeric: Whether a column's slots have an order.
+        groups: First slots of the bins of `psi`.
+        group_starts: First of these bins in each column.
+    """
+
+    starts: NDArray[np.intp]
+    ends: NDArray[np.intp]
+    widths: Floats
+    slopes: NDArray[np.bool_]
+    first: Floats
+    last: Floats
+    numeric: NDArray[np.bool_]
+    groups: NDArray[np.intp]
+    group_starts: NDArray[np.intp]
+
+
+def scale_of(layout: Layout, reference: ArrayLike) -> Scale:
+    """The scale of a layout; the counts of the reference choose the bins of `psi`."""
+    starts, ends = layout.starts[:-1], layout.starts[1:] - 1
+    counts = np.asarray(reference)
+    widths, slopes = np.zeros(layout.slots), np.ones(layout.slots, dtype=bool)
+    first, last = np.zeros(starts.size), np.zeros(starts.size)
+    groups: list[NDArray[np.intp]] = []
+    for place, item in enumerate(layout.bins.values()):
+        low, high = int(starts[place]), int(ends[place])
+        mine = counts[low : high + 1]
+        groups.append(low + (psi_groups(mine) if item.numeric else np.arange(mine.size)))
+        if item.edges:
+            widths[low + 1 : high] = np.diff(item.edges)
+            slopes[low + 1 : high] = item.kind == "edges"  # between two distinct values the functions are flat
+            first[place], last[place] = item.edges[0], item.edges[-1]
+    sizes = np.cumsum([0, *(item.size for item in groups)])[:-1]
+    numeric = np.array([item.numeric for item in layout.bins.values()])
+    return Scale(starts, ends, widths, slopes, first, last, numeric, np.concatenate(groups), sizes)
+
+
+def together(scales: Sequence[Scale]) -> Scale:
+    """The scales of many models as one, their counts being concatenated in the same order."""
+    slots = np.cumsum([0, *(item.widths.size for item in scales)])
+    bins = np.cumsum([0, *(item.groups.size for item in scales)])
+    shifts = {"starts": slots, "ends": slots, "groups": slots, "group_starts": bins}
+    parts = {}
+    for name in Scale._fields:
+        mine = [getattr(item, name) for item in scales]
+        if name in shifts:
+            mine = [part + shift for part, shift in zip(mine, shifts[name][:-1], strict=True)]
+        parts[name] = np.concatenate(mine)
+    return Scale(**parts)
+
+
+class Distances(NamedTuple):
+    """All distances of all columns of a `Scale`, one array entry for each; NaN where one does not exist.
+
+    The attributes are those of `ColumnDrift`.
+    """
+
+    n_reference: Floats
+    n_current: Floats
+    null_share_reference: Floats
+    null_share_current: Floats
+    psi: Floats
+    psi_noise: Floats
+    js: Floats
+    hellinger: Floats
+    linf: Floats
+    ks: Floats
+    wasserstein: Floats
+    wasserstein_scaled: Floats
+    chi2: Floats
+    dof: Floats
+    p_value: Floats
+
+
+def distances(scale: Scale, reference: Window, current: Window) -> Distances:
+    """All distances of one model, or of a fleet whose windows are concatenated as its scales are `together`."""
+    starts, a, b = scale.starts, reference.counts.astype(np.float64), current.counts.astype(np.float64)
+    n, m, p, q = _sum(a, starts), _sum(b, starts), shares(a, starts), shares(b, starts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        empty, numeric = (n == 0) | (m == 0), scale.numeric
+        left, right = np.add.reduceat(a, scale.groups), np.add.reduceat(b, scale.groups)
+        seen = np.add.reduceat(((left + right) > 0).astype(np.float64), scale.group_starts)
+        noise = np.maximum(seen - 1, 0) * (1 / n + 1 / m)
+        statistic, dof = chi2(a, b, starts)
+        gap = np.where(empty, np.nan, _ks(p, q, starts))
+        one, two = reference.stats, current.stats
+        whole = (one[FINITE] == n) & (two[FINITE] == m)  # an infinite value is counted but has no part in the mean
+        shift = np.where(whole, two[MEAN] - one[MEAN], np.nan)
+        low, high = np.minimum(one[MIN], two[MIN]), np.maximum(one[MAX], two[MAX])
+        low, high = np.where(np.isfinite(low), low, scale.first), np.where(np.isfinite(high), high, scale.last)
+        moved = _wasserstein(scale, p, q, low, high, shift)
+        std = np.sqrt(one[M2] / np.maximum(one[FINITE] - 1, 1))
+        return Distances(
+            n, m, one[NULLS] / np.maximum(one[N], 1), two[NULLS] / np.maximum(two[N], 1),
+            psi=psi(left, right, None, scale.group_starts), psi_noise=np.where(empty, np.nan, noise),
+            js=_js(p, q, starts), hellinger=_hellinger(p, q, starts), linf=_max(np.abs(p - q), starts),
+            ks=np.where(numeric, gap, np.nan), wasserstein=np.where(numeric, moved, np.nan),
+            wasserstein_scaled=np.where(numeric & (std > 0), moved / std, np.nan),
+            chi2=np.where(numeric, np.nan, statistic), dof=np.where(numeric | empty, np.nan, dof),
+            p_value=np.where(empty, np.nan, np.where(numeric, ks_p_value(gap, n, m), chi2_p_value(statistic, dof))),
+        )  # fmt: skip
 
 
 def compare(
     reference: Mapping[str, Profile], current: Mapping[str, Profile], bins: Mapping[str, Bins]
 ) -> list[ColumnDrift]:
     """All distances of every column that both sides have, in the order of ``bins``."""
-    return [
-        _column(name, kind, reference[name], current[name])
-        for name, kind in bins.items()
-        if name in reference and name in current
-    ]
+    layout = Layout({name: item for name, item in bins.items() if name in reference and name in current})
+    if not layout.names:
+        return []
+    before, now = stacked(layout, reference), stacked(layout, current)
+    return column_drifts(layout.bins, distances(scale_of(layout, before.counts), before, now))
 
 
-def _column(name: str, bins: Bins, reference: Profile, current: Profile) -> ColumnDrift:
-    p, q = np.array(reference.counts, dtype=np.float64), np.array(current.counts, dtype=np.float64)
-    n, m = int(p.sum()), int(q.sum())
-    drift = ColumnDrift(name, bins.kind, n, m, reference.null_share, current.null_share)
-    if not n or not m:
-        return drift
-    groups = psi_groups(p) if bins.numeric else None
-    seen = np.count_nonzero(p + q) if groups is None else np.count_nonzero(np.add.reduceat(p + q, groups))
-    drift = msgspec.structs.replace(
-        drift,
-        psi=float(psi(p, q, groups)),
-        psi_noise=psi_expected(int(seen), n, m),
-        js=float(js(p, q)),
-        hellinger=float(hellinger(p, q)),
-        linf=float(linf(p, q)),
-    )
-    if not bins.numeric:
-        statistic, dof = chi2(p, q)
-        p_value = chi2_p_value(float(statistic), int(dof))
-        return msgspec.structs.replace(drift, chi2=float(statistic), dof=int(dof), p_value=p_value)
-    extremes = [value for side in (reference, current) for value in (side.min, side.max) if value is not None]
-    whole = reference.finite == n and current.finite == m  # an infinite value is counted but has no part in the mean
-    shift = current.mean - reference.mean if whole else None
-    low, high = min(extremes, default=None), max(extremes, default=None)
-    distance = float(wasserstein(bins, p, q, low=low, high=high, shift=shift))
-    return msgspec.structs.replace(
-        drift,
-        ks=float(ks(p, q)),
-        p_value=ks_p_value(float(ks(p, q)), n, m),
-        wasserstein=distance,
-        wasserstein_scaled=distance / reference.std if reference.std else None,
-    )
+def column_drifts(bins: Mapping[str, Bins], found: Distances) -> list[ColumnDrift]:
+    """Distances column by column, for people and JSON: NaN is None."""
+    whole = ("n_reference", "n_current", "dof")
+    drifts = []
+    for place, (name, item) in enumerate(bins.items()):
+        given = {field: float(values[place]) for field, values in zip(Distances._fields, found, strict=True)}
+        facts: dict[str, Any] = {
+            field: int(value) if field in whole else value for field, value in given.items() if not math.isnan(value)
+        }
+        drifts.append(ColumnDrift(name, item.kind, **facts))
+    return drifts

@@ -10,12 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mainspring.measures.bins import LEVELS, Bins, Grid, Profile, merge, numeric_bins, numeric_profile
+from mainspring.measures.bins import LEVELS, Bins, Grid, Moments, Profile, merge, numeric_bins, numeric_counts
+from mainspring.measures.window import Layout, Window, merged
 
-__all__ = ["Bins", "ColumnSummary", "Histogram", "Profile", "merge", "profile", "reference_bins", "summary"]
+__all__ = ["Bins", "ColumnSummary", "Histogram", "Profile", "count", "merge", "profile", "reference_bins", "summary"]
 
 Scalar = float | int | str | bool | None
-_BATCH = 65_536  # a batch's column of 512 KB stays in the processor's cache through the five passes over it
+_BATCH = 32_768  # a batch's column of 256 KB stays in the processor's cache through the five passes over it
 _BARS = 30
 _SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
@@ -62,7 +63,7 @@ def reference_bins(frame: pl.DataFrame | pl.LazyFrame) -> dict[str, Bins]:
 
 
 def profile(frame: pl.DataFrame | pl.LazyFrame, bins: Mapping[str, Bins]) -> dict[str, Profile]:
-    """Counts a window over the reference's bins, in one pass over batches: memory does not grow with the rows.
+    """Counts a window over the reference's bins, column by column: `count` for those who look at single columns.
 
     Args:
         frame: The window; columns without bins are ignored.
@@ -72,31 +73,50 @@ def profile(frame: pl.DataFrame | pl.LazyFrame, bins: Mapping[str, Bins]) -> dic
         One profile for each column that is in both; a column whose type changed has all its rows outside the bins.
     """
     schema = frame.lazy().collect_schema()
-    names = [name for name in bins if name in schema]
-    grids = {name: Grid(bins[name].edges) for name in names if bins[name].numeric}
-    totals = {name: Profile.empty(bins[name]) for name in names}
+    layout = Layout({name: item for name, item in bins.items() if name in schema})
+    return count(frame, layout).profiles(layout)
 
-    totals = {name: Profile.empty(bins[name]) for name in names}
-    for batch in _batches(frame, names):
-        for name in names:
+
+def count(frame: pl.DataFrame | pl.LazyFrame, layout: Layout) -> Window:
+    """Counts a window over the reference's bins, in one pass over batches: memory does not grow with the rows.
+
+    Args:
+        frame: The window; columns outside the layout are ignored, missing ones have no rows.
+        layout: The bins of the reference.
+    """
+    schema = frame.lazy().collect_schema()
+    present = [(place, name) for place, name in enumerate(layout.names) if name in schema]
+    codes = {name: pl.Enum(layout.bins[name].levels) for _, name in present if not layout.bins[name].numeric}
+    counts, moments = np.zeros(layout.slots, dtype=np.int64), []
+    for batch in _batches(frame, [name for _, name in present]):
+        stats = Window.empty(layout).stats
+        for place, name in present:
             column = batch[name]
-            part = _numbers(column, grids[name]) if name in grids else _levels(column, bins[name].levels)
-            totals[name] += part
-    return totals
+            if name in codes:
+                found, stats[:2, place] = _levels(column, codes[name]), (column.len(), column.null_count())
+            else:
+                found, stats[:, place] = _numbers(column, layout.grids[name])
+            counts[layout.starts[place] : layout.starts[place + 1]] += found
+        moments.append(stats)
+    if not moments:
+        return Window.empty(layout)
+    stacked = np.stack(moments)
+    return Window(counts, merged(Window(np.zeros((len(moments), 0), dtype=np.int64), stacked)).stats)
 
 
-def _numbers(column: pl.Series, grid: Grid) -> Profile:
+def _numbers(column: pl.Series, grid: Grid) -> tuple[NDArray[np.intp], Moments]:
     if not _numeric(column.dtype):
         column = column.cast(pl.Float64, strict=False) if _levelled(column.dtype) else column.clear(column.len())
-    return numeric_profile(_floats(column), column.null_count(), grid)
+    return numeric_counts(_floats(column), 0, grid)
 
 
-def _levels(column: pl.Series, levels: tuple[str, ...]) -> Profile:
-    known = column.cast(pl.String, strict=False).cast(pl.Enum(levels), strict=False).to_physical()
-    nulls = column.null_count()
-    found = np.bincount(known.drop_nulls().to_numpy(), minlength=len(levels))
-    other = column.len() - nulls - int(found.sum())
-    return Profile(column.len(), nulls, (*found.tolist(), other))
+def _levels(column: pl.Series, levels: pl.Enum) -> NDArray[np.intp]:
+    known = column.cast(pl.String, strict=False).cast(levels, strict=False).to_physical()
+    if known.null_count():
+        known = known.drop_nulls()
+    found = np.bincount(known.to_numpy(), minlength=len(levels.categories) + 1)
+    found[-1] = column.len() - column.null_count() - known.len()
+    return found
 
 
 def summary(frame: pl.DataFrame | pl.LazyFrame, *, levels: int = 10) -> list[ColumnSummary]:
@@ -172,7 +192,8 @@ def _levelled(kind: pl.DataType) -> bool:
 
 
 def _floats(column: pl.Series) -> NDArray[np.float64]:
-    return column.drop_nulls().cast(pl.Float64).to_numpy()
+    """The column with NaN for null: five times the speed of dropping nulls, and NaN is looked for anyway."""
+    return column.cast(pl.Float64).to_numpy()
 
 
 def _column(frame: pl.DataFrame | pl.LazyFrame, name: str) -> pl.Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from mainspring.errors import InvalidInput, nearest
-from mainspring.measures.bins import Bins, Profile
-from mainspring.measures.drift import ColumnDrift, compare
+from mainspring.measures.drift import ColumnDrift, column_drifts
+from mainspring.measures.findings import column_findings
 from mainspring.measures.metrics import (
     BinaryReport,
     RegressionReport,
@@ -18,19 +19,16 @@ from mainspring.measures.metrics import (
     regression_report,
     value_per_outcome,
 )
-from mainspring.measures.profile import profile, reference_bins
+from mainspring.measures.profile import count, reference_bins
+from mainspring.measures.reference import Reference, make_reference
+from mainspring.measures.window import Layout, Window, merge
 from mainspring.monitoring.model import Monitor
 
 SCORE = "score"
+_PARTS = 12
+_DAY = "day of the window"
 DRIFT_MEASURES = ("psi", "js", "ks", "hellinger", "linf", "wasserstein_scaled")
 PERFORMANCE = tuple(dict.fromkeys(BinaryReport.__struct_fields__ + RegressionReport.__struct_fields__))
-
-
-class Reference(msgspec.Struct, frozen=True):
-    """What drift is measured against: bins and counts of the training rows and their scores."""
-
-    bins: dict[str, Bins]
-    profiles: dict[str, Profile]
 
 
 class Measured(NamedTuple):
@@ -52,11 +50,24 @@ def check_measure(monitor: Monitor) -> None:
         )
 
 
-def make_reference(rows: pl.DataFrame, scores: list[float]) -> Reference:
-    """The reference of a model version: its training inputs and its scores on them."""
+def reference_of(rows: pl.DataFrame, scores: list[float]) -> Reference:
+    """The reference of a model version: its training inputs and its scores on them.
+
+    Limits are learnt from twelve parts of the rows in their order: data sets are usually sorted by time.
+    """
     frame = rows.with_columns(pl.Series(SCORE, scores, dtype=pl.Float64))
-    bins = reference_bins(frame)
-    return Reference(bins=bins, profiles=profile(frame, bins))
+    layout = Layout(reference_bins(frame))
+    size = max(1, -(-frame.height // _PARTS))
+    parts = [count(part, layout) for part in frame.iter_slices(size)] if frame.height else []
+    return make_reference(layout, merge(parts) if parts else Window.empty(layout), parts)
+
+
+def daily_windows(joined: pl.DataFrame, version: str, layout: Layout) -> dict[date, Window]:
+    """What a version was asked and what it answered, counted for each day (UTC)."""
+    mine = joined.filter(pl.col("version") == version)
+    frame = mine.select("time", SCORE, pl.col("^in_.*$").name.map(lambda name: name.removeprefix("in_")))
+    days = frame.with_columns(pl.col("time").dt.date().alias(_DAY)).partition_by(_DAY, as_dict=True)
+    return {key[0]: count(rows.drop("time", _DAY), layout) for key, rows in sorted(days.items())}
 
 
 def performance(joined: pl.DataFrame, monitor: Monitor, kind: str, threshold: float) -> Measured:
@@ -86,20 +97,23 @@ def kpi(joined: pl.DataFrame, monitor: Monitor, value: dict[str, float]) -> Meas
     return Measured(value_per_outcome(truth, label, value), known.height, counts)
 
 
-def drift(joined: pl.DataFrame, monitor: Monitor, reference: Reference) -> Measured:
+def drift(window: Window | None, monitor: Monitor, reference: Reference) -> Measured:
     """The largest drift among the watched columns; PSI counts only beyond what chance gives at these sizes."""
-    inputs = joined.select(pl.col("^in_.*$").name.map(lambda name: name.removeprefix("in_")))
-    if monitor.kind == "prediction_drift":
-        inputs = joined.select(SCORE)
-    names = [SCORE] if monitor.kind == "prediction_drift" else monitor.columns or inputs.columns
-    if joined.height < max(monitor.min_rows, 1):
-        return Measured(None, joined.height, {})
-    bins = {name: reference.bins[name] for name in names if name in reference.bins and name in inputs.columns}
-    found = compare(reference.profiles, profile(inputs, bins), bins)
-    values = {item.column: _distance(item, monitor.measure) for item in found}
+    rows = window.rows if window else 0
+    if window is None or rows < max(monitor.min_rows, 1):
+        return Measured(None, rows, {})
+    wanted = [SCORE] if monitor.kind == "prediction_drift" else monitor.columns or reference.names
+    found = column_drifts(reference.layout.bins, reference.distances(window))
+    values = {
+        item.column: _distance(item, monitor.measure)
+        for item in found
+        if item.column in wanted and (item.column != SCORE or monitor.kind == "prediction_drift")
+    }
     known = {name: value for name, value in values.items() if value is not None}
-    details = {"columns": dict(sorted(known.items(), key=lambda item: -item[1]))}
-    return Measured(max(known.values(), default=None), joined.height, details)
+    details: dict[str, Any] = {"columns": dict(sorted(known.items(), key=lambda item: -item[1]))}
+    if told := [item for item in column_findings(reference, window, min_rows=monitor.min_rows) if item.column in known]:
+        details["findings"] = [item.sentence for item in told]
+    return Measured(max(known.values(), default=None), rows, details)
 
 
 def _distance(item: ColumnDrift, measure: str) -> float | None:

@@ -113,3 +113,44 @@ class Alert(Entity):
     windows: int = 1
     owner: str = ""
     resolved: datetime | None = None
+
+
+class ReferenceProfile(Entity):
+    """What windows of a model version are compared with (`mainspring.measures.reference`), computed once.
+
+    Attributes:
+        version: Address of the model version.
+        blob: The reference as bytes.
+    """
+
+    __table__: ClassVar[str] = "reference_profile"
+    __unique__ = (("version",),)
+    version: str
+    blob: bytes
+
+
+class WindowProfile(Entity):
+    """Counts of what a version was asked in a window (`mainspring.measures.window`); parts of a window are added.
+
+    Attributes:
+        deployment: Name of the deployment.
+        version: Address of the version that answered.
+        segment: Part of the population, such as ``origin=JFK``; empty for all.
+        start: Beginning of the window.
+        end: End of the window (exclusive).
+        source: Replica or shard that counted this part; sending a part again replaces it.
+        rows: Rows of the part.
+        blob: Counts and moments as bytes.
+    """
+
+    __table__: ClassVar[str] = "window_profile"
+    __unique__ = (("deployment", "version", "segment", "start", "end", "source"),)
+    __index__ = (("end",),)
+    deployment: str
+    version: str
+    start: datetime
+    end: datetime
+    segment: str = ""
+    source: str = ""
+    rows: int = 0
+    blob: bytes = b""

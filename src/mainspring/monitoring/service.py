@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.deploy.service import Deployments
 from mainspring.errors import Conflict, InvalidInput
-from mainspring.monitoring import measure, rules
-from mainspring.monitoring.measure import Measured, Reference
-from mainspring.monitoring.model import Alert, Monitor, Signal
+from mainspring.measures.reference import Reference, from_bytes, to_bytes
+from mainspring.measures.window import Window, encode, merge
+from mainspring.monitoring import fleet, measure, rules
+from mainspring.monitoring.measure import Measured
+from mainspring.monitoring.model import Alert, Monitor, ReferenceProfile, Signal
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.load import load_model
 from mainspring.registry.model import ModelVersion
@@ -143,7 +145,7 @@ class Monitors:
         joined = self._predictions.joined(monitor.deployment, start, end)
         address = _most_frequent(joined) or self._deployments.show(monitor.deployment).live
         version = self._models.version(address) if address else None
-        found = self._measure(monitor, joined, version)
+        found = self._measure(monitor, joined, version, (start, end))
         baseline = version.metrics.get(monitor.measure) if version else None
         allowed = rules.limits(monitor, baseline)
         status = rules.within(found.value, allowed)
@@ -171,7 +173,9 @@ class Monitors:
             self._follow(monitor, signal)
         return signal
 
-    def _measure(self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion | None) -> Measured:
+    def _measure(
+        self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion | None, span: tuple[datetime, datetime]
+    ) -> Measured:
         if monitor.kind == "volume":
             return Measured(float(joined.height), joined.height, {})
         if version is None:
@@ -184,7 +188,20 @@ class Monitors:
         reference = self.reference(version.address)
         if reference is None:
             return Measured(None, joined.height, {"why": "the version has no reference"})
-        return measure.drift(joined, monitor, reference)
+        days = measure.daily_windows(joined, version.address, reference.layout)
+        self._keep(monitor.deployment, version.address, reference, days, span)
+        return measure.drift(merge(days.values()) if days else None, monitor, reference)
+
+    def _keep(
+        self, deployment: str, version: str, reference: Reference, days: dict[date, Window], span: tuple[datetime, ...]
+    ) -> None:
+        """Stores the counts of each day that lies wholly within the span."""
+        for day, window in days.items():
+            start = datetime.combine(day, time(), UTC)
+            end = start + timedelta(days=1)
+            if span[0] <= start and end <= span[1]:
+                blob = encode(window, reference.key)
+                fleet.keep_window(self._store, deployment, version, start, end, blob, rows=window.rows)
 
     def _kpi(self, use_case: str, name: str) -> Kpi:
         declared = {item.name: item for item in self._usecases.show(use_case).kpis} if use_case else {}
@@ -236,21 +253,22 @@ class Monitors:
                 tx.emit("monitoring.alert.resolved", monitor.name, alert=alert.name, **facts)
 
     def _make_reference(self, address: str) -> Reference | None:
-        """Bins and counts of what a version was trained on, kept beside the unpacked model."""
+        """Bins, counts and limits of what a version was trained on, computed once."""
         version = self._models.version(address)
         if not version.reference:
             return None
-        kept = self._folder / "references" / f"{version.address}.json"
-        if kept.exists():
-            return msgspec.json.decode(kept.read_bytes(), type=Reference)
+        if kept := self._store.first(ReferenceProfile, version=version.address):
+            return from_bytes(kept.blob)
         names = [field.name for field in version.signature.inputs]
         rows = pl.read_parquet(io.BytesIO(self._artifacts.read(version.reference))).select(names)
         model = load_model(self._models.unpack(address, self._folder))
-        reference = measure.make_reference(rows, model.score(rows.to_dict(as_series=False), rows.height))
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{new_id()}")
-        partial.write_bytes(msgspec.json.encode(reference))
-        partial.replace(kept)
+        reference = measure.reference_of(rows, model.score(rows.to_dict(as_series=False), rows.height))
+        with self._store.transaction() as tx:
+            if self._store.first(ReferenceProfile, version=version.address) is None:
+                kept = ReferenceProfile(
+                    id=new_id(), created=self._store.clock.now(), version=version.address, blob=to_bytes(reference)
+                )
+                tx.insert(kept)
         return reference
 
 

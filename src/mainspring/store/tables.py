@@ -75,6 +75,7 @@ def _sql_type(column: Column) -> sa.types.TypeEngine[Any]:
         "float": sa.Double(),
         "bool": sa.Boolean(),
         "time": UtcTime(),
+        "bytes": sa.LargeBinary(),
     }
     return plain[column.kind] if column.kind != "json" else Json(column.type)
 

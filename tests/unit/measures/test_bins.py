@@ -36,6 +36,10 @@ def test_grid_counts_as_a_binary_search_does(edges: list[float], values: list[fl
     assert found.tolist() == np.bincount(places.astype(np.intp), minlength=len(finite) + 1).tolist()
 
 
+def test_narrow_edges_bear_values_far_away() -> None:
+    assert Grid([0.0, 8.9e-85]).counts(np.array([-1e308, 0.0, 5e-85, 1e308, np.inf])).tolist() == [2, 1, 2]
+
+
 @pytest.mark.parametrize("scale", [1e-300, 1e-9, 1.0, 1e9, 1e300])
 def test_grid_is_exact_at_the_edges(scale: float) -> None:
     edges = np.linspace(-1, 1, 200) * scale

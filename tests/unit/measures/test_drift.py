@@ -14,6 +14,7 @@ from mainspring.measures import drift
 from mainspring.measures.bins import Bins
 from mainspring.measures.drift import ColumnDrift, compare
 from mainspring.measures.profile import profile, reference_bins
+from mainspring.measures.window import Layout
 
 counts = st.lists(st.integers(0, 50), min_size=6, max_size=6).filter(any)
 
@@ -116,13 +117,14 @@ def test_distances_are_symmetric_bounded_and_zero_on_themselves(a: list[int], b:
 
 @given(st.lists(st.lists(st.integers(1, 50), min_size=6, max_size=6), min_size=2, max_size=5))
 def test_a_fleet_is_measured_in_one_call(rows: list[list[int]]) -> None:
-    reference, bins = rows[0], Bins("values", edges=(0.0, 1.0, 2.0, 5.0, 7.0))
+    reference = rows[0]
+    scale = drift.scale_of(Layout({"x": Bins("values", edges=(0.0, 1.0, 2.0, 5.0, 7.0))}), reference)
     groups = drift.psi_groups(reference)
     together = [
         drift.psi(reference, rows, groups),
         drift.js(reference, rows),
         drift.ks(reference, rows),
-        drift.wasserstein(bins, reference, rows),
+        drift.wasserstein(scale, reference, rows)[..., 0],
         drift.chi2(reference, rows)[0],
     ]
     for place, row in enumerate(rows):
@@ -130,16 +132,16 @@ def test_a_fleet_is_measured_in_one_call(rows: list[list[int]]) -> None:
             drift.psi(reference, row, groups),
             drift.js(reference, row),
             drift.ks(reference, row),
-            drift.wasserstein(bins, reference, row),
+            drift.wasserstein(scale, reference, row)[..., 0],
             drift.chi2(reference, row)[0],
         ]
         assert [float(item[place]) for item in together] == pytest.approx([float(item) for item in alone])
 
 
 def test_wasserstein_of_distinct_values_is_exact() -> None:
-    bins = Bins("values", edges=(0.0, 1.0, 4.0))
-    assert math.isnan(drift.wasserstein(bins, [0, 1, 0, 0], [0, 0, 0, 0]))
-    assert float(drift.wasserstein(bins, [10, 0, 0, 0], [0, 0, 10, 0])) == pytest.approx(4.0)
+    scale = drift.scale_of(Layout({"x": Bins("values", edges=(0.0, 1.0, 4.0))}), [0, 1, 0, 0])
+    assert math.isnan(drift.wasserstein(scale, [0, 1, 0, 0], [0, 0, 0, 0])[0])
+    assert float(drift.wasserstein(scale, [10, 0, 0, 0], [0, 0, 10, 0])[0]) == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize(("statistic", "dof"), [(3.84, 1), (8.07, 2), (84.4, 15), (1137.6, 1100), (0.0, 5)])

@@ -1,0 +1,187 @@
+"""Stored profiles of many models: read in blocks, merged and compared in a few vector operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, time, timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+
+from mainspring.core.ids import new_id
+from mainspring.errors import InvalidInput
+from mainspring.measures.drift import Distances, distances, together
+from mainspring.measures.reference import Reference, from_bytes
+from mainspring.measures.window import Window, decode, encode, merged
+from mainspring.monitoring.model import ReferenceProfile, WindowProfile
+from mainspring.store import Store
+
+BLOCK = 50
+"""Models compared at once: so many counts stay in the processor's cache."""
+_DAY = timedelta(days=1)
+
+
+class Watched(NamedTuple):
+    """One model in one window: who it is, and how far its columns are from its reference.
+
+    Attributes:
+        rows: Rows of the merged window.
+        reference: Its names and limits.
+        distances: One entry for each column of the reference; None where the stored windows cannot be read.
+        problem: Why they cannot.
+    """
+
+    deployment: str
+    version: str
+    segment: str
+    rows: int
+    reference: Reference
+    distances: Distances | None
+    problem: str = ""
+
+
+Key = tuple[str, str, str]
+
+
+def stored_window(
+    store: Store, deployment: str, version: str, start: datetime, end: datetime, segment: str = ""
+) -> Window | None:
+    """All parts of the windows between two moments as one window; None when nothing was stored."""
+    columns = store.columns(WindowProfile)
+    query = sa.select(columns.blob).where(
+        columns.deployment == deployment, columns.version == version, columns.segment == segment,
+        columns.start >= start, columns.end <= end,
+    )  # fmt: skip
+    blobs = [row[0] for row in store.rows(query)]
+    return merged(decode(blobs)) if blobs else None
+
+
+def keep_window(
+    store: Store, deployment: str, version: str, start: datetime, end: datetime, blob: bytes, *, rows: int,
+    segment: str = "", source: str = "",
+) -> None:  # fmt: skip
+    """Stores a part of a window; the same part sent again replaces what it was, and is no change when it is equal."""
+    key = {"deployment": deployment, "version": version, "segment": segment, "start": start, "end": end}
+    with store.transaction() as tx:
+        before = store.first(WindowProfile, **key, source=source)
+        if before and before.blob == blob:
+            return
+        if before:
+            tx.delete(before)
+        tx.insert(
+            WindowProfile(
+                id=new_id(), created=store.clock.now(), deployment=deployment, version=version, segment=segment,
+                start=start, end=end, source=source, rows=rows, blob=blob,
+            )
+        )  # fmt: skip
+
+
+def evaluate(store: Store, start: datetime, end: datetime, block: int = BLOCK) -> Iterator[Watched]:
+    """Compares what every deployment was asked between two moments with the references of its versions.
+
+    Memory holds one block of models at a time. Versions without a stored reference are left out.
+
+    Args:
+        store: The database.
+        start: Windows begin at or after it.
+        end: Windows end at or before it.
+        block: Deployments to read and compare at once.
+    """
+    columns = store.columns(WindowProfile)
+    within = (columns.start >= start, columns.end <= end)
+    seen = sa.select(columns.deployment).distinct().order_by(columns.deployment)
+    names = [row[0] for row in store.rows(seen)]
+    for some in _blocks(names, block):
+        query = (
+            sa.select(columns.deployment, columns.version, columns.segment, columns.blob)
+            .where(columns.deployment.in_(some), *within)
+            .order_by(columns.deployment, columns.version, columns.segment)
+        )
+        blobs: dict[Key, list[bytes]] = {}
+        rows: list[Any] = store.rows(query)
+        for deployment, version, segment, blob in rows:
+            blobs.setdefault((deployment, version, segment), []).append(blob)
+        yield from _compared(store, blobs)
+
+
+def _compared(store: Store, blobs: dict[Key, list[bytes]]) -> Iterator[Watched]:
+    columns = store.columns(ReferenceProfile)
+    query = sa.select(columns.version, columns.blob)
+    wanted = sorted({version for _, version, _ in blobs})
+    rows: list[Any] = store.rows(query.where(columns.version.in_(wanted)))
+    references = {version: from_bytes(blob) for version, blob in rows}
+    known: list[tuple[Key, Reference, Window]] = []
+    for key, parts in blobs.items():
+        if (reference := references.get(key[1])) is None:
+            continue
+        try:
+            known.append((key, reference, merged(decode(parts, reference.key))))
+        except InvalidInput as error:  # one model's damage is no reason to be silent about the others
+            yield Watched(*key, 0, reference, None, str(error))
+    if not known:
+        return
+    before = _side_by_side([reference.window for _, reference, _ in known])
+    now = _side_by_side([window for _, _, window in known])
+    found = distances(together([reference.scale for _, reference, _ in known]), before, now)
+    place = 0
+    for key, reference, window in known:
+        after = place + reference.scale.starts.size
+        mine = Distances(*(values[place:after] for values in found))
+        yield Watched(*key, window.rows, reference, mine)
+        place = after
+
+
+def _side_by_side(windows: Sequence[Window]) -> Window:
+    return Window(
+        np.concatenate([window.counts for window in windows]),
+        np.concatenate([window.stats for window in windows], axis=1),
+    )
+
+
+def _blocks(names: list[str], size: int) -> Iterator[list[str]]:
+    for place in range(0, len(names), size):
+        yield names[place : place + size]
+
+
+def roll_up(store: Store, before: datetime) -> int:
+    """Adds the shorter windows of each whole day that ended before a moment into one window; returns how many went.
+
+    A day of a model is replaced in one transaction: readers see its parts or their sum, never both.
+    """
+    columns = store.columns(WindowProfile)
+    last = datetime.combine(before.astimezone(UTC).date(), time(), UTC)
+    where = (columns.end <= last,)
+    names = [row[0] for row in store.rows(sa.select(columns.deployment).where(*where).distinct())]
+    gone = 0
+    for name in names:
+        query = sa.select(columns.id, columns.version, columns.segment, columns.start, columns.end, columns.source)
+        order = (columns.version, columns.segment, columns.start)
+        days: dict[tuple[str, str, datetime], list[str]] = {}
+        for row in store.rows(query.where(*where, columns.deployment == name).order_by(*order)):
+            day = datetime.combine(row.start.date(), time(), UTC)
+            whole = (row.start, row.end, row.source) == (day, day + _DAY, "")
+            if row.end <= day + _DAY and not whole:
+                days.setdefault((row.version, row.segment, day), []).append(row.id)
+        for (version, segment, day), ids in days.items():
+            gone += _add_up(store, name, version, segment, day, ids)
+    return gone
+
+
+def _add_up(store: Store, deployment: str, version: str, segment: str, day: datetime, ids: list[str]) -> int:
+    columns = store.columns(WindowProfile)
+    with store.transaction() as tx:
+        whole = store.first(
+            WindowProfile, deployment=deployment, version=version, segment=segment, start=day, end=day + _DAY, source=""
+        )
+        parts = [row[0] for row in store.rows(sa.select(columns.blob).where(columns.id.in_(ids)))]
+        if not parts:
+            return 0  # another process was faster
+        blobs = parts + ([whole.blob] if whole else [])
+        window = merged(decode(blobs))
+        tx.execute(sa.delete(columns.id.table).where(columns.id.in_(ids)))
+        keep_window(
+            store, deployment, version, day, day + _DAY, encode(window, blobs[0][12:20]), rows=window.rows,
+            segment=segment,
+        )  # fmt: skip
+    return len(parts)
