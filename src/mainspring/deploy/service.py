@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,9 @@ from typing import Any
 import msgspec
 
 from mainspring.core.entity import Create, Patch, born, patched
+from mainspring.core.humility import Humility, check_names
 from mainspring.core.ids import new_id
+from mainspring.core.mask import Mask
 from mainspring.core.operation import operation
 from mainspring.core.signature import Signature
 from mainspring.deploy import rules
@@ -42,6 +47,7 @@ class Deployments:
         target: Gives the target for an environment's address.
         folder: Where models are unpacked for targets.
         log_folder: Where serving processes write their prediction logs.
+        mask_key: File of the key that masked columns are hashed with; made when missing.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class Deployments:
         target: Callable[[str], Target],
         folder: Path,
         log_folder: Path,
+        mask_key: Path,
     ) -> None:
         self._store = store
         self._usecases = usecases
@@ -60,6 +67,7 @@ class Deployments:
         self._target = target
         self._folder = folder
         self._log_folder = log_folder
+        self._mask_key = mask_key
 
     @operation("PUT", "/environments", command="")
     def set_environment(self, new: Create[Environment]) -> Environment:
@@ -87,6 +95,7 @@ class Deployments:
         self._store.get(Environment, name=new.environment, listing="mainspring deployments environments")
         deployment = born(Deployment, new, id=new_id(), created=self._store.clock.now())
         self.kpi_values(deployment)
+        check_names(deployment.humility)
         with self._store.transaction() as tx:
             tx.insert(deployment)
             tx.emit(
@@ -103,6 +112,7 @@ class Deployments:
             if changes:
                 self.kpi_values(deployment)
                 rules.check_change(before, deployment)
+                self._check_humility(deployment)
                 if deployment.canary and before.strategy.shares != deployment.strategy.shares:  # the test begins anew
                     facts = {"weight": deployment.strategy.shares[0], "step_since": self._store.clock.now()}
                     deployment = msgspec.structs.replace(deployment, **facts)
@@ -155,7 +165,8 @@ class Deployments:
         Raises:
             Refused: The version is not approved, or a check failed.
             Conflict: Another rollout is under way.
-            InvalidInput: The strategy takes another number of versions.
+            InvalidInput: The strategy takes another number of versions, or a humility rule is about a column that one
+                does not read.
         """
         chosen = [self._models.version(address) for address in (version, *(arms or ()))]
         for item in chosen:
@@ -168,6 +179,8 @@ class Deployments:
         if chosen[0].address in (deployment.live, deployment.canary):
             return deployment
         self._rollouts.check_fit(deployment, chosen)
+        for item in chosen:
+            Humility(deployment.humility, item.signature)
         checks = [self._checked(deployment, item.address, skip_checks) for item in chosen]
         for item, found in zip(chosen, checks, strict=True):
             if why := failure(found):
@@ -330,7 +343,35 @@ class Deployments:
             durable=deployment.durable,
             key=deployment.strategy.key,
             log_dir=str(self.log_folder(deployment.name)),
+            humility=deployment.humility,
+            outcome_key=deployment.log.outcome_key,
+            log_sample=deployment.log.sample,
+            log_mask=deployment.log.mask,
+            mask_key=self.mask_key() if deployment.log.mask else "",
         )
+
+    def mask(self, deployment: Deployment) -> Mask:
+        """What hides columns of its prediction log, and finds a value there again."""
+        return Mask(deployment.log.mask, self.mask_key() if deployment.log.mask else "")
+
+    def mask_key(self) -> str:
+        """The key that masked columns are hashed with, hexadecimal; made when it is first needed."""
+        path = self._mask_key
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fresh = path.with_name(f"{path.name}.{os.getpid()}")
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)  # of two that make one at the same time, the first stays
+            fresh.unlink()
+        return path.read_text()
+
+    def _check_humility(self, deployment: Deployment) -> None:
+        """Raises `InvalidInput` when the rules are not for the versions that answer."""
+        check_names(deployment.humility)
+        for version in filter(None, (deployment.live, deployment.canary, *deployment.arms)):
+            Humility(deployment.humility, self.signature(version))
 
     def _route(self, version: str, role: Role, weight: float) -> Route:
         folder = self._models.unpack(version, self._folder)
@@ -345,4 +386,6 @@ class Deployments:
 
 def _running(deployment: Deployment) -> tuple[Any, ...]:
     """What of a declaration reaches the target."""
-    return rules.wanted_routes(deployment), deployment.durable, deployment.strategy.key
+    kept = deployment.log.sample, deployment.log.mask, deployment.log.outcome_key
+    facts = deployment.durable, deployment.strategy.key, deployment.humility
+    return rules.wanted_routes(deployment), *facts, *kept

@@ -81,12 +81,14 @@ class Inferred(NamedTuple):
         version: The version that answered, empty when there were several.
         id: Of the request.
         outputs: The tensors asked for.
+        parameters: What else is told: `rules`, a JSON list of the humility rules that fired on each row, where any did.
     """
 
     model: str
     version: str
     id: str
     outputs: Sequence[Output]
+    parameters: dict[str, str] | None = None
 
 
 class _Input(msgspec.Struct, gc=False):
@@ -110,6 +112,7 @@ class _Answer(msgspec.Struct, gc=False):
     outputs: list[_Told]
     model_version: str | UnsetType = UNSET
     id: str | UnsetType = UNSET
+    parameters: dict[str, str] | UnsetType = UNSET
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -223,7 +226,8 @@ def write_body(answer: Inferred) -> tuple[bytes, int | None]:
         else:
             told.data = item.values if isinstance(item.values, list) else to_json(item.values)
         outputs.append(told)
-    head = _encoder.encode(_Answer(answer.model, outputs, answer.version or UNSET, answer.id or UNSET))
+    facts = answer.version or UNSET, answer.id or UNSET, answer.parameters or UNSET
+    head = _encoder.encode(_Answer(answer.model, outputs, *facts))
     return (b"".join((head, *raw)), len(head)) if raw else (head, None)
 
 
@@ -291,16 +295,23 @@ def _column(tensor: Tensor) -> list[Any]:
 
 
 def answer_rows(model: str, known: Sequence[str], asked: Inference, answer: Answer) -> Inferred:
-    """The answer to a request to a model of columns that answers the outputs ``known``."""
-    ids, versions, _, scores, labels = answer
+    """The answer to a request to a model of columns that answers the outputs ``known``.
+
+    Raw tensors cannot say that there is no label: where a humility rule leaves one out and nobody asked for labels by
+    name, the output is left out.
+    """
+    ids, versions, _, scores, labels, marks = answer
     values: dict[str, list[Any]] = {"score": scores, "label": labels, "version": versions, "id": ids}
     shape = [len(ids)]
     binary = asked.binary
+    untold = marks is not None and binary and None in labels
     outputs = [
         Output(name, OUTPUTS[name], shape, values[name], raw)
-        for name, raw in asked.outputs or [(name, binary) for name in known]
+        for name, raw in asked.outputs or [(name, binary) for name in known if not (untold and name == "label")]
     ]
-    return Inferred(model, versions[0] if shape == [1] or len(set(versions)) == 1 else "", asked.id, outputs)
+    version = versions[0] if shape == [1] or len(set(versions)) == 1 else ""
+    parameters = {"rules": _encoder.encode(answer.rules).decode()} if marks else None
+    return Inferred(model, version, asked.id, outputs, parameters)
 
 
 def check_outputs(asked: Inference, known: Sequence[str]) -> None:

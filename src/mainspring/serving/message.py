@@ -10,6 +10,8 @@ import msgspec
 from mainspring.errors import InvalidInput, MainspringError, Unreachable
 
 JSON, TEXT = b"application/json", b"text/plain; version=0.0.4"
+GRPC = "grpc"
+"""The path of calls that came over gRPC, to whatever model."""
 
 
 class TooLarge(InvalidInput):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from mainspring.errors import InvalidInput
 from mainspring.serving.host import Served
@@ -19,12 +20,13 @@ _encoder = msgspec.json.Encoder()
 
 
 class Prediction(msgspec.Struct, gc=False):
-    """The answer for one record."""
+    """The answer for one record; with the humility rules that fired on it, where any did."""
 
     id: str
     version: str
     score: float
     label: bool | None
+    rules: list[str] | UnsetType = UNSET
 
 
 def predict(scoring: Scoring, call: Call, name: str) -> Reply | Awaitable[Reply]:
@@ -58,7 +60,12 @@ def _told(batch: Batch, answer: Answer, after: After) -> Reply:
     body: Any
     if batch.columnar:
         body = {"ids": answer.ids, "versions": answer.versions, "scores": answer.scores, "labels": answer.labels}
+        if answer.rules:
+            body["rules"] = answer.rules
     else:
         rows = zip(answer.ids, answer.versions, answer.scores, answer.labels, strict=True)
-        body = {"predictions": [Prediction(*row) for row in rows]}
+        told = [Prediction(*row) for row in rows]
+        for prediction, names in zip(told, answer.rules or (), strict=False):
+            prediction.rules = names or UNSET
+        body = {"predictions": told}
     return Reply(200, _encoder.encode(body), after=after)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from mainspring.core.humility import RowRefused
 from mainspring.registry.tensor_runtime import TensorModel
 from mainspring.serving.host import Host, Served
 from mainspring.serving.inference import (
@@ -24,8 +25,8 @@ from mainspring.serving.request import Answer, Batch
 
 After = Callable[[], None] | None
 """What is left to do once the answer is sent."""
-Record = Callable[[str, Lineup, Batch, Answer, float, str], After]
-"""Puts an answer on record: model, lineup, rows, answer, start (`time.perf_counter`), caller."""
+Record = Callable[[str, Lineup, Batch, Answer, float, Call], After]
+"""Puts an answer on record: model, lineup, rows, answer, start (`time.perf_counter`), the call that asked."""
 T = TypeVar("T", bound=tuple[Any, ...])
 R = TypeVar("R")
 
@@ -66,12 +67,26 @@ class Scoring:
             batch: The rows.
             start: When the request was there, by `time.perf_counter`.
             call: The call that asks.
+
+        Raises:
+            RowRefused: A humility rule refuses a row.
         """
         batch = lineup.keyed(batch, call.headers)
         answer = lineup.ask(batch, version)
         if isinstance(answer, Answer):  # most are, and deserve the shortest way
-            return answer, self._record(name, lineup, batch, answer, start, call.caller)
-        return then(answer, lambda got: (got, self._record(name, lineup, batch, got, start, call.caller)))
+            return self._settled(name, lineup, batch, answer, start, call)
+        return then(answer, lambda got: self._settled(name, lineup, batch, got, start, call))
+
+    def _settled(
+        self, name: str, lineup: Lineup, batch: Batch, answer: Answer, start: float, call: Call
+    ) -> tuple[Answer, After]:
+        """Puts an answer on record, and one that a humility rule refuses too, as nothing that was answered."""
+        if answer.marks:
+            for row, mark in enumerate(answer.marks):
+                if mark and mark.action == "error":
+                    self._record(name, lineup, batch, answer._replace(roles=["refused"] * batch.rows), start, call)
+                    raise RowRefused.by(row, mark.rules[0])
+        return answer, self._record(name, lineup, batch, answer, start, call)
 
     def infer(
         self, name: str, version: str, asked: Inference, call: Call
