@@ -124,7 +124,8 @@ class Predictions:
         Raises:
             InvalidInput: A version is not one of the deployment's model, or a column has values of several types.
         """
-        model = self._deployments.show(deployment).model
+        wanted = self._deployments.show(deployment)
+        model = wanted.model
         if foreign := [item.version for item in predictions if item.version.partition("@")[0] != model]:
             raise InvalidInput(f"`{foreign[0]}` is no version of `{model}`", hint=f"mainspring models versions {model}")
         names = sorted({name for item in predictions for name in item.inputs})
@@ -134,7 +135,12 @@ class Predictions:
                 name: pl.Series([getattr(item, field) for item in predictions], dtype=_PREDICTIONS[name], strict=True)
                 for name, field in told.items()
             }
-            columns |= {f"in_{name}": pl.Series([item.inputs.get(name) for item in predictions]) for name in names}
+            inputs = {name: [item.inputs.get(name) for item in predictions] for name in names}
+            inputs = self._deployments.mask(wanted).hide(inputs)
+            columns |= {f"in_{name}": pl.Series(values) for name, values in inputs.items()}
+            parts = [inputs.get(name, [None] * len(predictions)) for name in wanted.log.outcome_key]
+            keys = [key_text(values) for values in zip(*parts, strict=True)] if parts else [None] * len(predictions)
+            columns["key"] = pl.Series(keys, dtype=pl.String)
         except (TypeError, pl.exceptions.PolarsError) as error:
             raise InvalidInput(f"the inputs cannot be made columns: {error}", hint="one type per column") from None
         frame = pl.DataFrame(columns).with_columns(role=pl.lit("live"), latency_us=pl.lit(0, pl.Int64))
@@ -261,14 +267,15 @@ class Predictions:
         for other in others:
             ours, theirs = sides(rows, live, other, shadow=shadow)
             if not found:
-                found.append(version_evidence(self._side(live, ours), strategy, kpis))
-            evidence = version_evidence(self._side(other, theirs), strategy, kpis)
+                found.append(version_evidence(self._side(deployment, live, ours), strategy, kpis))
+            evidence = version_evidence(self._side(deployment, other, theirs), strategy, kpis)
             figures = evidence.figures | against_live(ours, theirs, wanted)
             found.append(msgspec.structs.replace(evidence, figures=figures))
         return found
 
-    def _side(self, version: str, rows: pl.DataFrame) -> Side:
-        return Side(version, rows, self._deployments.signature(version))
+    def _side(self, deployment: Deployment, version: str, rows: pl.DataFrame) -> Side:
+        hidden = [f"in_{name}" for name in deployment.log.mask if f"in_{name}" in rows.columns]
+        return Side(version, rows.drop(hidden), self._deployments.signature(version))
 
     def first_time(self, deployment: str) -> datetime | None:
         """Time of the earliest stored prediction, None before the first."""
