@@ -81,7 +81,7 @@ class Workspace:
         self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
         self.deployments = Deployments(
             self.store, self.usecases, self.models, self.target, folder, self.home / "predictions",
-            self.home / "keys" / "mask.key",
+            self.artifacts, self.home / "keys" / "mask.key",
         )  # fmt: skip
         key = self.home / "keys" / "signing.pem"
         self.edge = Edge(self.store, self.models, self.deployments, self.artifacts, folder, key)

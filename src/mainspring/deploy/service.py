@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import polars as pl
 
 from mainspring.core.entity import Create, Patch, born, patched
 from mainspring.core.humility import Humility, check_names
@@ -29,9 +32,13 @@ from mainspring.deploy.model import (
     Verdict,
     VersionEvidence,
 )
+from mainspring.deploy.recommend import RecommendedRule, input_rules, score_rule
 from mainspring.deploy.rollout import LISTING, Rollouts
 from mainspring.errors import InvalidInput, NotFound, Refused
+from mainspring.governance.service import LABEL
+from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.target import Role, Route, Target, TargetSpec, TargetStatus
+from mainspring.registry.load import load_model
 from mainspring.registry.service import Models
 from mainspring.store import Store
 from mainspring.usecases.service import UseCases
@@ -47,6 +54,7 @@ class Deployments:
         target: Gives the target for an environment's address.
         folder: Where models are unpacked for targets.
         log_folder: Where serving processes write their prediction logs.
+        artifacts: Where reference rows and holdouts are.
         mask_key: File of the key that masked columns are hashed with; made when missing.
     """
 
@@ -58,6 +66,7 @@ class Deployments:
         target: Callable[[str], Target],
         folder: Path,
         log_folder: Path,
+        artifacts: ArtifactStore,
         mask_key: Path,
     ) -> None:
         self._store = store
@@ -67,6 +76,7 @@ class Deployments:
         self._target = target
         self._folder = folder
         self._log_folder = log_folder
+        self._artifacts = artifacts
         self._mask_key = mask_key
 
     @operation("PUT", "/environments", command="")
@@ -349,6 +359,41 @@ class Deployments:
             log_mask=deployment.log.mask,
             mask_key=self.mask_key() if deployment.log.mask else "",
         )
+
+    @operation("GET", "/versions/{version}/recommended-rules", command="recommended_rules")
+    def recommended_rules(self, version: str, error_rate: float = 0.3) -> list[RecommendedRule]:
+        """Recommends humility rules for a version, from the rows that it was trained and tried on; changes nothing.
+
+        Args:
+            version: Address of the version.
+            error_rate: Share of wrong labels around the threshold above which a score is called uncertain.
+
+        Raises:
+            InvalidInput: The version was registered without reference rows.
+        """
+        chosen = self._models.version(version)
+        if not chosen.reference:
+            raise InvalidInput(
+                f"{chosen.address} has no reference rows", hint="register it with `reference=` in mainspring.package"
+            )
+        signature = chosen.signature
+        rows = self._rows(chosen.reference)
+        found = input_rules(signature, rows)
+        if signature.kind == "classifier" and chosen.holdout:
+            holdout = self._rows(chosen.holdout)
+            model = load_model(self._models.unpack(chosen.address, self._folder))
+            names = [field.name for field in signature.inputs]
+            tried, trained = (
+                np.array(model.score(part.select(names).to_dict(as_series=False), part.height))
+                for part in (holdout, rows)
+            )
+            truth = holdout[LABEL].cast(pl.Float64).to_numpy()
+            uncertain = score_rule(signature, tried, truth, trained, error_rate)
+            found += [uncertain] if uncertain else []
+        return found
+
+    def _rows(self, digest: str) -> pl.DataFrame:
+        return pl.read_parquet(io.BytesIO(self._artifacts.read(digest)))
 
     def mask(self, deployment: Deployment) -> Mask:
         """What hides columns of its prediction log, and finds a value there again."""

@@ -135,7 +135,7 @@ class Predictions:
                 name: pl.Series([getattr(item, field) for item in predictions], dtype=_PREDICTIONS[name], strict=True)
                 for name, field in told.items()
             }
-            inputs = {name: [item.inputs.get(name) for item in predictions] for name in names}
+            inputs: dict[str, Sequence[Any]] = {name: [item.inputs.get(name) for item in predictions] for name in names}
             inputs = self._deployments.mask(wanted).hide(inputs)
             columns |= {f"in_{name}": pl.Series(values) for name, values in inputs.items()}
             parts = [inputs.get(name, [None] * len(predictions)) for name in wanted.log.outcome_key]

@@ -155,3 +155,15 @@ def test_rules_and_the_queue_can_be_watched(queue: Any) -> None:
     assert waiting.details["open"] == 2
     with pytest.raises(MainspringError, match="no reviews measure"):
         monitors.create(draft(Monitor, name="odd", kind="reviews", measure="rows", **made))
+
+
+def test_recommended_rules_can_be_taken_as_they_are(queue: Any) -> None:
+    deployments = queue.workspace.deployments
+    found = deployments.recommended_rules("mill@1", error_rate=0.2)
+    assert [item.rule.when for item in found] == ["outlying_input", "missing_feature", "uncertain_score"]
+    assert found[0].share < 0.01
+    rules = tuple(item.rule for item in found)
+    deployments.update("mill", change(Deployment, humility=rules))
+    queue.workspace.controller.tick()
+    answer = queue.workspace.predictions.ask("mill", {"records": [{"x": 0.0}, {"x": 99.0}]})
+    assert [row.get("rules") for row in answer["predictions"]] == [["uncertain"], ["outlying-x"]]
