@@ -43,6 +43,8 @@ from mainspring.registry.service import Models
 from mainspring.store import Store
 from mainspring.usecases.service import UseCases
 
+_BACKGROUND_ROWS = 100
+
 
 class Deployments:
     """Deployments: their wanted state, releases, rollouts and rollbacks.
@@ -420,7 +422,20 @@ class Deployments:
 
     def _route(self, version: str, role: Role, weight: float) -> Route:
         folder = self._models.unpack(version, self._folder)
+        self._add_background(version, folder / "background.json")
         return Route(version=version, path=str(folder), role=role, weight=weight)
+
+    def _add_background(self, version: str, path: Path) -> None:
+        """Puts rows of the version's reference beside it: scores are explained by comparison with them."""
+        chosen = self._models.version(version)
+        names = [field.name for field in chosen.signature.inputs]
+        if path.exists() or not chosen.reference:
+            return
+        rows = self._rows(chosen.reference).select(names)
+        rows = rows.sample(min(_BACKGROUND_ROWS, rows.height), seed=0)
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        fresh.write_bytes(msgspec.json.encode(rows.to_dict(as_series=False)))
+        fresh.replace(path)
 
     def _target_of(self, deployment: Deployment) -> Target:
         environment = self._store.get(

@@ -262,6 +262,7 @@ class App:
 
     def close(self) -> None:
         """Writes what waits to be written."""
+        self.scoring.explainer.close()
         for log in self.logs.values():
             log.close()
 

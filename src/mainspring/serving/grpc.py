@@ -202,7 +202,7 @@ def _asked(request: Any) -> Inference:
         outputs.append((item.name, True))
     if len(request.id) > 200:
         raise InvalidInput("an id is a text of at most 200 characters", hint="send a shorter one")
-    return Inference(inputs, request.id, outputs, True)
+    return Inference(inputs, request.id, outputs, True, request.parameters["explain"].bool_param)
 
 
 def _tensor(item: Any, raw: bytes | None) -> Tensor:

@@ -33,12 +33,14 @@ class Inference(NamedTuple):
         id: Echoed; also the prediction id, or the prefix of several.
         outputs: The outputs that it asks for, in its order, and whether as raw bytes; empty for all.
         binary: Whether outputs come as raw bytes where nothing is said of them.
+        explain: Whether it asks why.
     """
 
     inputs: Sequence[Tensor]
     id: str = ""
     outputs: Sequence[tuple[str, bool]] = ()
     binary: bool = False
+    explain: bool = False
 
 
 class Output(NamedTuple):
@@ -81,7 +83,8 @@ class Inferred(NamedTuple):
         version: The version that answered, empty when there were several.
         id: Of the request.
         outputs: The tensors asked for.
-        parameters: What else is told: `rules`, a JSON list of the humility rules that fired on each row, where any did.
+        parameters: What else is told: `rules`, a JSON list of the humility rules that fired on each row, where any did;
+            `explanations`, a JSON list with why each row has its score, where asked for.
     """
 
     model: str
@@ -162,7 +165,7 @@ def read_body(body: bytes, header_length: bytes | None = None) -> Inference:
     id = asked.id or facts.get("id") or ""
     if not isinstance(id, str) or len(id) > _LONGEST_ID:
         raise InvalidInput(f"an id is a text of at most {_LONGEST_ID} characters", hint="send a shorter one")
-    return Inference(inputs, id, outputs, binary)
+    return Inference(inputs, id, outputs, binary, _flag(facts, "explain", False))
 
 
 def _values(item: _Input, rest: memoryview) -> tuple[Array, memoryview]:
@@ -243,7 +246,7 @@ def read_usual(body: bytes, lineup: Lineup) -> tuple[Inference, Batch] | None:
     asked = read.asked
     binary = asked.parameters.binary_data_output
     wanted = [(item.name, _wanted(item, binary)) for item in asked.outputs or ()]
-    inference = Inference((), asked.id or asked.parameters.id or "", wanted, binary)
+    inference = Inference((), asked.id or asked.parameters.id or "", wanted, binary, asked.parameters.explain)
     if wanted:
         check_outputs(inference, lineup.outputs)
     columns, sent = lineup.form.mend(read.columns, read.rows)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import count
 from math import nan
 from pathlib import Path
+from typing import Any
 
 from mainspring.core.humility import Humility, HumilityRule
 from mainspring.core.ids import new_id
@@ -149,6 +150,10 @@ class Lineup:
             marks[row] = Mark([first.rule, *others], first.then, answer.scores[row])
             labels[row] = self.models[answer.versions[row]].signature.labels([verdict.scores[row]])[0]
         return answer._replace(scores=verdict.scores, labels=labels, marks=marks)
+
+    def seen(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
+        """The columns as the models see them: where a humility rule clamps, clamped."""
+        return self._humility.look(batch.columns, batch.rows)[0] if self._humility else batch.columns
 
     def _divided(self, batch: Batch, version: str) -> Answer:
         rows = batch.rows

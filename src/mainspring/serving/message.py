@@ -66,6 +66,7 @@ class Call(msgspec.Struct, gc=False):
         peer: Address of the client; empty when unknown.
         here: Address that the client called.
         caller: Who asks, once the token is known.
+        query: What stands behind the question mark, as sent.
     """
 
     method: str
@@ -75,6 +76,7 @@ class Call(msgspec.Struct, gc=False):
     peer: str = ""
     here: str = ""
     caller: str = ""
+    query: str = ""
 
 
 class Reply(NamedTuple):

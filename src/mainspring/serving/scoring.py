@@ -6,8 +6,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import msgspec
+
 from mainspring.core.humility import RowRefused
 from mainspring.registry.tensor_runtime import TensorModel
+from mainspring.serving.explain import Explainer
 from mainspring.serving.host import Host, Served
 from mainspring.serving.inference import (
     EXTENSIONS,
@@ -49,10 +52,14 @@ class Scoring:
     Args:
         host: The models.
         record: Puts the answers of models of columns on record.
+
+    Attributes:
+        explainer: Says why a row has its score.
     """
 
     def __init__(self, host: Host, record: Record) -> None:
         self.host = host
+        self.explainer = Explainer(host.trusted)
         self._record = record
 
     def score(
@@ -121,8 +128,20 @@ class Scoring:
         self, name: str, lineup: Lineup, version: str, asked: Inference, batch: Batch, start: float, call: Call
     ) -> tuple[Inferred, After] | Awaitable[tuple[Inferred, After]]:
         """Answers a request whose rows have been read."""
+        if asked.explain:
+            self.explainer.check(batch)
+            return self._explained(name, lineup, version, asked, batch, start, call)
         got = self.score(name, lineup, version, batch, start, call)
         return then(got, lambda scored: (answer_rows(name, lineup.outputs, asked, scored[0]), scored[1]))
+
+    async def _explained(
+        self, name: str, lineup: Lineup, version: str, asked: Inference, batch: Batch, start: float, call: Call
+    ) -> tuple[Inferred, After]:
+        got = self.score(name, lineup, version, batch, start, call)
+        answer, after = got if isinstance(got, tuple) else await got
+        told = msgspec.json.encode(await self.explainer.explain(lineup, batch, answer)).decode()
+        inferred = answer_rows(name, lineup.outputs, asked, answer)
+        return inferred._replace(parameters={**(inferred.parameters or {}), "explanations": told}), after
 
     async def metadata(self, name: str, version: str) -> dict[str, Any]:
         """What the protocol tells of a model; it is loaded for that."""
