@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 import os
 import secrets
@@ -225,13 +226,13 @@ class App:
 
     def _record(self, name: str, lineup: Lineup, batch: Batch, answer: Answer, start: float, call: Call) -> After:
         seconds = time.perf_counter() - start
-        request = call.headers.get(b"x-request-id", b"")[:_LONGEST_REQUEST].decode("latin-1")
+        sent = call.headers.get(b"x-request-id")
+        request = sent[:_LONGEST_REQUEST].decode("latin-1") if sent else ""
         frame = to_log(batch, answer, int(seconds * 1e6), call.caller, _face(call.path), request)
         self._append(name, frame)
         self.metrics.observe(seconds)
-        for mark in answer.marks or ():
-            for rule in mark.rules if mark else ():
-                self.metrics.humility[rule, mark.action] += 1  # type: ignore[union-attr]
+        if answer.marks:
+            self.metrics.count_rules(answer.marks)
         if batch.rows and answer.versions.count(answer.versions[0]) == batch.rows:
             self.metrics.rows[answer.versions[0], answer.roles[0]] += batch.rows
         else:
@@ -324,6 +325,7 @@ def _near(call: Call) -> bool:
     return bool(call.peer) and (call.peer == call.here or is_loopback(call.peer))
 
 
+@functools.lru_cache(maxsize=256)
 def _face(path: str) -> str:
     if path.startswith("/predict"):
         return "predict"

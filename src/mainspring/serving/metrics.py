@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from mainspring.serving.log import Mark
+
 _BOUNDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 
 
@@ -65,6 +67,12 @@ class Metrics:
         """Counts the time that one answered prediction request took."""
         self._buckets[bisect_left(_BOUNDS, seconds)] += 1
         self._seconds += seconds
+
+    def count_rules(self, marks: Iterable[Mark | None]) -> None:
+        """Counts the humility rules that fired on rows."""
+        for mark in marks:
+            if mark:
+                self.humility.update((rule, mark.action) for rule in mark.rules)
 
     def snapshot(self) -> Snapshot:
         """All counters as one value."""
