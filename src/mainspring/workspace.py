@@ -24,6 +24,8 @@ from mainspring.ports.target import Target
 from mainspring.registry.service import Models
 from mainspring.serving.challenges import Challenges
 from mainspring.serving.jobs import Scorings
+from mainspring.serving.retention import Retention
+from mainspring.serving.reviews import Reviews
 from mainspring.serving.service import Predictions
 from mainspring.settings import Settings, load_settings
 from mainspring.store import Store
@@ -40,6 +42,7 @@ SERVICES: dict[str, type] = {
     "deployments": Deployments,
     "edge": Edge,
     "predictions": Predictions,
+    "reviews": Reviews,
     "scorings": Scorings,
     "challenges": Challenges,
     "monitors": Monitors,
@@ -77,16 +80,19 @@ class Workspace:
         self.models = Models(self.store, self.runs, self.pipelines, self.artifacts)
         self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
         self.deployments = Deployments(
-            self.store, self.usecases, self.models, self.target, folder, self.home / "predictions"
-        )
+            self.store, self.usecases, self.models, self.target, folder, self.home / "predictions",
+            self.artifacts, self.home / "keys" / "mask.key",
+        )  # fmt: skip
         key = self.home / "keys" / "signing.pem"
         self.edge = Edge(self.store, self.models, self.deployments, self.artifacts, folder, key)
         self.predictions = Predictions(self.store, self.deployments, self.artifacts)
+        self.reviews = Reviews(self.store, self.deployments, self.predictions)
         self.scorings = Scorings(self.store, self.runs, self.datasets, self.models, artifacts, desk)
         self.challenges = Challenges(self.store, self.models, self.deployments, self.predictions, folder)
         self.monitors = Monitors(
-            self.store, self.usecases, self.models, self.deployments, self.predictions, self.artifacts, folder
-        )
+            self.store, self.usecases, self.models, self.deployments,
+            self.predictions, self.reviews, self.artifacts, folder,
+        )  # fmt: skip
         self.triggers = Triggers(self.store, self.pipelines, self.deployments)
         self.projects = Projects(
             self.store, self.usecases, self.datasets, self.pipelines, self.models,
@@ -115,7 +121,8 @@ class Workspace:
         """What carries the loop on."""
         return Controller(
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
-            self.predictions, self.scorings, self.challenges, self.monitors, self.triggers, self.artifacts,
+            self.predictions, Retention(self.store, self.deployments, self.artifacts),
+            self.scorings, self.challenges, self.monitors, self.triggers, self.artifacts,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

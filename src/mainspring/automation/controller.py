@@ -26,6 +26,7 @@ from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
 from mainspring.serving.challenges import Challenges
 from mainspring.serving.jobs import Scorings
+from mainspring.serving.retention import Retention
 from mainspring.serving.service import Predictions
 from mainspring.store import Store
 
@@ -45,6 +46,7 @@ class Controller:
         approvals: The room `governance`.
         deployments: The room `deploy`.
         predictions: Predictions and outcomes, of the room `serving`.
+        retention: How long they are kept.
         scorings: Its batch jobs.
         challenges: Versions tried offline, of the same room.
         monitors: The room `monitoring`.
@@ -60,6 +62,7 @@ class Controller:
         approvals: Approvals,
         deployments: Deployments,
         predictions: Predictions,
+        retention: Retention,
         scorings: Scorings,
         challenges: Challenges,
         monitors: Monitors,
@@ -72,6 +75,7 @@ class Controller:
         self._approvals = approvals
         self._deployments = deployments
         self._predictions = predictions
+        self._retention = retention
         self._scorings = scorings
         self._challenges = challenges
         self._monitors = monitors
@@ -85,6 +89,7 @@ class Controller:
             self.reconcile()
             for deployment in self._deployments.find(limit=1000):
                 self._guard(deployment.name, self._predictions.ingest, deployment.name)
+                self._guard(deployment.name, self._retention.run_due, deployment.name)
             for deployment in self._deployments.find(limit=1000):
                 self._guard(deployment.name, self._judge, deployment.name)
                 self._guard(deployment.name, self._challenges.run_due, deployment.name)

@@ -41,6 +41,7 @@ NOUNS: dict[str, str] = {
     "deployments": "Deployments and releases.",
     "edge": "Bundles for devices, and the devices.",
     "predictions": "Predictions and outcomes.",
+    "reviews": "Rows that wait for a person.",
     "scorings": "Batch jobs: tables that a model scores.",
     "challenges": "Versions tried on what was asked.",
     "monitors": "Monitors, signals, alerts.",

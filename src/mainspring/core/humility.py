@@ -21,6 +21,19 @@ Trigger = Literal["outlying_input", "unseen_category", "missing_feature", "uncer
 Action = Literal["log", "clamp", "default", "abstain", "person", "error"]
 
 
+class RowRefused(Refused):
+    """A humility rule refuses a row, and with it the request."""
+
+    code = "row_refused"
+    status = 422
+
+    @classmethod
+    def by(cls, row: int, rule: str) -> RowRefused:
+        """The refusal of a row by a rule."""
+        told = f"row {row} is refused by the humility rule `{rule}`"
+        return cls(told, hint="leave the row out, or ask a person", row=row, rule=rule)
+
+
 class HumilityRule(Value, frozen=True, kw_only=True):
     """When the model is not to be trusted, and what is answered then.
 
@@ -78,9 +91,7 @@ class Humility:
     """
 
     def __init__(self, rules: Sequence[HumilityRule], signature: Signature) -> None:
-        names = [rule.name for rule in rules]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise InvalidInput(f"two humility rules are named `{min(twice)}`", hint="give each its own name")
+        check_names(rules)
         self.inputs = [
             _check(rule, field)
             for rule in rules
@@ -100,18 +111,19 @@ class Humility:
         """What is answered; see `judgement.settle`.
 
         Raises:
-            Refused: A rule whose action is ``error`` has fired; the message names rule and row.
+            RowRefused: A rule whose action is ``error`` has fired; the message names rule and row.
         """
         verdict = settle(self.scores, scores, fired)
         if verdict.refused:
-            row, rule = verdict.refused
-            raise Refused(
-                f"row {row} is refused by the humility rule `{rule}`",
-                hint="leave the row out, or ask a person",
-                row=row,
-                rule=rule,
-            )
+            raise RowRefused.by(*verdict.refused)
         return verdict
+
+
+def check_names(rules: Sequence[HumilityRule]) -> None:
+    """Raises `InvalidInput` when two rules have one name."""
+    names = [rule.name for rule in rules]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InvalidInput(f"two humility rules are named `{min(twice)}`", hint="give each its own name")
 
 
 def _check(rule: HumilityRule, field: Field | None = None) -> Check:

@@ -61,12 +61,14 @@ class Verdict(NamedTuple):
         fired: Row -> names of the rules that fired on it; rows without any are left out.
         people: Rows that go to the people's queue.
         refused: First row that must be refused, and the name of the rule; None when there is none.
+        decided: Row -> the check whose action is taken; rows without any are left out.
     """
 
     scores: list[float]
     fired: dict[int, list[str]]
     people: list[int]
     refused: tuple[int, str] | None
+    decided: dict[int, Check]
 
 
 def look(checks: Sequence[Check], columns: Columns, rows: int) -> tuple[dict[str, Sequence[Any]], Fired]:
@@ -107,9 +109,10 @@ def settle(checks: Sequence[Check], scores: Sequence[float], fired: Fired) -> Ve
         for row, score in enumerate(scores):
             if check.fires(score):
                 fired.setdefault(row, []).append(check)
-    answered, people, refused = list(scores), [], None
+    answered, people, refused, decided = list(scores), [], None, {}
     for row in sorted(fired):
         strongest = max(fired[row], key=lambda check: STRENGTH.index(check.then))
+        decided[row] = strongest
         if strongest.then == "error":
             refused = refused or (row, strongest.rule)
         elif strongest.then == "default":
@@ -118,4 +121,4 @@ def settle(checks: Sequence[Check], scores: Sequence[float], fired: Fired) -> Ve
             answered[row] = nan
             people += [row] if strongest.then == "person" else []
     named = {row: list(dict.fromkeys(check.rule for check in checks)) for row, checks in fired.items()}
-    return Verdict(answered, named, people, refused)
+    return Verdict(answered, named, people, refused, decided)

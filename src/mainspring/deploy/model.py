@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from mainspring.core.address import Name
 from mainspring.core.entity import Entity, Fixed, Server, Value
 from mainspring.core.humility import HumilityRule
+from mainspring.core.mask import Masking
 from mainspring.measures.sequential import Comparison, Moments
 
 ReleaseStatus = Literal["rolling", "live", "retired", "rolled_back", "refused"]
@@ -190,6 +191,35 @@ class ChallengePlan(Value):
             raise ValueError("`every_hours` is at least 0, `last_hours` above 0, `min_outcomes` at least 2")
 
 
+class LogPlan(Value):
+    """What the prediction log keeps of what a deployment was asked.
+
+    Attributes:
+        sample: Share of rows that are kept, 0 to 1, chosen by the prediction id. Rows that failed, were refused or that
+            a humility rule fired on are kept always.
+        mask: Column -> ``hash`` (a keyed hash is kept, so that values can be counted) or ``drop``; done in the serving
+            process, before anything is written.
+        retention_days: How long predictions and outcomes are kept; 0 for ever.
+        outcome_key: Columns that outcomes may be sent under instead of the prediction id; requests may have them
+            whether or not the model reads them.
+    """
+
+    sample: float = 1.0
+    mask: dict[str, Masking] = {}
+    retention_days: float = 0.0
+    outcome_key: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sample <= 1:
+            raise ValueError("`sample` is a share from 0 to 1")
+        if not 0 <= self.retention_days < math.inf:
+            raise ValueError("`retention_days` is at least 0, which keeps for ever")
+        if len(set(self.outcome_key)) < len(self.outcome_key) or not all(self.outcome_key):
+            raise ValueError("`outcome_key` names each column once")
+        if dropped := [name for name in self.outcome_key if self.mask.get(name) == "drop"]:
+            raise ValueError(f"`outcome_key` needs the column `{dropped[0]}`, which `mask` drops: hash it")
+
+
 class Check(Value):
     """What one check found.
 
@@ -236,6 +266,7 @@ class Deployment(Entity):
         durable: Whether a prediction is on record before it is answered.
         follow: Whether approved versions of the model are released by themselves.
         humility: Rules for rows where the model is not to be trusted.
+        log: What the prediction log keeps.
         live: Address of the version that answers, or empty.
         canary: Address of the version that is to take over, by whatever strategy, or empty.
         arms: Further new versions of an A/B test.
@@ -268,6 +299,7 @@ class Deployment(Entity):
     kept: Server[str] = ""
     kept_until: Server[datetime | None] = None
     challenge: ChallengePlan = ChallengePlan()
+    log: LogPlan = LogPlan()
 
 
 class Figure(Value):

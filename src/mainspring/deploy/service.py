@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import polars as pl
 
 from mainspring.core.entity import Create, Patch, born, patched
+from mainspring.core.humility import Humility, check_names
 from mainspring.core.ids import new_id
+from mainspring.core.mask import Mask
 from mainspring.core.operation import operation
 from mainspring.core.signature import Signature
 from mainspring.deploy import rules
@@ -24,12 +32,18 @@ from mainspring.deploy.model import (
     Verdict,
     VersionEvidence,
 )
+from mainspring.deploy.recommend import RecommendedRule, input_rules, score_rule
 from mainspring.deploy.rollout import LISTING, Rollouts
 from mainspring.errors import InvalidInput, NotFound, Refused
+from mainspring.governance.service import LABEL
+from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.target import Role, Route, Target, TargetSpec, TargetStatus
+from mainspring.registry.load import load_model
 from mainspring.registry.service import Models
 from mainspring.store import Store
 from mainspring.usecases.service import UseCases
+
+_BACKGROUND_ROWS = 100
 
 
 class Deployments:
@@ -42,6 +56,8 @@ class Deployments:
         target: Gives the target for an environment's address.
         folder: Where models are unpacked for targets.
         log_folder: Where serving processes write their prediction logs.
+        artifacts: Where reference rows and holdouts are.
+        mask_key: File of the key that masked columns are hashed with; made when missing.
     """
 
     def __init__(
@@ -52,6 +68,8 @@ class Deployments:
         target: Callable[[str], Target],
         folder: Path,
         log_folder: Path,
+        artifacts: ArtifactStore,
+        mask_key: Path,
     ) -> None:
         self._store = store
         self._usecases = usecases
@@ -60,6 +78,8 @@ class Deployments:
         self._target = target
         self._folder = folder
         self._log_folder = log_folder
+        self._artifacts = artifacts
+        self._mask_key = mask_key
 
     @operation("PUT", "/environments", command="")
     def set_environment(self, new: Create[Environment]) -> Environment:
@@ -87,6 +107,7 @@ class Deployments:
         self._store.get(Environment, name=new.environment, listing="mainspring deployments environments")
         deployment = born(Deployment, new, id=new_id(), created=self._store.clock.now())
         self.kpi_values(deployment)
+        check_names(deployment.humility)
         with self._store.transaction() as tx:
             tx.insert(deployment)
             tx.emit(
@@ -103,6 +124,7 @@ class Deployments:
             if changes:
                 self.kpi_values(deployment)
                 rules.check_change(before, deployment)
+                self._check_humility(deployment)
                 if deployment.canary and before.strategy.shares != deployment.strategy.shares:  # the test begins anew
                     facts = {"weight": deployment.strategy.shares[0], "step_since": self._store.clock.now()}
                     deployment = msgspec.structs.replace(deployment, **facts)
@@ -155,7 +177,8 @@ class Deployments:
         Raises:
             Refused: The version is not approved, or a check failed.
             Conflict: Another rollout is under way.
-            InvalidInput: The strategy takes another number of versions.
+            InvalidInput: The strategy takes another number of versions, or a humility rule is about a column that one
+                does not read.
         """
         chosen = [self._models.version(address) for address in (version, *(arms or ()))]
         for item in chosen:
@@ -168,6 +191,8 @@ class Deployments:
         if chosen[0].address in (deployment.live, deployment.canary):
             return deployment
         self._rollouts.check_fit(deployment, chosen)
+        for item in chosen:
+            Humility(deployment.humility, item.signature)
         checks = [self._checked(deployment, item.address, skip_checks) for item in chosen]
         for item, found in zip(chosen, checks, strict=True):
             if why := failure(found):
@@ -330,11 +355,87 @@ class Deployments:
             durable=deployment.durable,
             key=deployment.strategy.key,
             log_dir=str(self.log_folder(deployment.name)),
+            humility=deployment.humility,
+            outcome_key=deployment.log.outcome_key,
+            log_sample=deployment.log.sample,
+            log_mask=deployment.log.mask,
+            mask_key=self.mask_key() if deployment.log.mask else "",
         )
+
+    @operation("GET", "/versions/{version}/recommended-rules", command="recommended_rules")
+    def recommended_rules(self, version: str, error_rate: float = 0.3) -> list[RecommendedRule]:
+        """Recommends humility rules for a version, from the rows that it was trained and tried on; changes nothing.
+
+        Args:
+            version: Address of the version.
+            error_rate: Share of wrong labels around the threshold above which a score is called uncertain.
+
+        Raises:
+            InvalidInput: The version was registered without reference rows.
+        """
+        chosen = self._models.version(version)
+        if not chosen.reference:
+            raise InvalidInput(
+                f"{chosen.address} has no reference rows", hint="register it with `reference=` in mainspring.package"
+            )
+        signature = chosen.signature
+        rows = self._rows(chosen.reference)
+        found = input_rules(signature, rows)
+        if signature.kind == "classifier" and chosen.holdout:
+            holdout = self._rows(chosen.holdout)
+            model = load_model(self._models.unpack(chosen.address, self._folder))
+            names = [field.name for field in signature.inputs]
+            tried, trained = (
+                np.array(model.score(part.select(names).to_dict(as_series=False), part.height))
+                for part in (holdout, rows)
+            )
+            truth = holdout[LABEL].cast(pl.Float64).to_numpy()
+            uncertain = score_rule(signature, tried, truth, trained, error_rate)
+            found += [uncertain] if uncertain else []
+        return found
+
+    def _rows(self, digest: str) -> pl.DataFrame:
+        return pl.read_parquet(io.BytesIO(self._artifacts.read(digest)))
+
+    def mask(self, deployment: Deployment) -> Mask:
+        """What hides columns of its prediction log, and finds a value there again."""
+        return Mask(deployment.log.mask, self.mask_key() if deployment.log.mask else "")
+
+    def mask_key(self) -> str:
+        """The key that masked columns are hashed with, hexadecimal; made when it is first needed."""
+        path = self._mask_key
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fresh = path.with_name(f"{path.name}.{os.getpid()}")
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)  # of two that make one at the same time, the first stays
+            fresh.unlink()
+        return path.read_text()
+
+    def _check_humility(self, deployment: Deployment) -> None:
+        """Raises `InvalidInput` when the rules are not for the versions that answer."""
+        check_names(deployment.humility)
+        for version in filter(None, (deployment.live, deployment.canary, *deployment.arms)):
+            Humility(deployment.humility, self.signature(version))
 
     def _route(self, version: str, role: Role, weight: float) -> Route:
         folder = self._models.unpack(version, self._folder)
+        self._add_background(version, folder / "background.json")
         return Route(version=version, path=str(folder), role=role, weight=weight)
+
+    def _add_background(self, version: str, path: Path) -> None:
+        """Puts rows of the version's reference beside it: scores are explained by comparison with them."""
+        chosen = self._models.version(version)
+        names = [field.name for field in chosen.signature.inputs]
+        if path.exists() or not chosen.reference:
+            return
+        rows = self._rows(chosen.reference).select(names)
+        rows = rows.sample(min(_BACKGROUND_ROWS, rows.height), seed=0)
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        fresh.write_bytes(msgspec.json.encode(rows.to_dict(as_series=False)))
+        fresh.replace(path)
 
     def _target_of(self, deployment: Deployment) -> Target:
         environment = self._store.get(
@@ -345,4 +446,6 @@ class Deployments:
 
 def _running(deployment: Deployment) -> tuple[Any, ...]:
     """What of a declaration reaches the target."""
-    return rules.wanted_routes(deployment), deployment.durable, deployment.strategy.key
+    kept = deployment.log.sample, deployment.log.mask, deployment.log.outcome_key
+    facts = deployment.durable, deployment.strategy.key, deployment.humility
+    return rules.wanted_routes(deployment), *facts, *kept

@@ -28,6 +28,7 @@ SCORE = "score"
 _PARTS = 12
 _DAY = "day of the window"
 DRIFT_MEASURES = ("psi", "js", "ks", "hellinger", "linf", "wasserstein_scaled")
+REVIEWS = ("oldest_hours", "open")
 PERFORMANCE = tuple(dict.fromkeys(BinaryReport.__struct_fields__ + RegressionReport.__struct_fields__))
 
 
@@ -41,7 +42,12 @@ class Measured(NamedTuple):
 
 def check_measure(monitor: Monitor) -> None:
     """Raises `InvalidInput` when the measure does not exist for the kind of monitor."""
-    known = {"performance": PERFORMANCE, "drift": DRIFT_MEASURES, "prediction_drift": DRIFT_MEASURES}.get(monitor.kind)
+    known = {
+        "performance": PERFORMANCE,
+        "drift": DRIFT_MEASURES,
+        "prediction_drift": DRIFT_MEASURES,
+        "reviews": REVIEWS,
+    }.get(monitor.kind)
     if known is not None and monitor.measure not in known:
         close = nearest(monitor.measure, known)
         raise InvalidInput(
@@ -95,6 +101,25 @@ def kpi(joined: pl.DataFrame, monitor: Monitor, value: dict[str, float]) -> Meas
         "tn": int(np.sum((truth == 0) & (label == 0))),
     }
     return Measured(value_per_outcome(truth, label, value), known.height, counts)
+
+
+def humility(rows: pl.DataFrame, monitor: Monitor) -> Measured:
+    """The share of rows that a humility rule fired on, refused ones included.
+
+    Args:
+        rows: Everything logged, see `mainspring.serving.service.Predictions.rows`. Rows where a rule fired are all
+            there; where the log is a sample, the weights of the others tell how many were asked for.
+        monitor: Names the rule.
+    """
+    asked = rows.filter(~pl.col("role").is_in(["shadow", "error"])).unique("id")
+    whole = float(asked["weight"].sum())
+    if asked.height < max(monitor.min_rows, 1) or not whole:
+        return Measured(None, asked.height, {})
+    names = asked["rules"].explode().drop_nulls().value_counts(name="rows").sort("rows", "rules", descending=True)
+    each = {name: count / whole for name, count in names.iter_rows()}
+    fired = int(asked["rules"].list.len().fill_null(0).gt(0).sum())
+    share = each.get(monitor.measure, 0.0) if monitor.measure else fired / whole
+    return Measured(min(float(share), 1.0), asked.height, {"rules": each})
 
 
 def drift(window: Window | None, monitor: Monitor, reference: Reference) -> Measured:

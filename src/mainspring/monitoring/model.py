@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from mainspring.core.address import Name
 from mainspring.core.entity import Entity, Fixed, Server
 
-MonitorKind = Literal["performance", "drift", "prediction_drift", "kpi", "volume"]
+MonitorKind = Literal["performance", "drift", "prediction_drift", "kpi", "volume", "humility", "reviews"]
 SignalStatus = Literal["ok", "breach", "no_data"]
 
 
@@ -18,8 +18,11 @@ class Monitor(Entity):
     Attributes:
         name: Unique name.
         deployment: What is watched.
-        kind: ``performance`` (needs outcomes), ``drift`` of inputs, ``prediction_drift``, ``kpi`` or ``volume``.
-        measure: Metric (``roc_auc``, ``log_loss`` …), drift measure (``psi``, ``js`` …) or name of the KPI.
+        kind: ``performance`` (needs outcomes), ``drift`` of inputs, ``prediction_drift``, ``kpi``, ``volume``,
+            ``humility`` (share of rows that a humility rule fired on) or ``reviews`` (the people's queue at the
+            window's end).
+        measure: Metric (``roc_auc``, ``log_loss`` …), drift measure (``psi``, ``js`` …), name of the KPI, name of the
+            humility rule (any when empty), or ``oldest_hours`` or ``open`` of the queue.
         columns: Inputs that are watched for drift; all when empty.
         min: Smallest allowed value.
         max: Largest allowed value.

@@ -14,6 +14,7 @@ import polars as pl
 from mainspring.core.actor import current_actor
 from mainspring.core.entity import Create, Patch, born, draft
 from mainspring.core.ids import new_id
+from mainspring.core.mask import Mask
 from mainspring.core.operation import operation
 from mainspring.deploy.service import Deployments
 from mainspring.errors import Conflict, InvalidInput
@@ -26,6 +27,7 @@ from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.load import load_model
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
+from mainspring.serving.reviews import Reviews
 from mainspring.serving.service import Predictions
 from mainspring.store import Store
 from mainspring.usecases.model import Kpi, KpiValue
@@ -42,7 +44,8 @@ class Monitors:
         usecases: The room `usecases`.
         models: The room `registry`.
         deployments: The room `deploy`.
-        predictions: The room `serving`.
+        predictions: Predictions and outcomes, of the room `serving`.
+        reviews: Its people's queue.
         artifacts: Where references are.
         folder: Where models are unpacked.
     """
@@ -54,6 +57,7 @@ class Monitors:
         models: Models,
         deployments: Deployments,
         predictions: Predictions,
+        reviews: Reviews,
         artifacts: ArtifactStore,
         folder: Path,
     ) -> None:
@@ -62,6 +66,7 @@ class Monitors:
         self._models = models
         self._deployments = deployments
         self._predictions = predictions
+        self._reviews = reviews
         self._artifacts = artifacts
         self._folder = folder
         self.reference = functools.lru_cache(maxsize=16)(self._make_reference)
@@ -145,7 +150,7 @@ class Monitors:
         joined = self._predictions.joined(monitor.deployment, start, end)
         address = _most_frequent(joined) or self._deployments.show(monitor.deployment).live
         version = self._models.version(address) if address else None
-        found = self._measure(monitor, joined, version, (start, end))
+        found = self._of_rules(monitor, start, end) or self._measure(monitor, joined, version, (start, end))
         baseline = version.metrics.get(monitor.measure) if version else None
         allowed = rules.limits(monitor, baseline)
         status = rules.within(found.value, allowed)
@@ -173,11 +178,21 @@ class Monitors:
             self._follow(monitor, signal)
         return signal
 
+    def _of_rules(self, monitor: Monitor, start: datetime, end: datetime) -> Measured | None:
+        """The value of a monitor of humility rules or of what they put before people; None for other kinds."""
+        if monitor.kind == "humility":
+            return measure.humility(self._predictions.rows(monitor.deployment, start, end), monitor)
+        if monitor.kind == "reviews":
+            hours, waiting = self._reviews.waiting(monitor.deployment, end)
+            value = hours if monitor.measure == "oldest_hours" else float(waiting)
+            return Measured(value, waiting, {"oldest_hours": hours, "open": waiting})
+        return None
+
     def _measure(
         self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion | None, span: tuple[datetime, datetime]
     ) -> Measured:
         if monitor.kind == "volume":
-            return Measured(float(joined.height), joined.height, {})
+            return Measured(float(joined["weight"].sum()), joined.height, {})
         if version is None:
             return Measured(None, joined.height, {})
         if monitor.kind == "performance":
@@ -185,9 +200,13 @@ class Monitors:
         if monitor.kind == "kpi":
             use_case = self._deployments.show(monitor.deployment).use_case
             return measure.kpi(joined, monitor, self._kpi(use_case, monitor.measure).value)
-        reference = self.reference(version.address)
+        masks = self._deployments.show(monitor.deployment).log.mask
+        hashed = sorted(name for name, kind in masks.items() if kind == "hash")
+        reference = self.reference(version.address, tuple(hashed))
         if reference is None:
             return Measured(None, joined.height, {"why": "the version has no reference"})
+        if monitor.kind == "prediction_drift":  # of what the model says, whatever humility rules answered
+            joined = joined.with_columns(score=pl.coalesce("model_score", "score"))
         days = measure.daily_windows(joined, version.address, reference.layout)
         self._keep(monitor.deployment, version.address, reference, days, span)
         return measure.drift(merge(days.values()) if days else None, monitor, reference)
@@ -252,21 +271,27 @@ class Monitors:
                 tx.update(msgspec.structs.replace(alert, status="resolved", resolved=self._store.clock.now()))
                 tx.emit("monitoring.alert.resolved", monitor.name, alert=alert.name, **facts)
 
-    def _make_reference(self, address: str) -> Reference | None:
-        """Bins, counts and limits of what a version was trained on, computed once."""
+    def _make_reference(self, address: str, hashed: tuple[str, ...]) -> Reference | None:
+        """Bins, counts and limits of what a version was trained on, hashed as the log is; computed once."""
         version = self._models.version(address)
         if not version.reference:
             return None
-        if kept := self._store.first(ReferenceProfile, version=version.address):
+        name = "+".join([version.address, *hashed])
+        if kept := self._store.first(ReferenceProfile, version=name):
             return from_bytes(kept.blob)
         names = [field.name for field in version.signature.inputs]
         rows = pl.read_parquet(io.BytesIO(self._artifacts.read(version.reference))).select(names)
         model = load_model(self._models.unpack(address, self._folder))
-        reference = measure.reference_of(rows, model.score(rows.to_dict(as_series=False), rows.height))
+        columns = rows.to_dict(as_series=False)
+        scores = model.score(columns, rows.height)
+        if hashed:
+            mask = Mask(dict.fromkeys(hashed, "hash"), self._deployments.mask_key())
+            rows = pl.DataFrame(mask.hide(columns), schema_overrides=dict.fromkeys(set(hashed) & set(names), pl.String))
+        reference = measure.reference_of(rows, scores)
         with self._store.transaction() as tx:
-            if self._store.first(ReferenceProfile, version=version.address) is None:
+            if self._store.first(ReferenceProfile, version=name) is None:
                 kept = ReferenceProfile(
-                    id=new_id(), created=self._store.clock.now(), version=version.address, blob=to_bytes(reference)
+                    id=new_id(), created=self._store.clock.now(), version=name, blob=to_bytes(reference)
                 )
                 tx.insert(kept)
         return reference

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from mainspring.core.entity import Value
+from mainspring.core.humility import HumilityRule
+from mainspring.core.mask import Masking
 
 Role = Literal["live", "canary", "arm", "shadow", "standby"]
 State = Literal["running", "stopped", "failed"]
@@ -45,6 +47,12 @@ class TargetSpec(Value, frozen=True, kw_only=True):
         tls_cert: PEM file of the certificate that the deployment answers with; empty for plain HTTP.
         tls_key: PEM file of its key; empty when it is in the same file.
         log_dir: Where the prediction log goes; empty lets the target choose.
+        humility: Rules for rows where the model is not to be trusted.
+        outcome_key: Columns that outcomes may be sent under; requests may have them even if no model reads them.
+        log_sample: Share of rows that are logged, 0 to 1, chosen by the prediction id; rows that failed, were refused,
+            or that a humility rule fired on are logged always.
+        log_mask: Column -> what the log keeps of it: a keyed hash, or nothing.
+        mask_key: The hash's key, hexadecimal.
     """
 
     name: str
@@ -60,6 +68,11 @@ class TargetSpec(Value, frozen=True, kw_only=True):
     tls_cert: str = ""
     tls_key: str = ""
     log_dir: str = ""
+    humility: tuple[HumilityRule, ...] = ()
+    outcome_key: tuple[str, ...] = ()
+    log_sample: float = 1.0
+    log_mask: dict[str, Masking] = {}
+    mask_key: str = ""
 
 
 class TargetStatus(Value, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 import os
 import secrets
@@ -19,9 +20,10 @@ import msgspec
 from mainspring.errors import Conflict, MainspringError, NotFound, Refused, Unauthorized, Unreachable
 from mainspring.serving.config import FIXED, is_loopback, load_config
 from mainspring.serving.host import Host
+from mainspring.serving.keep import Keep
 from mainspring.serving.lineup import Lineup, to_log
 from mainspring.serving.log import Frame, PredictionLog
-from mainspring.serving.message import TEXT, Call, Reply, WrongMethod
+from mainspring.serving.message import GRPC, TEXT, Call, Reply, WrongMethod
 from mainspring.serving.metrics import Metrics, Snapshot
 from mainspring.serving.protocol import OpenInference, changes_models
 from mainspring.serving.records import predict
@@ -34,6 +36,7 @@ _MORE = {
     503: b"retry-after: 1\r\n",
 }
 """Headers that belong to a refusal's status."""
+_LONGEST_REQUEST = 200
 
 
 class App:
@@ -74,6 +77,7 @@ class App:
         self.workers: Callable[[], list[int]] = lambda: [os.getpid()]
         self.measure: Callable[[], None] = lambda: None
         self.draining = False
+        self._keep = Keep.of(config)
         self._refusal = ""
         self._started = time.time()
         self._turn = asyncio.Lock()
@@ -152,6 +156,7 @@ class App:
             self.host.folder = Path(config.models_dir) if config.models_dir else None
             self.host.commit(config.hosted, pinned)
             self.config, self._refusal = config, ""
+            self._keep = Keep.of(config)
             for log in self.logs.values():
                 log.durable = config.durable
             self.on_change()
@@ -213,30 +218,39 @@ class App:
             log = self.logs[name] = PredictionLog(folder, durable=self.config.durable, schedule=_later)
         return log
 
-    def _record(self, name: str, lineup: Lineup, batch: Batch, answer: Answer, start: float, caller: str) -> After:
+    def _append(self, name: str, frame: Frame) -> None:
+        """Logs what is to be kept of a frame."""
+        kept = self._keep(frame) if self._keep else frame
+        if kept:
+            self._log(name).append(kept)
+
+    def _record(self, name: str, lineup: Lineup, batch: Batch, answer: Answer, start: float, call: Call) -> After:
         seconds = time.perf_counter() - start
-        frame = to_log(batch, answer, int(seconds * 1e6), caller)
-        log = self._log(name)
-        log.append(frame)
+        sent = call.headers.get(b"x-request-id")
+        request = sent[:_LONGEST_REQUEST].decode("latin-1") if sent else ""
+        frame = to_log(batch, answer, int(seconds * 1e6), call.caller, _face(call.path), request)
+        self._append(name, frame)
         self.metrics.observe(seconds)
+        if answer.marks:
+            self.metrics.count_rules(answer.marks)
         if batch.rows and answer.versions.count(answer.versions[0]) == batch.rows:
             self.metrics.rows[answer.versions[0], answer.roles[0]] += batch.rows
         else:
             self.metrics.rows.update(zip(answer.versions, answer.roles, strict=True))
         if not lineup.watched:
             return None
-        return lambda: self._watch(log, lineup, batch._replace(times=frame.times), answer.ids, caller)
+        return lambda: self._watch(name, lineup, batch._replace(times=frame.times), answer.ids, call.caller)
 
     def _unscored(self, name: str, frame: Frame) -> None:
         """Puts on record that a version could not score rows."""
-        self._log(name).append(frame)
+        self._append(name, frame)
         self.metrics.rows[frame.versions[0], "error"] += len(frame.ids)
 
-    def _watch(self, log: PredictionLog, lineup: Lineup, batch: Batch, ids: list[str], caller: str) -> None:
+    def _watch(self, name: str, lineup: Lineup, batch: Batch, ids: list[str], caller: str) -> None:
         """Lets the shadows score what was answered; whatever happens to them is no matter of the caller."""
         try:
             for frame in lineup.shadows(batch, ids, caller):
-                log.append(frame)
+                self._append(name, frame)
                 self.metrics.rows[frame.versions[0], "shadow"] += len(frame.ids)
         except Exception:  # noqa: BLE001 - whatever a candidate does, the caller has the live answer
             self.metrics.errors["shadow"] += 1
@@ -249,6 +263,7 @@ class App:
 
     def close(self) -> None:
         """Writes what waits to be written."""
+        self.scoring.explainer.close()
         for log in self.logs.values():
             log.close()
 
@@ -310,5 +325,8 @@ def _near(call: Call) -> bool:
     return bool(call.peer) and (call.peer == call.here or is_loopback(call.peer))
 
 
+@functools.lru_cache(maxsize=256)
 def _face(path: str) -> str:
-    return "predict" if path == "/predict" else "infer" if path.endswith("/infer") else "admin"
+    if path.startswith("/predict"):
+        return "predict"
+    return "infer" if path.endswith("/infer") else "grpc" if path == GRPC else "admin"

@@ -72,8 +72,7 @@ class NextTurn:
         for batch, future in group:
             rows = slice(start, start + batch.rows)
             start += batch.rows
-            ids, versions, roles, scores, labels = whole
-            future.set_result(Answer(ids[rows], versions[rows], roles[rows], scores[rows], labels[rows]))
+            future.set_result(whole.part(rows))
 
 
 def _groups(waiting: list[tuple[Batch, Future[Answer]]]) -> list[list[tuple[Batch, Future[Answer]]]]:

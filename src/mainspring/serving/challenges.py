@@ -54,7 +54,7 @@ class Challenges:
 
         Raises:
             Conflict: Nothing is live, or it is this version.
-            InvalidInput: The version is of another model, or needs a column that was not logged.
+            InvalidInput: The version is of another model, or needs a column that was not logged, or only masked.
         """
         wanted = self._deployments.show(deployment)
         challenger = self._models.version(version)
@@ -65,6 +65,11 @@ class Challenges:
             )
         if challenger.model != wanted.model:
             raise InvalidInput(f"{deployment} serves {wanted.model}, not {challenger.model}", hint="choose its model")
+        if masked := [field.name for field in challenger.signature.inputs if field.name in wanted.log.mask]:
+            raise InvalidInput(
+                f"{challenger.address} reads `{masked[0]}`, which the log of {deployment} masks",
+                hint='let it run in the shadow instead: [deployment.strategy] kind = "shadow"',
+            )
         end = self._store.clock.now()
         start = end - timedelta(hours=wanted.challenge.last_hours)
         rows = self._predictions.joined(deployment, start, end)

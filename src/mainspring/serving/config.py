@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mainspring.core.humility import HumilityRule
 from mainspring.errors import InvalidInput, Refused
 from mainspring.ports.target import Route, TargetSpec
 from mainspring.serving.message import Limits
@@ -43,6 +44,8 @@ class HostedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         routes: The versions and their roles, instead of `path`.
         pinned: Whether it is loaded at the start and stays.
         key: What rows stick to an arm of an A/B test by; see `TargetSpec.key`.
+        humility: Rules for rows where the model is not to be trusted.
+        outcome_key: Columns that outcomes may be sent under.
     """
 
     name: str
@@ -50,6 +53,8 @@ class HostedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     routes: tuple[Route, ...] = ()
     pinned: bool = False
     key: str = ""
+    humility: tuple[HumilityRule, ...] = ()
+    outcome_key: tuple[str, ...] = ()
 
 
 class Config(TargetSpec, frozen=True, kw_only=True):
@@ -93,7 +98,14 @@ class Config(TargetSpec, frozen=True, kw_only=True):
     @property
     def hosted(self) -> tuple[HostedModel, ...]:
         """All models that have a name here; the deployment's own is one of them, and pinned."""
-        own = HostedModel(name=self.name, routes=self.routes, pinned=True, key=self.key)
+        own = HostedModel(
+            name=self.name,
+            routes=self.routes,
+            pinned=True,
+            key=self.key,
+            humility=self.humility,
+            outcome_key=self.outcome_key,
+        )
         return (own, *self.models) if self.routes else self.models
 
     def tls(self) -> ssl.SSLContext | None:
@@ -145,8 +157,6 @@ def load_config(path: Path) -> Config:
         raise InvalidInput(f"{path} is not a serving configuration: {error}", hint="write it anew, whole") from None
     if not _NAME.fullmatch(config.name):
         raise InvalidInput(f"`{config.name}` cannot name a deployment", hint="use a-z, 0-9, `-`, `_` and `.`")
-    if not config.log_dir:
-        raise InvalidInput("the configuration has no `log_dir`", hint="name the folder of the prediction log")
     if not 0 <= config.port < 65536:
         raise InvalidInput(f"{config.port} is not a port", hint="choose 1 to 65535, or 0 for any free one")
     for name in msgspec.structs.fields(Limits):
@@ -155,6 +165,7 @@ def load_config(path: Path) -> Config:
     if not 1 <= config.workers <= MOST_WORKERS:
         raise InvalidInput(f"{config.workers} workers cannot be had", hint=f"1 to {MOST_WORKERS}; one for each core")
     _check_models(config)
+    _check_log(config)
     if config.tls_key and not config.tls_cert:
         raise InvalidInput("there is a `tls_key` without a `tls_cert`", hint="give both")
     config.tls()
@@ -166,6 +177,15 @@ def load_config(path: Path) -> Config:
             hint="set `token`, or listen on 127.0.0.1",
         )
     return config
+
+
+def _check_log(config: Config) -> None:
+    if not config.log_dir:
+        raise InvalidInput("the configuration has no `log_dir`", hint="name the folder of the prediction log")
+    if not 0 <= config.log_sample <= 1:
+        raise InvalidInput(f"`log_sample` is a share from 0 to 1, not {config.log_sample}", hint="leave it out for all")
+    if "hash" in config.log_mask.values() and not config.mask_key:
+        raise InvalidInput("columns are to be hashed and there is no `mask_key`", hint="give a key, hexadecimal")
 
 
 def _check_models(config: Config) -> None:

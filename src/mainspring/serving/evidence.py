@@ -46,6 +46,19 @@ def row_losses(metric: str, truth: Floats, score: Floats) -> Floats:
     return -(truth * np.log(clipped) + (1 - truth) * np.log1p(-clipped))
 
 
+def models_own(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows as the models would have answered them: humility rules are no merit and no fault of a version.
+
+    Left out is what a rule refused, and what is only logged because one fired. Where a rule answered in the model's
+    place the score is the model's, and there is no label.
+    """
+    replaced = pl.col("action").is_in(["default", "abstain", "person"]).fill_null(value=False)
+    return rows.filter((pl.col("role") != "refused") & (pl.col("weight") > 0)).with_columns(
+        score=pl.when(replaced).then(pl.col("model_score")).otherwise(pl.col("score")),
+        label=pl.when(replaced).then(None).otherwise(pl.col("label")),
+    )
+
+
 def sides(rows: pl.DataFrame, live: str, other: str, *, shadow: bool = False) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows of the live version and of another; beside a shadow only those that both have scored."""
     theirs = rows.filter(pl.col("version") == other)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mainspring.errors import InvalidInput, MainspringError, MissingExtra, Unreachable
 from mainspring.serving.inference import Inference, Inferred, refuse_extras
-from mainspring.serving.message import Call
+from mainspring.serving.message import GRPC, Call
 from mainspring.serving.scoring import Scoring
 from mainspring.serving.tensors import DATATYPES, Tensor, datatype, from_bytes, from_values, to_bytes, to_json
 
@@ -34,6 +34,7 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
 }
 _ADDRESSES = {
+    "ModelInfer": GRPC,
     "ServerLive": "/v2/health/live",
     "ServerReady": "/v2/health/ready",
     "RepositoryModelLoad": "/v2/repository/models/load",
@@ -201,7 +202,7 @@ def _asked(request: Any) -> Inference:
         outputs.append((item.name, True))
     if len(request.id) > 200:
         raise InvalidInput("an id is a text of at most 200 characters", hint="send a shorter one")
-    return Inference(inputs, request.id, outputs, True)
+    return Inference(inputs, request.id, outputs, True, request.parameters["explain"].bool_param)
 
 
 def _tensor(item: Any, raw: bytes | None) -> Tensor:
@@ -227,6 +228,8 @@ def _told(answer: Inferred, *, raw: bool) -> Any:
     arrays = [item.array() for item in answer.outputs]
     raw = raw or any(not DATATYPES[item.datatype].contents for item in answer.outputs)
     response = MESSAGES["ModelInferResponse"](model_name=answer.model, model_version=answer.version, id=answer.id)
+    for name, value in (answer.parameters or {}).items():
+        response.parameters[name].string_param = value
     for item, values in zip(answer.outputs, arrays, strict=True):
         tensor = response.outputs.add(name=item.name, datatype=item.datatype, shape=item.shape)
         if raw:

@@ -333,6 +333,8 @@ class Host:
             same,
             trusted=self.trusted,
             key=spec.key,
+            humility=spec.humility,
+            outcome_key=spec.outcome_key,
             on_failure=lambda frame: self.on_failure(spec.name, frame),
         )
 

@@ -273,6 +273,8 @@ class Connection(asyncio.Protocol):
             self._refuse("", Malformed("the Host header is missing", hint="HTTP/1.1 asks for one"))
             return
         call = Call(parser.get_method().decode(), _path(self._url), headers, body, self._peer, self._here)
+        if b"?" in self._url:
+            call.query = self._url.partition(b"?")[2].decode("latin-1")
         if self._wait != "idle" and not self._paused:
             self._expect("idle")
         if self._busy or self._paused:

@@ -33,12 +33,14 @@ class Inference(NamedTuple):
         id: Echoed; also the prediction id, or the prefix of several.
         outputs: The outputs that it asks for, in its order, and whether as raw bytes; empty for all.
         binary: Whether outputs come as raw bytes where nothing is said of them.
+        explain: Whether it asks why.
     """
 
     inputs: Sequence[Tensor]
     id: str = ""
     outputs: Sequence[tuple[str, bool]] = ()
     binary: bool = False
+    explain: bool = False
 
 
 class Output(NamedTuple):
@@ -81,12 +83,15 @@ class Inferred(NamedTuple):
         version: The version that answered, empty when there were several.
         id: Of the request.
         outputs: The tensors asked for.
+        parameters: What else is told: `rules`, a JSON list of the humility rules that fired on each row, where any did;
+            `explanations`, a JSON list with why each row has its score, where asked for.
     """
 
     model: str
     version: str
     id: str
     outputs: Sequence[Output]
+    parameters: dict[str, str] | None = None
 
 
 _NOTHING_ELSE = Inference(())
@@ -114,6 +119,7 @@ class _Answer(msgspec.Struct, gc=False):
     outputs: list[_Told]
     model_version: str | UnsetType = UNSET
     id: str | UnsetType = UNSET
+    parameters: dict[str, str] | UnsetType = UNSET
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -165,7 +171,7 @@ def read_body(body: bytes, header_length: bytes | None = None) -> Inference:
     id = asked.id or facts.get("id") or ""
     if not isinstance(id, str) or len(id) > _LONGEST_ID:
         raise InvalidInput(f"an id is a text of at most {_LONGEST_ID} characters", hint="send a shorter one")
-    return Inference(inputs, id, outputs, binary)
+    return Inference(inputs, id, outputs, binary, _flag(facts, "explain", False))
 
 
 def _values(item: _Input, rest: memoryview) -> tuple[Array, memoryview]:
@@ -229,7 +235,8 @@ def write_body(answer: Inferred) -> tuple[bytes, int | None]:
         else:
             told.data = item.values if isinstance(item.values, list) else to_json(item.values)
         outputs.append(told)
-    head = _encoder.encode(_Answer(answer.model, outputs, answer.version or UNSET, answer.id or UNSET))
+    facts = answer.version or UNSET, answer.id or UNSET, answer.parameters or UNSET
+    head = _encoder.encode(_Answer(answer.model, outputs, *facts))
     return (b"".join((head, *raw)), len(head)) if raw else (head, None)
 
 
@@ -242,9 +249,9 @@ def write_usual(head: bytes, lineup: Lineup, asked: Inference, answer: Answer) -
         asked: The request.
         answer: The answer.
     """
-    if asked.outputs or asked.binary or asked.id:
+    if asked.outputs or asked.binary or asked.id or answer.marks:
         return None
-    ids, versions, _, scores, labels = answer
+    ids, versions, _, scores, labels, _ = answer
     encode, rows = _encoder.encode, len(ids)
     version = versions[0] if rows == 1 or len(set(versions)) == 1 else ""
     shape = b'","shape":[%d],"data":' % rows
@@ -275,7 +282,7 @@ def read_usual(body: bytes, lineup: Lineup) -> tuple[Inference, Batch] | None:
     if asked.outputs or asked.id or asked.parameters is not PLAIN:
         binary = asked.parameters.binary_data_output
         wanted = [(item.name, _wanted(item, binary)) for item in asked.outputs or ()]
-        inference = Inference((), asked.id or asked.parameters.id or "", wanted, binary)
+        inference = Inference((), asked.id or asked.parameters.id or "", wanted, binary, asked.parameters.explain)
         check_outputs(inference, lineup.outputs)
         ids = _row_ids(inference, rows)
     else:
@@ -329,16 +336,23 @@ def _column(tensor: Tensor) -> list[Any]:
 
 
 def answer_rows(model: str, known: Sequence[str], asked: Inference, answer: Answer) -> Inferred:
-    """The answer to a request to a model of columns that answers the outputs ``known``."""
-    ids, versions, _, scores, labels = answer
+    """The answer to a request to a model of columns that answers the outputs ``known``.
+
+    Raw tensors cannot say that there is no label: where a humility rule leaves one out and nobody asked for labels by
+    name, the output is left out.
+    """
+    ids, versions, _, scores, labels, marks = answer
     values: dict[str, list[Any]] = {"score": scores, "label": labels, "version": versions, "id": ids}
     shape = [len(ids)]
     binary = asked.binary
+    untold = marks is not None and binary and None in labels
     outputs = [
         Output(name, OUTPUTS[name], shape, values[name], raw)
-        for name, raw in asked.outputs or [(name, binary) for name in known]
+        for name, raw in asked.outputs or [(name, binary) for name in known if not (untold and name == "label")]
     ]
-    return Inferred(model, versions[0] if shape == [1] or len(set(versions)) == 1 else "", asked.id, outputs)
+    version = versions[0] if shape == [1] or len(set(versions)) == 1 else ""
+    parameters = {"rules": _encoder.encode(answer.rules).decode()} if marks else None
+    return Inferred(model, version, asked.id, outputs, parameters)
 
 
 def check_outputs(asked: Inference, known: Sequence[str]) -> None:

@@ -11,14 +11,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import count
 from math import nan
 from pathlib import Path
+from typing import Any
 
+from mainspring.core.humility import Humility, HumilityRule
 from mainspring.core.ids import new_id
+from mainspring.core.judgement import settle
 from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput, unknown_name
 from mainspring.ports.target import Role, Route
 from mainspring.registry.load import Model, load_model, pays_to_batch
 from mainspring.serving.batching import NextTurn
-from mainspring.serving.log import Frame
+from mainspring.serving.log import Frame, Mark
 from mainspring.serving.request import Answer, Batch, Form
 from mainspring.serving.route import Router, point, sampled
 from mainspring.serving.tensor_form import TensorForm
@@ -43,6 +46,8 @@ class Lineup:
             never changes.
         trusted: Types that original models may be made of beyond scikit-learn's own.
         key: What rows stick to an arm by: a column, ``header:NAME``, or empty for the prediction id.
+        humility: Rules for rows where the models are not to be trusted.
+        outcome_key: Columns that requests may have because outcomes are sent under them.
         on_failure: Hears of the rows that a version failed to score, as a frame of the role ``error``.
 
     Attributes:
@@ -63,6 +68,8 @@ class Lineup:
         *,
         trusted: Collection[str] = (),
         key: str = "",
+        humility: Sequence[HumilityRule] = (),
+        outcome_key: Sequence[str] = (),
         on_failure: Callable[[Frame], None] = lambda frame: None,
     ) -> None:
         self.revision = revision
@@ -82,9 +89,11 @@ class Lineup:
         for version, model in self.models.items():
             extra |= _extra_columns(self.signature, self.live, model.signature, version, extra)
         known_columns = {field.name for field in self.signature.inputs} | set(extra)
-        if key and not key.startswith(HEADER) and key not in known_columns:
-            extra[key] = Field(name=key, type="string", nullable=True)
+        for name in (key, *outcome_key):
+            if name and not name.startswith(HEADER) and name not in known_columns:
+                extra[name] = Field(name=name, type="string", nullable=True)
         self.form = Form(self.signature.inputs, tuple(extra.values()), extra=self.signature.on_extra)
+        self._humility = Humility(humility, Signature(inputs=self.form.fields)) if humility else None
         self.tensors = TensorForm(self.form.fields, self.form.required, packs=self.form.packs)
         self.outputs = outputs_of(self.signature)
         names = [field.name for field in self.signature.inputs]
@@ -120,8 +129,33 @@ class Lineup:
     def score(self, batch: Batch, version: str = "") -> Answer:
         """Scores each row with the version that its id or key falls to, or all with ``version``.
 
-        Where another version than the live one fails, the live one answers its rows.
+        Where another version than the live one fails, the live one answers its rows. What humility rules make of a row
+        is answered in place of the score; a row that they refuse is marked so, and it is for the caller to refuse it.
         """
+        if self._humility is None:
+            return self._divided(batch, version)
+        seen, fired = self._humility.look(batch.columns, batch.rows)
+        if any(seen[name] is not values for name, values in batch.columns.items()):
+            answer = self._divided(batch._replace(columns=seen, packed=None, sent=batch.sent or batch.columns), version)
+        else:
+            answer = self._divided(batch, version)
+        verdict = settle(self._humility.scores, answer.scores, fired)
+        if not verdict.fired:
+            return answer
+        marks: list[Mark | None] = [None] * batch.rows
+        labels = answer.labels.copy()
+        for row, names in verdict.fired.items():
+            first = verdict.decided[row]
+            others = [name for name in names if name != first.rule]
+            marks[row] = Mark([first.rule, *others], first.then, answer.scores[row])
+            labels[row] = self.models[answer.versions[row]].signature.labels([verdict.scores[row]])[0]
+        return answer._replace(scores=verdict.scores, labels=labels, marks=marks)
+
+    def seen(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
+        """The columns as the models see them: where a humility rule clamps, clamped."""
+        return self._humility.look(batch.columns, batch.rows)[0] if self._humility else batch.columns
+
+    def _divided(self, batch: Batch, version: str) -> Answer:
         rows = batch.rows
         ids = batch.ids if batch.ids is not None else self.make_ids(rows)
         only = version or self._router.only
@@ -212,11 +246,15 @@ def outputs_of(signature: Signature) -> list[str]:
     return [name for name in OUTPUTS if name != "label" or signature.kind == "classifier"]
 
 
-def to_log(batch: Batch, answer: Answer, latency_us: int, caller: str = "") -> Frame:
+def to_log(
+    batch: Batch, answer: Answer, latency_us: int, caller: str = "", route: str = "", request: str = ""
+) -> Frame:
     """The frame that puts an answer on record."""
     times = batch.times or [time.time_ns() // 1000] * batch.rows
-    ids, versions, roles, scores, labels = answer
-    return Frame(times, ids, versions, roles, scores, labels, batch.sent or batch.columns, latency_us, caller)
+    ids, versions, roles, scores, labels, marks = answer
+    told = {row: mark for row, mark in enumerate(marks) if mark} if marks else None
+    columns = batch.sent or batch.columns
+    return Frame(times, ids, versions, roles, scores, labels, columns, latency_us, caller, route, request, told)
 
 
 def _extra_columns(

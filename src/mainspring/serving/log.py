@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import struct
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from mainspring.errors import CorruptArtifact, StorageFull, StoreError
+from mainspring.serving.key import key_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,6 +30,21 @@ _HEAD = struct.Struct("<III")
 _LIMIT = 64 << 20
 _FLUSH_EVERY = 0.05
 _MOST_PENDING = 4 << 20
+_REST_SECONDS = 3600.0  # a file that is being made has no lock for a moment
+
+
+class Mark(NamedTuple):
+    """What humility rules made of a row.
+
+    Attributes:
+        rules: Names of those that fired, the one whose action was taken first.
+        action: What was done, see `mainspring.core.humility.HumilityRule`.
+        score: What the model said, whatever was answered.
+    """
+
+    rules: list[str]
+    action: str
+    score: float
 
 
 class Frame(msgspec.Struct, array_like=True, gc=False):
@@ -44,6 +61,11 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
         columns: Input column -> the values as they were sent.
         latency_us: From the body's last byte to the scores, microseconds; a shadow's own time to score.
         caller: Who asked, where tokens have names.
+        route: The face that was asked: ``predict``, ``infer`` or ``grpc``.
+        request: The request's ``X-Request-Id``, if it had one.
+        marks: Row -> what humility rules made of it, where any fired.
+        weights: How many rows each stands for where rows are sampled: 0 for one that is only here because it failed,
+            was refused or a rule fired on it. None: 1 each.
     """
 
     times: list[int]
@@ -55,6 +77,10 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     columns: dict[str, Sequence[Any]]
     latency_us: int
     caller: str = ""
+    route: str = ""
+    request: str = ""
+    marks: dict[int, Mark] | None = None
+    weights: list[float] | None = None
 
 
 class PredictionLog:
@@ -146,6 +172,7 @@ class PredictionLog:
     def _next_file(self) -> None:
         name = self.folder / f"{self._start}-{self._part:04d}.frames"
         file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        fcntl.flock(file, fcntl.LOCK_SH)  # as long as it is held nobody takes the file for finished
         if self._file >= 0:
             os.close(self._file)
         self._file, self._size, self._part = file, 0, self._part + 1
@@ -160,6 +187,29 @@ def _block(frames: list[bytes]) -> bytes:
 def log_files(folder: Path) -> list[Path]:
     """The log's files, oldest first; empty when there is no log yet."""
     return sorted(folder.glob("*.frames"))
+
+
+def remove_finished(path: Path, read: int) -> bool:
+    """Removes a file that nobody writes to any more and that has been read to its end.
+
+    Args:
+        path: The file.
+        read: How many bytes of it are somewhere else.
+
+    Returns:
+        Whether it is gone.
+    """
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        if time.time() - os.fstat(file.fileno()).st_mtime < _REST_SECONDS:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if os.fstat(file.fileno()).st_size != read:
+            return False
+        path.unlink()
+    return True
 
 
 _decoder = msgspec.msgpack.Decoder(list[Frame])
@@ -201,10 +251,16 @@ def read_frames(path: Path, offset: int = 0) -> tuple[list[Frame], int]:
     return frames, offset + place
 
 
-def to_frame(frames: Iterable[Frame]) -> pl.DataFrame:
-    """The frames as a table: id, time (UTC), version, role, score, label, latency_us, caller, inputs as ``in_…``.
+def to_frame(frames: Iterable[Frame], key: Sequence[str] = ()) -> pl.DataFrame:
+    """The frames as a table, one row per prediction.
 
-    An input that a request did not have is null in its rows.
+    Columns: id, time (UTC), version, role, score, label, latency_us, caller, route, request; rules, action and
+    model_score (what humility rules did, and what the model said there; null where none fired); weight (see `Frame`);
+    key (see `mainspring.serving.outcomes.key_text`); the inputs as ``in_…``, null in rows of requests without them.
+
+    Args:
+        frames: The frames.
+        key: Columns that outcomes may be sent under.
     """
     import polars as pl  # noqa: PLC0415 - the serving process imports this module and must stay without
 
@@ -213,26 +269,34 @@ def to_frame(frames: Iterable[Frame]) -> pl.DataFrame:
     for frame in frames:
         for name, column in inputs.items():
             column.extend(frame.columns.get(name) or [None] * len(frame.ids))
-    table = pl.DataFrame(
-        {
-            "id": [id for frame in frames for id in frame.ids],
-            "time": [time for frame in frames for time in frame.times],
-            "version": [version for frame in frames for version in frame.versions],
-            "role": [role for frame in frames for role in frame.roles],
-            "score": [score for frame in frames for score in frame.scores],
-            "label": [label for frame in frames for label in frame.labels],
-            "latency_us": [frame.latency_us for frame in frames for _ in frame.ids],
-            "caller": [frame.caller for frame in frames for _ in frame.ids],
-        },
-        schema={
-            "id": pl.String,
-            "time": pl.Int64,
-            "version": pl.String,
-            "role": pl.String,
-            "score": pl.Float64,
-            "label": pl.Boolean,
-            "latency_us": pl.Int64,
-            "caller": pl.String,
-        },
-    ).with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")))
+    told: dict[str, list[Any]] = {name: [] for name in SCHEMA}
+    for frame in frames:
+        rows = len(frame.ids)
+        marks = frame.marks or {}
+        for name, values in zip(SCHEMA, _lists(frame), strict=False):
+            told[name].extend(values)
+        for name in ("latency_us", "caller", "route", "request"):
+            told[name].extend([getattr(frame, name)] * rows)
+        told["weight"].extend(frame.weights or [1.0] * rows)
+        each = [marks.get(row) for row in range(rows)] if marks else [None] * rows
+        told["rules"].extend(mark and mark.rules for mark in each)
+        told["action"].extend(mark and mark.action for mark in each)
+        told["model_score"].extend(mark and mark.score for mark in each)
+    nothing = [None] * len(told["id"])
+    parts = [inputs.get(name, nothing) for name in key]
+    told["key"] = [key_text(values) for values in zip(*parts, strict=True)] if key else nothing
+    kinds = {name: getattr(pl, kind) if isinstance(kind, str) else pl.List(pl.String) for name, kind in SCHEMA.items()}
+    table = pl.DataFrame(told, schema=kinds).with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")))
     return table.with_columns(pl.Series(f"in_{name}", values, strict=False) for name, values in inputs.items())
+
+
+def _lists(frame: Frame) -> tuple[Sequence[Any], ...]:
+    return frame.ids, frame.times, frame.versions, frame.roles, frame.scores, frame.labels
+
+
+SCHEMA: dict[str, str | list[str]] = {
+    "id": "String", "time": "Int64", "version": "String", "role": "String", "score": "Float64", "label": "Boolean",
+    "latency_us": "Int64", "caller": "String", "route": "String", "request": "String",
+    "rules": ["String"], "action": "String", "model_score": "Float64", "weight": "Float64", "key": "String",
+}  # fmt: skip
+"""Column of the table -> its type in Polars; a list of one is a list of that."""

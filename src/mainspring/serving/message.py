@@ -10,6 +10,8 @@ import msgspec
 from mainspring.errors import InvalidInput, MainspringError, Unreachable
 
 JSON, TEXT = b"application/json", b"text/plain; version=0.0.4"
+GRPC = "grpc"
+"""The path of calls that came over gRPC, to whatever model."""
 
 
 class TooLarge(InvalidInput):
@@ -64,6 +66,7 @@ class Call(msgspec.Struct, gc=False):
         peer: Address of the client; empty when unknown.
         here: Address that the client called.
         caller: Who asks, once the token is known.
+        query: What stands behind the question mark, as sent.
     """
 
     method: str
@@ -73,6 +76,7 @@ class Call(msgspec.Struct, gc=False):
     peer: str = ""
     here: str = ""
     caller: str = ""
+    query: str = ""
 
 
 class Reply(NamedTuple):

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from mainspring.serving.log import Mark
+
 _BOUNDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 
 
@@ -23,6 +25,7 @@ class Snapshot(msgspec.Struct, array_like=True):
         lost: Frames that the prediction log could not write.
         connections: Open now.
         waiting: Requests that wait for their answer now.
+        humility: Rule, action taken on the row, count of rows.
     """
 
     requests: list[tuple[str, int, int]]
@@ -33,6 +36,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     lost: int = 0
     connections: int = 0
     waiting: int = 0
+    humility: list[tuple[str, str, int]] = []
 
 
 class Metrics:
@@ -45,12 +49,14 @@ class Metrics:
         lost: Frames that the prediction log could not write.
         connections: Open now.
         waiting: Requests that wait for their answer now.
+        humility: Rule and action taken on the row -> rows.
     """
 
     def __init__(self, told: Iterable[Snapshot] = ()) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.rows: Counter[tuple[str, str]] = Counter()
         self.errors: Counter[str] = Counter()
+        self.humility: Counter[tuple[str, str]] = Counter()
         self.lost = self.connections = self.waiting = 0
         self._buckets = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
@@ -61,6 +67,12 @@ class Metrics:
         """Counts the time that one answered prediction request took."""
         self._buckets[bisect_left(_BOUNDS, seconds)] += 1
         self._seconds += seconds
+
+    def count_rules(self, marks: Iterable[Mark | None]) -> None:
+        """Counts the humility rules that fired on rows."""
+        for mark in marks:
+            if mark:
+                self.humility.update((rule, mark.action) for rule in mark.rules)
 
     def snapshot(self) -> Snapshot:
         """All counters as one value."""
@@ -73,6 +85,7 @@ class Metrics:
             self.lost,
             self.connections,
             self.waiting,
+            [(rule, action, count) for (rule, action), count in self.humility.items()],
         )
 
     def _add(self, told: Snapshot) -> None:
@@ -80,6 +93,8 @@ class Metrics:
             self.requests[face, status] += count
         for version, role, count in told.rows:
             self.rows[version, role] += count
+        for rule, action, count in told.humility:
+            self.humility[rule, action] += count
         self.errors.update(told.errors)
         self._buckets = [ours + theirs for ours, theirs in zip(self._buckets, told.buckets, strict=True)]
         self._seconds += told.seconds
@@ -96,6 +111,10 @@ class Metrics:
         lines.append("# TYPE mainspring_rows_total counter")
         for (version, role), count in sorted(self.rows.items()):
             lines.append(f'mainspring_rows_total{{{name},version="{_escaped(version)}",role="{role}"}} {count}')
+        if self.humility:
+            lines.append("# TYPE mainspring_humility_rows_total counter")
+        for (rule, action), count in sorted(self.humility.items()):
+            lines.append(f'mainspring_humility_rows_total{{{name},rule="{rule}",action="{action}"}} {count}')
         lines.append("# TYPE mainspring_errors_total counter")
         for code, count in sorted(self.errors.items()):
             lines.append(f'mainspring_errors_total{{{name},code="{code}"}} {count}')

@@ -88,18 +88,61 @@ class Challenge(Entity):
     actor: str
 
 
-class Outcome(Value):
-    """What really happened.
+class Review(Entity):
+    """A row that a humility rule put before a person.
 
     Attributes:
-        id: Id of the prediction.
+        deployment: Name of the deployment.
+        prediction: Id of the prediction.
+        time: The time of the prediction.
+        version: Version that scored it.
+        inputs: Column -> value, as the prediction log has it.
+        score: What the model said.
+        rules: The humility rules that fired.
+        caller: Who asked, where tokens have names.
+        status: Whether somebody has decided.
+        decision: 1 or 0 for a classifier, a number for a regressor.
+        actor: Who decided.
+        decided: When.
+        reason: Why.
+    """
+
+    __table__: ClassVar[str] = "review"
+    __unique__ = (("deployment", "prediction"),)
+    __index__ = (("status", "created"), ("deployment", "status", "created"))
+    deployment: str
+    prediction: str
+    time: datetime
+    version: str
+    inputs: dict[str, Any]
+    score: float | None
+    rules: list[str]
+    caller: str = ""
+    status: Server[Literal["open", "decided"]] = "open"
+    decision: Server[float | None] = None
+    actor: Server[str] = ""
+    decided: Server[datetime | None] = None
+    reason: Server[str] = ""
+
+
+class Outcome(Value):
+    """What really happened, of one prediction by its id, or of all with a key.
+
+    Attributes:
+        id: Id of the prediction; empty when there is a key.
+        key: The deployment's `LogPlan.outcome_key`: column -> value, instead of the id.
         value: 1 or 0 for a classifier, a number for a regressor; null when there never will be one.
         time: When it became known; now when left out.
     """
 
-    id: str
     value: float | None
+    id: str = ""
+    key: dict[str, str | int | float | bool] = {}
     time: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.id) == bool(self.key):
+            raise ValueError("an outcome has either an `id` or a `key`")
 
 
 class Logged(Value):
@@ -132,6 +175,7 @@ class Prediction(Value):
         score: The score, null when the model could not say.
         label: The decision.
         outcome: What really happened.
+        rules: The humility rules that fired.
     """
 
     id: str
@@ -140,6 +184,7 @@ class Prediction(Value):
     score: float | None = None
     label: bool | None = None
     outcome: float | None = None
+    rules: list[str] = []
 
 
 class Scoring(Entity):

@@ -93,6 +93,8 @@ class OpenInference:
             usual = read_usual(call.body, lineup)
             if usual is not None:
                 asked, batch = usual
+                if asked.explain:
+                    return then(self._scoring.infer_rows(name, lineup, found[1], asked, batch, start, call), _written)
                 got = self._scoring.score(name, lineup, found[1], batch, start, call)
                 return then(got, lambda scored: self._usual(name, lineup, asked, *scored))
         return then(self._scoring.infer(name, version, read_body(call.body, length), call), _written)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from mainspring.errors import InvalidInput
+from mainspring.serving.explain import Explanation, asks
 from mainspring.serving.host import Served
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.message import Call, Reply
@@ -19,12 +21,14 @@ _encoder = msgspec.json.Encoder()
 
 
 class Prediction(msgspec.Struct, gc=False):
-    """The answer for one record."""
+    """The answer for one record; with the humility rules that fired on it, and why, if asked."""
 
     id: str
     version: str
     score: float
     label: bool | None
+    rules: list[str] | UnsetType = UNSET
+    explanation: Explanation | UnsetType | None = UNSET
 
 
 def predict(scoring: Scoring, call: Call, name: str) -> Reply | Awaitable[Reply]:
@@ -50,15 +54,33 @@ def _predict(scoring: Scoring, call: Call, name: str, served: Served) -> Reply |
     if not isinstance(served, Lineup):
         raise InvalidInput(f"model `{name}` has no columns", hint=f"POST tensors to /v2/models/{name}/infer")
     batch = served.form.read(call.body)
+    if call.query and asks(call.query):
+        scoring.explainer.check(batch)
+        return _explained(scoring, call, name, served, batch, start)
     got = scoring.score(name, served, "", batch, start, call)
     return then(got, lambda scored: _told(batch, *scored))
 
 
-def _told(batch: Batch, answer: Answer, after: After) -> Reply:
+async def _explained(scoring: Scoring, call: Call, name: str, lineup: Lineup, batch: Batch, start: float) -> Reply:
+    got = scoring.score(name, lineup, "", batch, start, call)
+    answer, after = got if isinstance(got, tuple) else await got
+    return _told(batch, answer, after, await scoring.explainer.explain(lineup, batch, answer))
+
+
+def _told(batch: Batch, answer: Answer, after: After, explanations: Sequence[Explanation | None] = ()) -> Reply:
     body: Any
     if batch.columnar:
         body = {"ids": answer.ids, "versions": answer.versions, "scores": answer.scores, "labels": answer.labels}
+        if answer.rules:
+            body["rules"] = answer.rules
+        if explanations:
+            body["explanations"] = explanations
     else:
         rows = zip(answer.ids, answer.versions, answer.scores, answer.labels, strict=True)
-        body = {"predictions": [Prediction(*row) for row in rows]}
+        told = [Prediction(*row) for row in rows]
+        for prediction, names in zip(told, answer.rules or (), strict=False):
+            prediction.rules = names or UNSET
+        for prediction, explanation in zip(told, explanations, strict=False):
+            prediction.explanation = explanation
+        body = {"predictions": told}
     return Reply(200, _encoder.encode(body), after=after)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
+from mainspring.serving.log import Mark
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -66,13 +67,40 @@ class Batch(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What was predicted; one entry per row."""
+    """What was predicted; one entry per row.
+
+    Attributes:
+        ids: Prediction ids.
+        versions: Who scored the row.
+        roles: What it was there for.
+        scores: What is answered.
+        labels: Yes or no.
+        marks: What humility rules made of the row, None where none fired; None altogether where none fired on any.
+    """
 
     ids: list[str]
     versions: list[str]
     roles: list[str]
     scores: list[float]
     labels: list[bool | None]
+    marks: list[Mark | None] | None = None
+
+    @property
+    def rules(self) -> list[list[str]] | None:
+        """Names of the rules that fired, per row; None where none fired on any."""
+        return [mark.rules if mark else [] for mark in self.marks] if self.marks else None
+
+    def part(self, rows: slice) -> Answer:
+        """Some of the rows."""
+        marks = self.marks and self.marks[rows]
+        return Answer(
+            self.ids[rows],
+            self.versions[rows],
+            self.roles[rows],
+            self.scores[rows],
+            self.labels[rows],
+            marks if marks and any(marks) else None,
+        )
 
 
 class Form:

@@ -6,7 +6,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import msgspec
+
+from mainspring.core.humility import RowRefused
 from mainspring.registry.tensor_runtime import TensorModel
+from mainspring.serving.explain import Explainer
 from mainspring.serving.host import Host, Served
 from mainspring.serving.inference import (
     EXTENSIONS,
@@ -24,8 +28,8 @@ from mainspring.serving.request import Answer, Batch
 
 After = Callable[[], None] | None
 """What is left to do once the answer is sent."""
-Record = Callable[[str, Lineup, Batch, Answer, float, str], After]
-"""Puts an answer on record: model, lineup, rows, answer, start (`time.perf_counter`), caller."""
+Record = Callable[[str, Lineup, Batch, Answer, float, Call], After]
+"""Puts an answer on record: model, lineup, rows, answer, start (`time.perf_counter`), the call that asked."""
 T = TypeVar("T", bound=tuple[Any, ...])
 R = TypeVar("R")
 
@@ -48,10 +52,14 @@ class Scoring:
     Args:
         host: The models.
         record: Puts the answers of models of columns on record.
+
+    Attributes:
+        explainer: Says why a row has its score.
     """
 
     def __init__(self, host: Host, record: Record) -> None:
         self.host = host
+        self.explainer = Explainer(host.trusted)
         self._record = record
 
     def score(
@@ -66,12 +74,26 @@ class Scoring:
             batch: The rows.
             start: When the request was there, by `time.perf_counter`.
             call: The call that asks.
+
+        Raises:
+            RowRefused: A humility rule refuses a row.
         """
         batch = lineup.keyed(batch, call.headers)
         answer = lineup.ask(batch, version)
         if isinstance(answer, Answer):  # most are, and deserve the shortest way
-            return answer, self._record(name, lineup, batch, answer, start, call.caller)
-        return then(answer, lambda got: (got, self._record(name, lineup, batch, got, start, call.caller)))
+            return self._settled(name, lineup, batch, answer, start, call)
+        return then(answer, lambda got: self._settled(name, lineup, batch, got, start, call))
+
+    def _settled(
+        self, name: str, lineup: Lineup, batch: Batch, answer: Answer, start: float, call: Call
+    ) -> tuple[Answer, After]:
+        """Puts an answer on record, and one that a humility rule refuses too, as nothing that was answered."""
+        if answer.marks:
+            for row, mark in enumerate(answer.marks):
+                if mark and mark.action == "error":
+                    self._record(name, lineup, batch, answer._replace(roles=["refused"] * batch.rows), start, call)
+                    raise RowRefused.by(row, mark.rules[0])
+        return answer, self._record(name, lineup, batch, answer, start, call)
 
     def infer(
         self, name: str, version: str, asked: Inference, call: Call
@@ -106,8 +128,20 @@ class Scoring:
         self, name: str, lineup: Lineup, version: str, asked: Inference, batch: Batch, start: float, call: Call
     ) -> tuple[Inferred, After] | Awaitable[tuple[Inferred, After]]:
         """Answers a request whose rows have been read."""
+        if asked.explain:
+            self.explainer.check(batch)
+            return self._explained(name, lineup, version, asked, batch, start, call)
         got = self.score(name, lineup, version, batch, start, call)
         return then(got, lambda scored: (answer_rows(name, lineup.outputs, asked, scored[0]), scored[1]))
+
+    async def _explained(
+        self, name: str, lineup: Lineup, version: str, asked: Inference, batch: Batch, start: float, call: Call
+    ) -> tuple[Inferred, After]:
+        got = self.score(name, lineup, version, batch, start, call)
+        answer, after = got if isinstance(got, tuple) else await got
+        told = msgspec.json.encode(await self.explainer.explain(lineup, batch, answer)).decode()
+        inferred = answer_rows(name, lineup.outputs, asked, answer)
+        return inferred._replace(parameters={**(inferred.parameters or {}), "explanations": told}), after
 
     async def metadata(self, name: str, version: str) -> dict[str, Any]:
         """What the protocol tells of a model; it is loaded for that."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import io
+import itertools
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -13,21 +16,27 @@ import polars as pl
 
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
-from mainspring.deploy.model import VersionEvidence
+from mainspring.deploy.model import Deployment, VersionEvidence
 from mainspring.deploy.service import Deployments
 from mainspring.errors import InvalidInput, Unreachable
 from mainspring.measures.sequential import Comparison, sample_ratio_p
 from mainspring.ports.artifacts import ArtifactStore
-from mainspring.serving.evidence import Side, ab_course, against_live, keys_of, sides, version_evidence
-from mainspring.serving.log import log_files, read_frames, to_frame
+from mainspring.serving.evidence import Side, ab_course, against_live, keys_of, models_own, sides, version_evidence
+from mainspring.serving.key import key_text
+from mainspring.serving.log import Frame, log_files, read_frames, remove_finished, to_frame
 from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment
+from mainspring.serving.outcomes import OUTCOMES, join
+from mainspring.serving.reviews import enter
 from mainspring.store import Store
 
-_OUTCOMES: dict[str, Any] = {"id": pl.String, "outcome": pl.Float64, "known": pl.Datetime("us", "UTC")}
 _PREDICTIONS: dict[str, Any] = {
     "id": pl.String, "time": pl.Datetime("us", "UTC"), "version": pl.String, "role": pl.String,
-    "score": pl.Float64, "label": pl.Boolean, "latency_us": pl.Int64,
+    "score": pl.Float64, "label": pl.Boolean, "latency_us": pl.Int64, "key": pl.String, "weight": pl.Float64,
+    "rules": pl.List(pl.String), "action": pl.String, "model_score": pl.Float64,
 }  # fmt: skip
+_PAGE = 10_000
+_OUTCOME_SEGMENTS = 512
+"""Segments of outcomes kept in memory: all are joined each time, since an outcome may come before its prediction."""
 
 
 class Course(NamedTuple):
@@ -51,6 +60,7 @@ class Predictions:
         self._store = store
         self._deployments = deployments
         self._artifacts = artifacts
+        self._outcomes = functools.lru_cache(maxsize=_OUTCOME_SEGMENTS)(self._read)
 
     @operation("POST", "/deployments/{deployment}/predict", command="")
     def predict(self, deployment: str, records: list[dict[str, Any]], ids: list[str] | None = None) -> dict[str, Any]:
@@ -88,15 +98,36 @@ class Predictions:
 
     @operation("POST", "/deployments/{deployment}/outcomes", command="")
     def record_outcomes(self, deployment: str, outcomes: list[Outcome]) -> int:
-        """Records what really happened; the same outcomes sent again change nothing, a later value replaces an earlier.
+        """Records what really happened, under prediction ids or the deployment's key.
+
+        The same outcomes sent again change nothing, what was known later replaces what was known earlier, and what
+        comes before its prediction waits for it.
 
         Returns:
             How many outcomes were sent.
+
+        Raises:
+            InvalidInput: A key does not have the columns of the deployment's `LogPlan.outcome_key`.
         """
         now = self._store.clock.now()
-        rows = [(item.id, item.value, item.time or now) for item in outcomes]
-        self._add(deployment, "outcomes", pl.DataFrame(rows, schema=_OUTCOMES, orient="row"), "known")
+        wanted = self._deployments.show(deployment)
+        rows = [(item.id or None, self._key(wanted, item), item.value, item.time or now) for item in outcomes]
+        self._add(deployment, "outcomes", pl.DataFrame(rows, schema=OUTCOMES, orient="row"), "known")
         return len(outcomes)
+
+    def _key(self, deployment: Deployment, outcome: Outcome) -> str | None:
+        """The key of an outcome as the log has it: hashed, where the log hashes the column."""
+        if not outcome.key:
+            return None
+        columns = deployment.log.outcome_key
+        if outcome.key.keys() != set(columns):
+            told = ", ".join(columns) or "none"
+            raise InvalidInput(
+                f"the columns of an outcome's key are {', '.join(outcome.key)}, those of {deployment.name} are {told}",
+                hint="declare [deployment.log] outcome_key, or send the prediction's id",
+            )
+        mask = self._deployments.mask(deployment)
+        return key_text(mask.text(outcome.key[name]) if mask.hidden(name) else outcome.key[name] for name in columns)
 
     @operation("POST", "/deployments/{deployment}/predictions", command="")
     def record(self, deployment: str, predictions: list[Logged]) -> int:
@@ -108,7 +139,8 @@ class Predictions:
         Raises:
             InvalidInput: A version is not one of the deployment's model, or a column has values of several types.
         """
-        model = self._deployments.show(deployment).model
+        wanted = self._deployments.show(deployment)
+        model = wanted.model
         if foreign := [item.version for item in predictions if item.version.partition("@")[0] != model]:
             raise InvalidInput(f"`{foreign[0]}` is no version of `{model}`", hint=f"mainspring models versions {model}")
         names = sorted({name for item in predictions for name in item.inputs})
@@ -118,7 +150,12 @@ class Predictions:
                 name: pl.Series([getattr(item, field) for item in predictions], dtype=_PREDICTIONS[name], strict=True)
                 for name, field in told.items()
             }
-            columns |= {f"in_{name}": pl.Series([item.inputs.get(name) for item in predictions]) for name in names}
+            inputs: dict[str, Sequence[Any]] = {name: [item.inputs.get(name) for item in predictions] for name in names}
+            inputs = self._deployments.mask(wanted).hide(inputs)
+            columns |= {f"in_{name}": pl.Series(values) for name, values in inputs.items()}
+            parts = [inputs.get(name, [None] * len(predictions)) for name in wanted.log.outcome_key]
+            keys = [key_text(values) for values in zip(*parts, strict=True)] if parts else [None] * len(predictions)
+            columns["key"] = pl.Series(keys, dtype=pl.String)
         except (TypeError, pl.exceptions.PolarsError) as error:
             raise InvalidInput(f"the inputs cannot be made columns: {error}", hint="one type per column") from None
         frame = pl.DataFrame(columns).with_columns(role=pl.lit("live"), latency_us=pl.lit(0, pl.Int64))
@@ -126,15 +163,22 @@ class Predictions:
         return len(predictions)
 
     def _add(
-        self, deployment: str, kind: Any, frame: pl.DataFrame, time: str, position: LogPosition | None = None
+        self,
+        deployment: str,
+        kind: Any,
+        frame: pl.DataFrame,
+        time: str,
+        position: LogPosition | None = None,
+        frames: Sequence[Frame] = (),
     ) -> None:
-        """Stores a segment, and the log position it leads to, in one transaction."""
+        """Stores a segment, the log position it leads to and what is for people in it, in one transaction."""
         buffer = io.BytesIO()
         frame.write_parquet(buffer, compression="zstd")
         blob = self._artifacts.put(buffer.getvalue()) if frame.height else None
         with self._store.transaction() as tx:
             if position is not None:
                 self._move(position)
+            enter(self._store, deployment, frames)
             if blob is None or self._store.first(Segment, deployment=deployment, kind=kind, digest=blob.digest):
                 return
             low, high = frame[time].min(), frame[time].max()
@@ -162,53 +206,75 @@ class Predictions:
         positions = {
             item.file: item.offset for item in self._store.find(LogPosition, deployment=deployment, limit=10_000)
         }
+        key = self._deployments.show(deployment).log.outcome_key
         for path in log_files(self._deployments.log_folder(deployment)):
             before = positions.get(path.name, 0)
             if path.stat().st_size <= before:
+                if before and remove_finished(path, before):
+                    self._forget(deployment, path.name)
                 continue
             frames, offset = read_frames(path, before)
             if offset > before:
-                rows = to_frame(frames)
+                rows = to_frame(frames, key)
                 now = self._store.clock.now()
                 position = LogPosition(id=new_id(), created=now, deployment=deployment, file=path.name, offset=offset)
-                self._add(deployment, "predictions", rows, "time", position)
+                self._add(deployment, "predictions", rows, "time", position, frames)
                 found += rows.height
         return found
 
-    def joined(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
-        """Predictions asked for in ``[start, end)``, one row per id, with ``outcome`` (null while unknown).
+    def _forget(self, deployment: str, file: str) -> None:
+        with self._store.transaction() as tx:
+            if position := self._store.first(LogPosition, deployment=deployment, file=file):
+                tx.delete(position)
 
-        Columns: see `rows`. What a shadow said, or a version that failed, is left out; an id that was asked for twice
-        counts once, the first time.
+    def joined(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
+        """A fair sample of the predictions asked for in ``[start, end)``, one row per id, with ``outcome``.
+
+        Columns: see `rows`; ``weight`` tells how many rows each stands for. What a shadow said, a version that failed,
+        what was refused and what is only logged because a humility rule fired is left out; an id that was asked for
+        twice counts once, the first time. The score of a row that was not answered is null.
         """
-        answered = self.rows(deployment, start, end).filter(~pl.col("role").is_in(["shadow", "error"]))
-        return answered.unique("id", keep="first", maintain_order=True)
+        answered = self.rows(deployment, start, end).filter(
+            ~pl.col("role").is_in(["shadow", "error", "refused"]) & (pl.col("weight") > 0)
+        )
+        return answered.with_columns(pl.col("score").fill_nan(None)).unique("id", keep="first", maintain_order=True)
 
     def rows(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
         """Everything logged for ``[start, end)``, one row per id and version, with ``outcome`` (null while unknown).
 
-        Columns: id, time, version, role, score, label, latency_us, the inputs as ``in_<name>``, outcome, known.
+        Columns: id, time, version, role, score, label, latency_us, key, weight, rules, action, model_score, the inputs
+        as ``in_<name>``, outcome, known.
         """
-        predictions = self._segments(deployment, "predictions", start, end, _PREDICTIONS).filter(
-            (pl.col("time") >= start) & (pl.col("time") < end)
-        )
-        predictions = predictions.unique(["id", "version"], keep="first", maintain_order=True)
-        outcomes = self._segments(deployment, "outcomes", start, None, _OUTCOMES)
-        outcomes = outcomes.sort("known", maintain_order=True).unique("id", keep="last", maintain_order=True)
-        return predictions.join(outcomes, on="id", how="left").sort("time", "id").collect()
-
-    def _segments(self, deployment: str, kind: str, start: datetime, end: datetime | None, empty: Any) -> pl.LazyFrame:
         columns = self._store.columns(Segment)
-        where = [columns.end >= start] + ([columns.start < end] if end else [])
-        found = self._store.find(Segment, *where, deployment=deployment, kind=kind, limit=10_000)
-        frames = [pl.read_parquet(io.BytesIO(self._artifacts.read(item.digest))).lazy() for item in found]
-        return pl.concat([pl.LazyFrame(schema=empty), *frames], how="diagonal_relaxed")
+        found = self._segments(deployment, "predictions", columns.end >= start, columns.start < end)
+        empty = pl.LazyFrame(schema=_PREDICTIONS)
+        parts = [self._read(item.digest).lazy() for item in found]
+        predictions = (
+            pl.concat([empty, *parts], how="diagonal_relaxed")
+            .filter((pl.col("time") >= start) & (pl.col("time") < end))
+            .unique(["id", "version"], keep="first", maintain_order=True)
+            .with_columns(pl.col("weight").fill_null(1.0))
+            .collect()
+        )
+        outcomes = [self._outcomes(item.digest).lazy() for item in self._segments(deployment, "outcomes")]
+        known = pl.concat([pl.LazyFrame(schema=OUTCOMES), *outcomes], how="diagonal_relaxed")
+        return join(predictions, known).sort("time", "id")
+
+    def _segments(self, deployment: str, kind: str, *where: Any) -> Iterator[Segment]:
+        for offset in itertools.count(0, _PAGE):
+            page = self._store.find(Segment, *where, deployment=deployment, kind=kind, limit=_PAGE, offset=offset)
+            yield from page
+            if len(page) < _PAGE:
+                return
+
+    def _read(self, digest: str) -> pl.DataFrame:
+        return pl.read_parquet(io.BytesIO(self._artifacts.read(digest)))
 
     def evidence(self, name: str, since: datetime, live: str, others: list[str]) -> list[VersionEvidence]:
         """How versions did since a moment: first the live one, then the others (for the controller)."""
         deployment = self._deployments.show(name)
         strategy, kpis = deployment.strategy, self._deployments.kpi_values(deployment)
-        rows = self.rows(name, since, self._store.clock.now() + timedelta(days=1))
+        rows = models_own(self.rows(name, since, self._store.clock.now() + timedelta(days=1)))
         wanted: set[str] = {guard.metric for guard in strategy.guards}
         shadow = strategy.kind == "shadow"
         wanted |= {"agreement", "score_distance"} if shadow else set()
@@ -216,8 +282,8 @@ class Predictions:
         for other in others:
             ours, theirs = sides(rows, live, other, shadow=shadow)
             if not found:
-                found.append(version_evidence(self._side(live, ours), strategy, kpis))
-            evidence = version_evidence(self._side(other, theirs), strategy, kpis)
+                found.append(version_evidence(self._side(deployment, live, ours), strategy, kpis))
+            evidence = version_evidence(self._side(deployment, other, theirs), strategy, kpis)
             figures = evidence.figures | against_live(ours, theirs, wanted)
             found.append(msgspec.structs.replace(evidence, figures=figures))
         return found
@@ -235,8 +301,9 @@ class Predictions:
         looks = ab_course(rows, deployment.live, arms, strategy, kpis)
         return Course(looks, counts, sample_ratio_p(list(counts.values()), shares))
 
-    def _side(self, version: str, rows: pl.DataFrame) -> Side:
-        return Side(version, rows, self._deployments.signature(version))
+    def _side(self, deployment: Deployment, version: str, rows: pl.DataFrame) -> Side:
+        hidden = [f"in_{name}" for name in deployment.log.mask if f"in_{name}" in rows.columns]
+        return Side(version, rows.drop(hidden), self._deployments.signature(version))
 
     def first_time(self, deployment: str) -> datetime | None:
         """Time of the earliest stored prediction, None before the first."""
@@ -257,5 +324,6 @@ class Predictions:
         newest = self._store.first(Segment, order="-end", deployment=deployment, kind="predictions")
         assert newest is not None
         rows = self.joined(deployment, newest.start, last + timedelta(microseconds=1)).tail(limit).reverse()
-        names = ["id", "time", "version", "score", "label", "outcome"]
-        return [Prediction(**row) for row in rows.select(names).to_dicts()]
+        names = ["id", "time", "version", "score", "label", "outcome", "rules"]
+        told = rows.select(names).with_columns(pl.col("rules").fill_null([]))
+        return [Prediction(**row) for row in told.to_dicts()]

@@ -36,6 +36,7 @@ class Parameters(msgspec.Struct, frozen=True):
 
     id: PredictionId | None = None
     binary_data_output: bool = False
+    explain: bool = False
 
 
 PLAIN = Parameters()

@@ -109,6 +109,11 @@ class Transaction:
         row = {"digest": digest, "owner": owner, "size": size}
         self.connection.execute(_insertion(tables.artifact_owner, self._dialect), row)
 
+    def disown(self, digest: str, owner: str) -> None:
+        """Records that ``owner`` needs an artifact no more."""
+        owners = tables.artifact_owner
+        self.connection.execute(sa.delete(owners).where(owners.c.digest == digest, owners.c.owner == owner))
+
     def advance(self, cursor: str, seq: int) -> None:
         """Moves a durable cursor, in the same transaction as what was done with the events before it."""
         moved = sa.update(tables.cursor).where(tables.cursor.c.name == cursor).values(seq=seq)

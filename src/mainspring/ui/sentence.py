@@ -69,6 +69,8 @@ _TOLD: dict[str, tuple[State, str, Callable[[Data], str]]] = {
     "deploy.release.live": ("ok", "live", _replaced),
     "deploy.release.rolled_back": ("refused", "rolled back", _taken_back),
     "deploy.target.repaired": ("attention", "repaired", _text("state")),
+    "serving.review.opened": ("waiting", "waits for a person", _text("prediction")),
+    "serving.review.decided": ("ok", "decided", lambda data: f"{data.get('prediction')}: {data.get('reason')}"),
     "monitoring.alert.opened": ("attention", "alert", _text("summary")),
     "monitoring.alert.acknowledged": ("attention", "acknowledged", _text("alert")),
     "monitoring.alert.resolved": ("ok", "alert resolved", _text("summary")),

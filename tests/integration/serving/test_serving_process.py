@@ -90,6 +90,22 @@ def test_kill_keeps_every_answered_row_of_a_durable_deployment(
         assert set(one.answered) <= kept
 
 
+def test_kill_loses_no_more_than_the_flush_window(serve: Serve, load: Any, models: dict[str, str]) -> None:
+    rule = {"name": "late", "when": "outlying_input", "column": "dep_delay", "high": 1, "then": "person"}
+    server = serve(routes=routes(models), humility=[rule], log_sample=0.5).ready()
+    one = load(server.url)
+    while len(one.answered) < 300:
+        time.sleep(0.001)
+    acknowledged = list(one.answered)
+    time.sleep(0.5)  # ten windows, for a busy machine
+    server.end(signal.SIGKILL)
+    frames = [frame for path in log_files(server.folder / "log") for frame in read_frames(path)[0]]
+    kept = [id for frame in frames for id in frame.ids]
+    assert set(acknowledged) <= set(kept)  # rows that a rule fired on are kept whatever is sampled
+    assert len(kept) == len(set(kept))
+    assert all(len(frame.marks or ()) == len(frame.ids) for frame in frames)
+
+
 def test_full_disk_is_told_and_over_when_there_is_space(serve: Serve, models: dict[str, str]) -> None:
     server = serve(routes=routes(models), durable=True).ready()
     assert server.ask("/predict", {"records": [RECORD]})[0] == 200

@@ -150,7 +150,7 @@ def test_rows_within_what_was_seen_are_left_alone(rows: list[Any], action: Any) 
     scores = [0.5] * len(rows)
     seen, fired = humility.look(columns, len(rows))
     assert seen == columns
-    assert humility.settle(scores, fired) == (scores, {}, [], None)
+    assert humility.settle(scores, fired) == (scores, {}, [], None, {})
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))

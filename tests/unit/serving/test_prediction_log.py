@@ -104,7 +104,8 @@ def test_table(tmp_path: Path) -> None:
     table = to_frame([frame(0), shadow])
     assert table.schema["time"] == pl.Datetime("us", "UTC")
     assert table.columns == [
-        *("id", "time", "version", "role", "score", "label", "latency_us", "caller"),
+        *("id", "time", "version", "role", "score", "label", "latency_us", "caller", "route", "request"),
+        *("rules", "action", "model_score", "weight", "key"),
         *("in_delay", "in_carrier", "in_extra"),
     ]
     assert table["time"][0] == datetime(2013, 1, 1, tzinfo=UTC)
