@@ -15,6 +15,7 @@ from mainspring.core.entity import Entity
 from mainspring.core.events import Event
 from mainspring.errors import InvalidInput, MissingExtra, StoreError, unknown_name
 from mainspring.store import eventlog, failure, schema, tables
+from mainspring.store.driver import Driver
 from mainspring.store.transaction import Transaction
 from mainspring.store.writer import Writer
 
@@ -110,6 +111,19 @@ class Store:
             return
         with self.engine.connect() as connection:
             yield connection
+
+    @contextlib.contextmanager
+    def driver(self) -> Iterator[Driver]:
+        """The driver's connection to read with (see `mainspring.store.driver`), under the same rules as `reading`."""
+        current = self._writer.current
+        if current is not None:
+            yield current.driver
+            return
+        connection = self.engine.raw_connection()
+        try:
+            yield Driver(connection.driver_connection, self.engine.dialect.name)
+        finally:
+            connection.close()
 
     def rows(self, statement: sa.Executable) -> list[sa.Row[Any]]:
         """All rows of a query."""

@@ -14,6 +14,7 @@ from mainspring.core.events import GENESIS, Event, sealed
 from mainspring.core.ids import new_id
 from mainspring.errors import Conflict
 from mainspring.store import tables
+from mainspring.store.driver import Driver
 
 E = TypeVar("E", bound=Entity)
 
@@ -28,6 +29,7 @@ class Transaction:
 
     def __init__(self, connection: sa.Connection, clock: Clock) -> None:
         self.connection = connection
+        self.driver = Driver.of(connection)
         self._clock = clock
         self._dialect = connection.dialect.name
         self._head: tuple[int, str] | None = None
