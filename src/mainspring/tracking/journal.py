@@ -216,6 +216,16 @@ class Journal:
                 found.setdefault(number, []).append((role, model, step))
         return found
 
+    def dataset_names(self, experiments: list[int], limit: int = 1000) -> list[tuple[int, str, str, str | None]]:
+        """Experiment, name, digest and context of the datasets that runs of some experiments have read."""
+        with self._store.driver() as driver:
+            where, chosen = among(driver, "experiment", "bigint", experiments)
+            return driver.rows(
+                f"SELECT DISTINCT experiment, name, digest, context FROM dataset_input WHERE {where} "
+                f"ORDER BY experiment, name, digest LIMIT {limit}",
+                (chosen,),
+            )
+
     def curve(
         self, run: str, key: str, limit: int = -1, after: tuple[int, int, float, int] | None = None
     ) -> list[tuple[int, int, float, int]]:

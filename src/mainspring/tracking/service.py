@@ -20,6 +20,7 @@ from mainspring.store import Store, Transaction
 from mainspring.tracking import rules
 from mainspring.tracking.environment import is_alive, this_process
 from mainspring.tracking.experiments import Experiments
+from mainspring.tracking.files import Files
 from mainspring.tracking.journal import Journal, no_run
 from mainspring.tracking.model import Lifecycle, Point, Run, RunArtifact, RunStatus
 from mainspring.tracking.store import Logged, Place, microseconds, moment, put_labels
@@ -32,6 +33,7 @@ class Runs:
         self._store = store
         self._experiments = experiments or Experiments(store)
         self.journal = Journal(store)
+        self.files = Files(store)
         self._lock = threading.Lock()
         self._executing: set[str] = set()
 
@@ -156,18 +158,7 @@ class Runs:
     @operation("POST", "/runs/{name}/artifacts", command="")
     def add_artifact(self, name: str, path: str, digest: str, size: int) -> RunArtifact:
         """Attaches stored bytes to a run under a path; a path attached before is replaced."""
-        if path.startswith("/") or ".." in path.split("/") or "\\" in path:
-            raise InvalidInput(f"`{path}` is not a path within the run", hint="use a relative path without `..`")
-        run = self.show(name)
-        artifact = RunArtifact(
-            id=new_id(), created=self._store.clock.now(), run=run.name, path=path, digest=digest, size=size
-        )
-        with self._store.transaction() as tx:
-            if before := self._store.first(RunArtifact, run=run.name, path=path):
-                tx.delete(before)
-            tx.insert(artifact)
-            tx.own(digest, f"run:{run.name}", size)
-        return artifact
+        return self.files.put(self.show(name).name, path, digest, size)
 
     @operation("GET", "/runs/{name}/artifacts")
     def artifacts(self, name: str) -> list[RunArtifact]:
