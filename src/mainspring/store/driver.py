@@ -7,15 +7,16 @@ floats, None. What SQLAlchemy adds around a statement costs several times what s
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from mainspring.errors import MainspringError, StoreError
+from mainspring.errors import MainspringError, StoreError, Unreachable
 from mainspring.store.failure import translated
 
-Values = Sequence[Any]
+Values = Sequence[Any] | Callable[[], Sequence[Any]]
+"""Values of a statement, or what makes them: its errors are told as the database's own."""
 MANY = 8
 """From so many rows on, PostgreSQL gets them as one statement over arrays."""
 
@@ -51,7 +52,7 @@ class Driver:
         """Carries out a statement; how many rows it touched."""
         return int(self._run(statement, values).rowcount)
 
-    def insert(self, into: str, kinds: Sequence[str], rows: Iterable[Values], clash: str = "") -> None:
+    def insert(self, into: str, kinds: Sequence[str], rows: Iterable[Sequence[Any]], clash: str = "") -> None:
         """Inserts rows.
 
         Args:
@@ -75,22 +76,24 @@ class Driver:
 
     def _run(self, statement: str, values: Values) -> Any:
         try:
-            return self._connection.execute(_spelled(statement, self.dialect), values)
+            given = values() if callable(values) else values
+            return self._connection.execute(_spelled(statement, self.dialect), given)
         except Exception as error:
-            raise _told(error) from error
+            raise self._told(error) from error
 
-    def _many(self, statement: str, rows: list[Values]) -> None:
+    def _many(self, statement: str, rows: list[Sequence[Any]]) -> None:
         try:
             self._connection.cursor().executemany(_spelled(statement, self.dialect), rows)
         except Exception as error:
-            raise _told(error) from error
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> MainspringError:
+        if getattr(self._connection, "closed", False):
+            return Unreachable(f"the connection to the database is lost: {error}", hint="is it running?")
+        known = translated(error)
+        return known if isinstance(known, MainspringError) else StoreError(f"the database refused: {error}")
 
 
 @functools.lru_cache(maxsize=1024)
 def _spelled(statement: str, dialect: str) -> str:
     return statement if dialect == "sqlite" else statement.replace("%", "%%").replace("?", "%s")
-
-
-def _told(error: Exception) -> MainspringError:
-    known = translated(error)
-    return known if isinstance(known, MainspringError) else StoreError(f"the database refused: {error}")

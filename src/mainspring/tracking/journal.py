@@ -18,7 +18,7 @@ from mainspring.errors import NotFound
 from mainspring.store import Store
 from mainspring.store.driver import Driver
 from mainspring.tracking import rules
-from mainspring.tracking.model import Lifecycle
+from mainspring.tracking.model import Lifecycle, Run
 from mainspring.tracking.store import (
     Input,
     Logged,
@@ -245,6 +245,14 @@ def no_run(run: str) -> NotFound:
     """The error of a run that is not there."""
     digits = to_hex(run) if run else ""
     return NotFound(f"Run with id={digits} not found", hint="list them: `mainspring runs list`", run=digits)
+
+
+def row_of(run: Run, location: str) -> RunRow:
+    """A run as it is read in bulk, out of the entity and the place of its experiment's artifacts."""
+    return RunRow(
+        run.number, run.id, run.name, run.title, run.experiment_number, location, run.actor, run.status, run.created,
+        run.ended, run.lifecycle, _encode(run.params).decode(), _encode(run.tags).decode(),
+    )  # fmt: skip
 
 
 def as_moment(value: Any) -> datetime:

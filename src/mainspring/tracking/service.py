@@ -43,11 +43,11 @@ class Runs:
 
         A run with the same pipeline and cause is returned as it is: one cause starts one run, however often it is told.
         """
-        return self.begin(new)
+        return self.begin(new)[0]
 
     def begin(
         self, new: Create[Run], experiment: int | None = None, at: datetime | None = None, actor: str = ""
-    ) -> Run:
+    ) -> tuple[Run, str]:
         """Starts a run as another system tells it (not an operation).
 
         Args:
@@ -55,10 +55,13 @@ class Runs:
             experiment: Number of its experiment, instead of the name in ``new``.
             at: When it started; now by default.
             actor: Who started it; whoever calls by default.
+
+        Returns:
+            The run, and where its experiment's artifacts are kept.
         """
         with self._store.transaction() as tx:
             if new.cause and (before := self._store.first(Run, pipeline=new.pipeline, cause=new.cause)):
-                return before
+                return before, ""
             if experiment is None:
                 home = self._experiments.ensure(new.experiment)
             else:
@@ -77,7 +80,7 @@ class Runs:
                 trigger=run.trigger,
                 datasets=run.datasets,
             )
-        return run
+        return run, home.location
 
     def _born(self, tx: Transaction, new: Create[Run], at: datetime, actor: str, home: tuple[int, str]) -> Run:
         run_id, by = new_id(), current_actor()

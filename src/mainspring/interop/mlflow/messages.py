@@ -256,7 +256,7 @@ def _converted(kind: type[M], value: dict[str, Any]) -> M:
         name = path.partition(".")[0].partition("[")[0]
         shown = json.dumps(value.get(name), separators=(",", ":"))[:200]
         hint = f" Hint: Value was of type '{type(value.get(name)).__name__}'."
-        where = path.replace("[...]", f"[{_first_wrong(kind, name, value)}]") or name
+        where = path.replace("[...]", f"[{_first_wrong(kind, name, value)}]", 1) if "[...]" in path else path or name
         raise MlflowError(
             INVALID,
             f"Invalid value {shown} for parameter '{where}' supplied: {hint}"

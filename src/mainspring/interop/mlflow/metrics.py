@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+import base64
+import binascii
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,6 +17,8 @@ PAGE = 25_000
 BULK = 25_000
 MAX_RUNS = 100
 _encode = msgspec.json.encode
+_Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Row = tuple[_Whole, _Whole, float, _Whole]
 
 
 def _history(rooms: Rooms, request: History) -> bytes:
@@ -51,23 +54,17 @@ def _points(key: str, rows: list[tuple[int, int, float, int]]) -> bytes:
 
 
 def _write_token(row: tuple[int, int, float, int]) -> str:
-    time, step, value, nan = row
-    return f"{time}.{step}.{value.hex()}.{nan}".replace(".", "_")
+    """The point after which the next page begins: it holds its place when points are added meanwhile."""
+    return base64.urlsafe_b64encode(_encode(row)).decode()
 
 
 def _read_token(token: str | None) -> tuple[int, int, float, int] | None:
-    """The point after which a page begins: it holds its place when points are added meanwhile."""
     if not token:
         return None
     try:
-        time, step, whole, fraction, nan = token.split("_")
-        value = float.fromhex(f"{whole}.{fraction}")
-        found = (int(time), int(step), value, int(nan))
-    except (ValueError, OverflowError):
-        found = (2**63, 0, 0.0, 0)
-    if math.isnan(found[2]) or not all(-(2**63) <= item < 2**63 for item in (found[0], found[1], found[3])):
-        raise MlflowError(INVALID, "Invalid page token")
-    return found
+        return msgspec.json.decode(base64.urlsafe_b64decode(token), type=_Row)  # type: ignore[no-any-return]
+    except (binascii.Error, msgspec.DecodeError, ValueError):
+        raise MlflowError(INVALID, "Invalid page token") from None
 
 
 def _bulk(rooms: Rooms, request: Histories) -> bytes:

@@ -39,7 +39,7 @@ from mainspring.interop.mlflow.rooms import (
     run_id,
 )
 from mainspring.tracking import rules, search
-from mainspring.tracking.journal import RunRow, milliseconds
+from mainspring.tracking.journal import RunRow, milliseconds, row_of
 from mainspring.tracking.model import Run
 from mainspring.tracking.query import Search
 from mainspring.tracking.search import Clause
@@ -155,8 +155,8 @@ def _create(rooms: Rooms, request: CreateRun) -> bytes:
     new = draft(Run, title=title, tags=tags, source=tags.get(_SOURCE, ""))
     at = None if not request.start_time else _moment("start_time", request.start_time)
     user = request.user_id or tags.get(_USER, "")
-    made = rooms.runs.begin(new, experiment_number(request.experiment_id), at, user)
-    return _encode({"run": _told(rooms, [rooms.runs.journal.run(made.id)])[0]})
+    made, location = rooms.runs.begin(new, experiment_number(request.experiment_id), at, user)
+    return _encode({"run": _one(row_of(made, location), [], [], [])})
 
 
 def _moment(name: str, value: int) -> Any:
@@ -167,7 +167,8 @@ def _moment(name: str, value: int) -> Any:
 
 
 def _get(rooms: Rooms, request: RunRef) -> bytes:
-    return _encode({"run": _told(rooms, [rooms.runs.journal.run(run_id(request))])[0]})
+    with rooms.store.driver():
+        return _encode({"run": _told(rooms, [rooms.runs.journal.run(run_id(request))])[0]})
 
 
 def _update(rooms: Rooms, request: UpdateRun) -> bytes:
@@ -205,6 +206,21 @@ def _point(item: Metric | LogMetric, path: str = "") -> Logged:
     if not -(2**63) <= step < 2**63:
         raise invalid(f"{path}.step" if path else "step", step, "Step must be a valid long (64-bit integer).")
     return Logged(key, rules.finite(item.value), item.timestamp * 1000, step)
+
+
+def _points(metrics: Iterable[Metric]) -> list[Logged]:
+    """Points of a batch; what is as it should be, mostly all, takes the short way."""
+    found = []
+    for place, item in enumerate(metrics):
+        key, value, at, step = item.key, item.value, item.timestamp, item.step or 0
+        if (
+            key is not None and rules.is_key(key) and value is not None and -rules.LARGEST <= value <= rules.LARGEST
+            and at is not None and 0 <= at < MAX_INT and -(2**63) <= step < 2**63
+        ):  # fmt: skip
+            found.append(Logged(key, value, at * 1000, step))
+        else:
+            found.append(_point(item, f"metrics[{place}]"))
+    return found
 
 
 def _log_metric(rooms: Rooms, request: LogMetric) -> bytes:
@@ -259,9 +275,8 @@ def _log_batch(rooms: Rooms, request: LogBatch) -> bytes:
                 f"A batch logging request can contain at most {limit} {what}. Got {count} {what}. "
                 f"Please split up {what} across multiple requests and try again.",
             )
-    points = [_point(item, f"metrics[{place}]") for place, item in enumerate(metrics)]
     _params(
-        rooms, run, points, _labels("param", params, "params", rules.MAX_PARAM),
+        rooms, run, _points(metrics), _labels("param", params, "params", rules.MAX_PARAM),
         _labels("tag", tags, "tags", rules.MAX_TAG), batch=True,
     )  # fmt: skip
     return b"{}"
@@ -323,9 +338,8 @@ def _search(rooms: Rooms, request: SearchRuns) -> bytes:
     with rooms.store.driver() as driver:
         found = Search(driver, experiments, clauses, orders, lifecycles(request.run_view_type))
         numbers, more = found.page(limit, offset)
-    answer: dict[str, Any] = {}
-    if numbers:
-        answer["runs"] = _told(rooms, rooms.runs.journal.runs(numbers))
+        runs = _told(rooms, rooms.runs.journal.runs(numbers)) if numbers else []
+    answer: dict[str, Any] = {"runs": runs} if runs else {}
     if more:
         answer["next_page_token"] = write_token(offset + limit)
     return _encode(answer)
