@@ -62,6 +62,7 @@ class Search:
         self._clauses = list(clauses)
         self._orders = list(orders)
         self._lifecycles = tuple(lifecycles)
+        self._lead = "r.number"
 
     def page(self, limit: int, offset: int = 0) -> tuple[list[int], bool]:
         """Numbers of the runs of one page, in order, and whether there are more."""
@@ -160,7 +161,9 @@ class Search:
                 order += self._attribute_level(item, way)
         if led and len(self._orders) == 1:
             order.append("o0.started DESC")  # as the index has it; the same moment as the run's own
-        parts = [begin, self._lifecycle(), *(self._condition(item) for item in clauses)]
+        # Conditions on other tables name the leading table's run, so that SQLite tests them before it fetches the run.
+        self._lead = "o0.run" if led else "c.run" if " c CROSS JOIN" in source.text else "r.number"
+        parts = [begin, *(self._condition(item) for item in clauses), self._lifecycle()]
         where = " AND ".join(part.text for part in parts)
         order += ["r.created DESC", "r.id"]
         return Part(
@@ -201,9 +204,10 @@ class Search:
         if clause.kind == "dataset":
             compared = self._compare(f"d.{clause.key}", clause)
             return Part(
-                f"EXISTS (SELECT 1 FROM dataset_input d WHERE d.run = r.number AND {compared.text})", compared.values
+                f"EXISTS (SELECT 1 FROM dataset_input d WHERE d.run = {self._lead} AND {compared.text})",
+                compared.values,
             )
-        found = f"EXISTS (SELECT 1 FROM {_TABLES[clause.kind]} m WHERE m.run = r.number AND m.key = ?"
+        found = f"EXISTS (SELECT 1 FROM {_TABLES[clause.kind]} m WHERE m.run = {self._lead} AND m.key = ?"
         if clause.operator == "IS NULL":
             return Part(f"NOT {found})", (clause.key,))
         if clause.operator == "IS NOT NULL":
