@@ -279,9 +279,10 @@ def _fill_theirs(database: Path, size: int, number: int) -> None:
             f"last_update_time) VALUES ({number}, 'bench {number}', 'mlflow-artifacts:/{number}', 'active', 0, 0)"
         )
         connection.execute(
-            "INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status, start_time, "
-            f"lifecycle_stage, artifact_uri, experiment_id, source_version) {numbers} SELECT {run}, 'run ' || n, "
-            f"'LOCAL', '', '', 'ada', 'FINISHED', {NOW} + n, 'active', 'mlflow-artifacts:/x', {number}, '' FROM numbers"
+            "INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status, "
+            f"start_time, lifecycle_stage, artifact_uri, experiment_id, source_version) {numbers} "
+            f"SELECT {run}, 'run ' || n, 'LOCAL', '', '', 'ada', 'FINISHED', {NOW} + n, 'active', "
+            f"'mlflow-artifacts:/x', {number}, '' FROM numbers"
         )
         for k in range(4):
             connection.execute(

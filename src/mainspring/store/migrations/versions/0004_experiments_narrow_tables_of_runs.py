@@ -185,7 +185,8 @@ def _carry_metrics() -> None:
 
 def _carry_labels() -> None:
     connection = op.get_bind()
-    columns: list[Any] = [sa.column(name) for name in ("run", "key", "value", "rest", "experiment")]
+    names = ("run", "key", "value", "rest", "experiment")
+    tables = {name: sa.table(name, *(sa.column(column) for column in names)) for name in ("run_param", "run_tag")}
     after = 0
     while True:
         runs = connection.execute(
@@ -205,7 +206,7 @@ def _carry_labels() -> None:
                 for key, text in ((key, _text(value)) for key, value in json.loads(run[place]).items())
             ]
             if rows:
-                connection.execute(sa.insert(sa.table(table, *columns)), rows)
+                connection.execute(sa.insert(tables[table]), rows)
 
 
 def _text(value: Any) -> str:
