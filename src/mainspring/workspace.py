@@ -29,12 +29,14 @@ from mainspring.serving.reviews import Reviews
 from mainspring.serving.service import Predictions
 from mainspring.settings import Settings, load_settings
 from mainspring.store import Store
+from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.service import Runs
 from mainspring.usecases.service import UseCases
 
 SERVICES: dict[str, type] = {
     "usecases": UseCases,
     "datasets": Datasets,
+    "experiments": Experiments,
     "runs": Runs,
     "pipelines": Pipelines,
     "models": Models,
@@ -73,7 +75,8 @@ class Workspace:
         folder = self.home / "models"
         self.usecases = UseCases(self.store)
         self.datasets = Datasets(self.store, self.artifacts)
-        self.runs = Runs(self.store)
+        self.experiments = Experiments(self.store)
+        self.runs = Runs(self.store, self.experiments)
         artifacts = (self.artifacts, self.settings.artifacts_url)
         desk = Desk(self.executor)
         self.pipelines = Pipelines(self.store, self.runs, self.datasets, artifacts, desk)

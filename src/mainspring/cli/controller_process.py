@@ -52,6 +52,7 @@ def _work(workspace: Workspace, stop: threading.Event, pause: float) -> None:
             if ticks % SWEEP_EVERY_TICKS == 0:
                 workspace.controller.sweep()
                 workspace.store.analyze()
+                workspace.store.analyze()
         except Exception:
             log.exception("a tick failed; the next one tries again")
         ticks += 1

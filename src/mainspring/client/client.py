@@ -23,6 +23,7 @@ from mainspring.serving.challenges import Challenges
 from mainspring.serving.jobs import Scorings
 from mainspring.serving.service import Predictions
 from mainspring.settings import load_settings
+from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.service import Runs
 from mainspring.usecases.service import UseCases
 from mainspring.workspace import SERVICES, Workspace
@@ -34,6 +35,7 @@ class Client:
     Attributes:
         usecases: Use cases and their KPIs.
         datasets: Datasets and their versions.
+        experiments: Experiments: groups of runs.
         runs: Runs, metrics, artifacts.
         pipelines: Pipelines and their runs.
         models: Models, versions, aliases.
@@ -50,6 +52,7 @@ class Client:
 
     usecases: UseCases
     datasets: Datasets
+    experiments: Experiments
     runs: Runs
     pipelines: Pipelines
     models: Models

@@ -11,7 +11,7 @@ from mainspring.client.client import Client, connect
 from mainspring.core.entity import draft
 from mainspring.tracking.active import logging_to
 from mainspring.tracking.environment import describe_code, describe_environment
-from mainspring.tracking.model import Point, Run
+from mainspring.tracking.model import DEFAULT_EXPERIMENT, Point, Run
 
 
 class TrackedRun:
@@ -47,7 +47,7 @@ class TrackedRun:
 
 @contextlib.contextmanager
 def run(
-    experiment: str = "default",
+    experiment: str = DEFAULT_EXPERIMENT,
     params: dict[str, Any] | None = None,
     *,
     tags: dict[str, str] | None = None,

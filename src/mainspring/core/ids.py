@@ -9,6 +9,9 @@ import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 
+_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
+_HEX = frozenset("0123456789abcdef")
+
 _ADJECTIVES = (  # noqa: SIM905 - words read best as words
     "able amber bold brave brief bright brisk calm candid civil clear clever cosy crisp daring deft eager early even "
     "fair firm fond frank free fresh gentle glad grand handy happy hardy ideal jolly keen kind lively lucid lucky "
@@ -37,6 +40,22 @@ def new_id() -> str:
     with _lock:
         _last = number = number if number >> 80 > _last >> 80 else _last + 1
     return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def to_hex(name: str) -> str:
+    """An id of `new_id` as the 32 hexadecimal digits that other systems know a run by: the same 128 bits."""
+    number = 0
+    for letter in name:
+        number = number << 5 | _VALUES[letter]
+    return f"{number:032x}"
+
+
+def from_hex(digits: str) -> str:
+    """The id whose 128 bits are these 32 hexadecimal digits; empty when they are no such digits."""
+    if len(digits) != 32 or not _HEX.issuperset(digits):
+        return ""
+    number = int(digits, 16)
+    return "".join([_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)])
 
 
 def spoken_name(seed: str) -> str:

@@ -23,7 +23,7 @@ from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.executor import Result, Task
 from mainspring.store import Store
 from mainspring.tracking.environment import describe_code, describe_environment
-from mainspring.tracking.model import Cause, Point, Run
+from mainspring.tracking.model import DEFAULT_EXPERIMENT, Cause, Point, Run
 from mainspring.tracking.service import Runs
 
 WORKER = "mainspring.pipelines.worker"
@@ -118,7 +118,7 @@ class Pipelines:
         plan = self._plan(definition, values, inputs)
         new = draft(
             Run,
-            experiment=definition.use_case or "default",
+            experiment=definition.use_case or DEFAULT_EXPERIMENT,
             use_case=definition.use_case,
             pipeline=name,
             params=values,

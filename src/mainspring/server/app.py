@@ -20,6 +20,8 @@ from starlette.routing import BaseRoute, Route
 from mainspring.core.actor import acting_as
 from mainspring.core.operation import Operation, operations
 from mainspring.errors import InvalidInput, MainspringError, NotFound, StorageFull
+from mainspring.interop.mlflow.app import Face
+from mainspring.interop.mlflow.rooms import Rooms
 from mainspring.server import edge, openapi, stream
 from mainspring.server.guard import Guard
 from mainspring.server.route import RawRoute
@@ -64,9 +66,10 @@ def create_app(workspace: Workspace, *, token: str = "", pages: list[BaseRoute] 
         for item in operations(type(service)).values():
             handler = _operation(functools.partial(getattr(service, item.name)), item)
             routes.append(RawRoute("/api" + item.path, handler, methods=[item.method]))
+    rooms = Rooms(workspace.store, workspace.experiments, workspace.runs, workspace.artifacts)
     return Starlette(
         routes=routes + (pages or []),
-        middleware=[Middleware(Guard, token=token)],
+        middleware=[Middleware(Guard, token=token), Middleware(Face, rooms=rooms)],
         exception_handlers={
             MainspringError: _refuse,
             HTTPException: _refuse_http,

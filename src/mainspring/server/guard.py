@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import SplitResult, quote, urlsplit
@@ -64,14 +66,16 @@ class Guard:
 
     def _known(self, headers: dict[str, str]) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
+        if scheme.lower() == "basic":
+            given = _password(given)
+        elif scheme.lower() != "bearer":
             given = _cookie(headers.get("cookie", ""))
         return hmac.compare_digest(given.encode(), self._token.encode())
 
 
 def _open(path: str) -> bool:
     """What wants no token of the server: whether it lives, how to sign in, and devices, which have their own tokens."""
-    return path in ("/api/health", LOGIN) or path.startswith("/static/") or is_device_path(path)
+    return path in ("/api/health", "/health", "/version", LOGIN) or path.startswith("/static/") or is_device_path(path)
 
 
 def _wants_page(scope: Scope) -> bool:
@@ -84,6 +88,14 @@ def _split(address: str) -> SplitResult:
         return urlsplit(address)
     except ValueError:  # such as an IPv6 address without its closing bracket
         return urlsplit("")
+
+
+def _password(credentials: str) -> str:
+    """The password of HTTP's basic scheme: programs that know only user and password send the token as one."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
 
 
 def _cookie(header: str) -> str:

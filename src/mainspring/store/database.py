@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -15,6 +15,8 @@ from mainspring.core.entity import Entity
 from mainspring.core.events import Event
 from mainspring.errors import InvalidInput, MissingExtra, StoreError, unknown_name
 from mainspring.store import eventlog, failure, schema, tables
+from mainspring.store.driver import Driver
+from mainspring.store.rows import shape_of
 from mainspring.store.transaction import Transaction
 from mainspring.store.writer import Writer
 
@@ -39,6 +41,7 @@ class Store:
             raise _unknown(url) from None
         self.clock = clock or SystemClock()
         self._turn_file: IO[bytes] | None = None
+        self._local = threading.local()
         match self.url.get_backend_name():
             case "sqlite":
                 self.engine = self._open_sqlite()
@@ -111,6 +114,27 @@ class Store:
         with self.engine.connect() as connection:
             yield connection
 
+    @contextlib.contextmanager
+    def driver(self) -> Iterator[Driver]:
+        """The driver's connection to read with (see `mainspring.store.driver`), under the same rules as `reading`.
+
+        A block inside another one of the same thread has the same connection: several short reads pay for it once.
+        """
+        if (current := self._writer.current) is not None:
+            yield current.driver
+            return
+        outer: Driver | None = getattr(self._local, "driver", None)
+        if outer is not None:
+            yield outer
+            return
+        connection = self.engine.raw_connection()
+        try:
+            self._local.driver = driver = Driver(connection.driver_connection, self.engine.dialect.name)
+            yield driver
+        finally:
+            self._local.driver = None
+            connection.close()
+
     def rows(self, statement: sa.Executable) -> list[sa.Row[Any]]:
         """All rows of a query."""
         with self.reading() as connection:
@@ -151,9 +175,10 @@ class Store:
         """The first entity that matches, or None."""
         if where or order is not None or None in equals.values():
             return next(iter(self.find(kind, *where, order=order, limit=1, **equals)), None)
-        with self.reading() as connection:
-            row = connection.execute(_by_key(tables.table_of(kind), tuple(equals)), _prefixed(equals)).first()
-        return None if row is None else tables.to_entity(kind, row)
+        shape = shape_of(kind, self.engine.dialect.name)
+        with self.driver() as driver:
+            row = driver.row(shape.by_key(equals), lambda: shape.key_values(equals))
+        return None if row is None else shape.entity(row)
 
     def get(self, kind: type[E], /, *, listing: str = "", **key: Any) -> E:
         """The one entity with this key.
@@ -219,17 +244,6 @@ class Store:
 
 def _unknown(url: str) -> InvalidInput:
     return InvalidInput(f"unknown database `{url}`", hint="use sqlite:///path.db or postgresql://user@host/name")
-
-
-@functools.cache
-def _by_key(table: sa.Table, names: tuple[str, ...]) -> sa.Select[Any]:
-    # The most frequent query of all, built once: building it costs as much as running it.
-    matches = [table.c[name] == sa.bindparam(f"key_{name}") for name in names]
-    return sa.select(table).where(*matches).order_by(table.c.id).limit(1)
-
-
-def _prefixed(equals: dict[str, Any]) -> dict[str, Any]:
-    return {f"key_{name}": value for name, value in equals.items()}
 
 
 def _equal(table: sa.Table, equals: dict[str, Any]) -> list[sa.ColumnElement[bool]]:

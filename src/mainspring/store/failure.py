@@ -74,7 +74,8 @@ def translated(error: BaseException) -> BaseException:
         if any(word in text for word in words):
             return kind(message, hint=hint)
     # A number over 64 bits, a time without a zone, a text with a NUL or half a surrogate pair.
-    if isinstance(error, sa.exc.DataError) or isinstance(cause, (OverflowError, ValueError)):
+    named = any(kind.__name__ == "DataError" for kind in type(cause).__mro__)  # psycopg's own, which may be absent
+    if named or isinstance(error, sa.exc.DataError) or isinstance(cause, (OverflowError, ValueError)):
         return InvalidInput(f"the database cannot hold this value: {cause}", hint="check numbers, times and texts")
     if isinstance(error, sa.exc.SQLAlchemyError):
         return StoreError(f"the database refused: {cause}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -14,6 +13,8 @@ from mainspring.core.events import GENESIS, Event, sealed
 from mainspring.core.ids import new_id
 from mainspring.errors import Conflict
 from mainspring.store import tables
+from mainspring.store.driver import Driver
+from mainspring.store.rows import plain_json, plain_time, shape_of
 
 E = TypeVar("E", bound=Entity)
 
@@ -28,6 +29,7 @@ class Transaction:
 
     def __init__(self, connection: sa.Connection, clock: Clock) -> None:
         self.connection = connection
+        self.driver = Driver.of(connection)
         self._clock = clock
         self._dialect = connection.dialect.name
         self._head: tuple[int, str] | None = None
@@ -38,8 +40,9 @@ class Transaction:
         Raises:
             Conflict: A unique key is taken.
         """
-        table = tables.table_of(type(entity))
-        if self.connection.execute(_insertion(table, self._dialect), tables.to_row(entity)).rowcount == 0:
+        shape = shape_of(type(entity), self._dialect)
+        # A taken key must not raise in the database: PostgreSQL would end the whole transaction, SQLite would not.
+        if self.driver.run(shape.insert, lambda: shape.values(entity)) == 0:
             spoken = tables.spoken(type(entity))
             raise Conflict(f"this {spoken} exists already", kind=spoken)
         return entity
@@ -50,9 +53,8 @@ class Transaction:
         Raises:
             Conflict: It was removed meanwhile, or a unique key is taken.
         """
-        row = tables.to_row(entity)
-        row["row_id"] = row.pop("id")
-        if self.connection.execute(_replacement(type(entity)), row).rowcount == 0:
+        shape = shape_of(type(entity), self._dialect)
+        if self.driver.run(shape.update, lambda: [*shape.values(entity), entity.id]) == 0:
             spoken = tables.spoken(type(entity))
             raise Conflict(f"this {spoken} does not exist any more", kind=spoken)
         return entity
@@ -100,14 +102,13 @@ class Transaction:
                 previous=previous,
             )
         )
-        self.connection.execute(_APPEND, {name: getattr(event, name) for name in event.__struct_fields__})
+        self.driver.run(_APPEND, lambda: self._plain(event))
         self._head = (event.seq, event.hash)
         return event
 
     def own(self, digest: str, owner: str, size: int) -> None:
         """Records that ``owner`` needs an artifact; artifacts without an owner are swept."""
-        row = {"digest": digest, "owner": owner, "size": size}
-        self.connection.execute(_insertion(tables.artifact_owner, self._dialect), row)
+        self.driver.run(_OWN, (digest, owner, size))
 
     def disown(self, digest: str, owner: str) -> None:
         """Records that ``owner`` needs an artifact no more."""
@@ -125,28 +126,17 @@ class Transaction:
         self._head = None
 
     def _read_head(self) -> tuple[int, str]:
-        row = self.connection.execute(_LAST).first()
-        return (row.seq, row.hash) if row else (0, GENESIS)
+        row = self.driver.row(_LAST)
+        return (row[0], row[1]) if row else (0, GENESIS)
+
+    def _plain(self, event: Event) -> list[Any]:
+        row = [getattr(event, name) for name in _FIELDS]
+        row[_FIELDS.index("time")] = plain_time(event.time, self._dialect)
+        row[_FIELDS.index("data")] = plain_json(event.data)
+        return row
 
 
-# Statements are built once: building and hashing them costs as much as running them.
-_APPEND = sa.insert(tables.event)
-_LAST = sa.select(tables.event.c.seq, tables.event.c.hash).order_by(tables.event.c.seq.desc()).limit(1)
-
-
-@functools.cache
-def _insertion(table: sa.Table, dialect: str) -> sa.Insert:
-    # A taken key must not raise in the database: PostgreSQL would end the whole transaction, SQLite would not.
-    if dialect == "sqlite":
-        from sqlalchemy.dialects import sqlite  # noqa: PLC0415 - only the dialect in use is loaded
-
-        return sqlite.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-    from sqlalchemy.dialects import postgresql  # noqa: PLC0415
-
-    return postgresql.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-
-
-@functools.cache
-def _replacement(kind: type[Entity]) -> sa.Update:
-    table = tables.table_of(kind)
-    return sa.update(table).where(table.c.id == sa.bindparam("row_id"))
+_FIELDS = Event.__struct_fields__
+_APPEND = f"INSERT INTO event ({', '.join(_FIELDS)}) VALUES ({', '.join('?' * len(_FIELDS))})"
+_LAST = "SELECT seq, hash FROM event ORDER BY seq DESC LIMIT 1"
+_OWN = "INSERT INTO artifact_owner (digest, owner, size) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"

@@ -1,4 +1,4 @@
-"""What a run is."""
+"""What experiments and runs are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from mainspring.core.entity import Entity, Fixed, Server, Value
 
-RunStatus = Literal["running", "ok", "failed", "cancelled"]
+RunStatus = Literal["scheduled", "running", "ok", "failed", "cancelled"]
+Lifecycle = Literal["active", "deleted"]
+DEFAULT_EXPERIMENT = "Default"
 Cause = Literal["manual", "schedule", "data", "alert", "resume"]
 
 
@@ -25,12 +27,37 @@ class CodeVersion(Value):
     digest: str = ""
 
 
+class Experiment(Entity):
+    """Runs that are compared with each other.
+
+    Attributes:
+        name: Unique name.
+        number: Its number in the workspace; ``Default``, number 0, always exists.
+        changed: When it last changed.
+        location: Where artifacts of its runs are kept, as an address; empty: in this workspace.
+        tags: Free labels.
+        lifecycle: Whether it is deleted; a deleted one can be restored.
+    """
+
+    __table__: ClassVar[str] = "experiment"
+    __unique__ = (("name",), ("number",))
+    name: str
+    number: Server[int]
+    changed: Server[datetime]
+    location: Fixed[str] = ""
+    tags: dict[str, str] = {}
+    lifecycle: Server[Lifecycle] = "active"
+
+
 class Run(Entity):
     """One execution that is kept: of a pipeline, or of a script that logs.
 
     Attributes:
         name: Unique name that can be said, such as ``calm-otter-12``.
-        experiment: Group of runs that are compared with each other.
+        number: Its number in the workspace, by which the tables of parameters, tags and metrics refer to it.
+        title: The name its author gave it, need not be unique; the run's own name when none was given.
+        experiment: Name of the experiment.
+        experiment_number: The experiment's number.
         use_case: The use case it works for, or empty.
         pipeline: Name of the pipeline, empty for a script.
         params: Parameters.
@@ -41,8 +68,11 @@ class Run(Entity):
         reason: Why, in words.
         environment: Where it ran: Python, platform, versions of the main libraries.
         code: State of the code.
+        source: Program that made it, such as a script's path.
         status: Present state.
-        metrics: Last value of every metric.
+        lifecycle: Whether it is deleted; a deleted one can be restored.
+        metrics: Last value of every metric: at the highest step, of those the latest. A metric whose last value is NaN
+            is left out.
         actor: Who or what started it.
         actor_kind: person, service, controller or anonymous.
         ended: When it ended.
@@ -51,10 +81,13 @@ class Run(Entity):
     """
 
     __table__: ClassVar[str] = "run"
-    __unique__ = (("name",), ("pipeline", "cause"))
-    __index__ = (("experiment", "created"), ("created",), ("status",))
+    __unique__ = (("name",), ("number",), ("pipeline", "cause"))
+    __index__ = (("experiment", "created"), ("experiment_number", "created"), ("created",), ("status",))
     name: Server[str]
-    experiment: Fixed[str] = "default"
+    number: Server[int]
+    title: str = ""
+    experiment: Fixed[str] = DEFAULT_EXPERIMENT
+    experiment_number: Server[int] = 0
     use_case: Fixed[str] = ""
     pipeline: Fixed[str] = ""
     params: Fixed[dict[str, Any]] = {}
@@ -65,6 +98,8 @@ class Run(Entity):
     reason: Fixed[str] = ""
     environment: Fixed[dict[str, str]] = {}
     code: Fixed[CodeVersion] = CodeVersion()
+    source: Fixed[str] = ""
+    lifecycle: Server[Lifecycle] = "active"
     status: Server[RunStatus] = "running"
     metrics: Server[dict[str, float]] = {}
     actor: Server[str] = ""

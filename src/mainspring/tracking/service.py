@@ -6,27 +6,34 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.actor import current_actor
 from mainspring.core.entity import Create, Patch, born
-from mainspring.core.ids import new_id, spoken_name
+from mainspring.core.ids import new_id, spoken_name, to_hex
 from mainspring.core.operation import operation
 from mainspring.errors import Conflict, InvalidInput
 from mainspring.store import Store, Transaction
+from mainspring.tracking import rules
 from mainspring.tracking.environment import is_alive, this_process
-from mainspring.tracking.model import Point, Run, RunArtifact, RunStatus
-from mainspring.tracking.store import history, metric
+from mainspring.tracking.experiments import Experiments
+from mainspring.tracking.files import Files
+from mainspring.tracking.journal import Journal, no_run
+from mainspring.tracking.model import Lifecycle, Point, Run, RunArtifact, RunStatus
+from mainspring.tracking.store import Logged, Place, microseconds, moment, put_labels
 
 
 class Runs:
     """Runs, their metrics and artifacts."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, experiments: Experiments | None = None) -> None:
         self._store = store
+        self._experiments = experiments or Experiments(store)
+        self.journal = Journal(store)
+        self.files = Files(store)
         self._lock = threading.Lock()
         self._executing: set[str] = set()
 
@@ -36,21 +43,35 @@ class Runs:
 
         A run with the same pipeline and cause is returned as it is: one cause starts one run, however often it is told.
         """
-        actor = current_actor()
+        return self.begin(new)[0]
+
+    def begin(
+        self, new: Create[Run], experiment: int | None = None, at: datetime | None = None, actor: str = ""
+    ) -> tuple[Run, str]:
+        """Starts a run as another system tells it (not an operation).
+
+        Args:
+            new: What is known of it.
+            experiment: Number of its experiment, instead of the name in ``new``.
+            at: When it started; now by default.
+            actor: Who started it; whoever calls by default.
+
+        Returns:
+            The run, and where its experiment's artifacts are kept.
+        """
         with self._store.transaction() as tx:
             if new.cause and (before := self._store.first(Run, pipeline=new.pipeline, cause=new.cause)):
-                return before
-            run_id = new_id()
-            run = born(
-                Run,
-                msgspec.structs.replace(new, cause=new.cause or None),
-                id=run_id,
-                created=self._store.clock.now(),
-                name=self._free_name(run_id),
-                actor=actor.name,
-                actor_kind=actor.kind,
-            )
+                return before, ""
+            if experiment is None:
+                home = self._experiments.ensure(new.experiment)
+            else:
+                home = self._experiments.by_number(experiment)
+                rules.check_lifecycle("experiment", str(home.number), home.lifecycle)
+            run = self._born(tx, new, at or self._store.clock.now(), actor, (home.number, home.name))
             tx.insert(run)
+            place = Place(run.number, home.number, microseconds(run.created))
+            put_labels(tx.driver, "run_param", place, {key: rules.text_of(item) for key, item in run.params.items()})
+            put_labels(tx.driver, "run_tag", place, run.tags)
             tx.emit(
                 "tracking.run.started",
                 run.name,
@@ -59,14 +80,32 @@ class Runs:
                 trigger=run.trigger,
                 datasets=run.datasets,
             )
-        return run
+        return run, home.location
 
-    def _free_name(self, run_id: str) -> str:
-        for attempt in range(1000):
+    def _born(self, tx: Transaction, new: Create[Run], at: datetime, actor: str, home: tuple[int, str]) -> Run:
+        run_id, by = new_id(), current_actor()
+        last = tx.driver.row("SELECT max(number) FROM run")
+        name = self._free_name(tx, run_id)
+        return born(
+            Run,
+            msgspec.structs.replace(new, cause=new.cause or None, title=new.title or name, experiment=home[1]),
+            id=run_id,
+            created=at,
+            name=name,
+            number=(last[0] if last and last[0] is not None else 0) + 1,
+            experiment_number=home[0],
+            actor=actor or by.name,
+            actor_kind=by.kind,
+        )
+
+    def _free_name(self, tx: Transaction, run_id: str) -> str:
+        for attempt in range(8):
             name = spoken_name(f"{run_id}{attempt}")
-            if self._store.first(Run, name=name) is None:
+            if tx.driver.row("SELECT 1 FROM run WHERE name = ?", (name,)) is None:
                 return name
-        return run_id
+        return (
+            f"{spoken_name(run_id)}-{run_id[-4:]}"  # of 400,000 names so many are taken that a few letters are shorter
+        )
 
     @operation("GET", "/runs", command="list")
     def find(
@@ -78,10 +117,10 @@ class Runs:
         limit: int = 100,
         offset: int = 0,
     ) -> list[Run]:
-        """Lists runs, newest first."""
+        """Lists runs that are not deleted, newest first."""
         given = {"experiment": experiment, "use_case": use_case, "pipeline": pipeline, "status": status}
         equals = {name: value for name, value in given.items() if value}
-        return self._store.find(Run, order="-created", limit=limit, offset=offset, **equals)
+        return self._store.find(Run, order="-created", limit=limit, offset=offset, lifecycle="active", **equals)
 
     @operation("GET", "/runs/{name}")
     def show(self, name: str) -> Run:
@@ -101,57 +140,28 @@ class Runs:
         for point in points:
             if not math.isfinite(point.value):
                 raise InvalidInput(f"metric `{point.key}` is {point.value}", hint="log finite numbers only")
-        with self._store.transaction() as tx:
-            self._log(tx, self.show(name), points)
-        return len(points)
-
-    def _log(self, tx: Transaction, run: Run, points: list[Point]) -> Run:
-        if not points:
-            return run
-        start = self._store.clock.now()
-        rows: dict[tuple[str, int, datetime], dict[str, object]] = {}
-        for index, point in enumerate(points):
-            # One microsecond apart, so that two values of one step in one call are both kept.
-            time = point.time or start + timedelta(microseconds=index)
-            rows[point.key, point.step, time] = {
-                "run": run.name,
-                "key": point.key,
-                "step": point.step,
-                "time": time,
-                "value": point.value,
-            }
-        if any(point.time for point in points):
-            for key, step, time in rows:
-                where = sa.and_(
-                    metric.c.run == run.name, metric.c.key == key, metric.c.step == step, metric.c.time == time
-                )
-                tx.execute(sa.delete(metric).where(where))
-        tx.execute(sa.insert(metric), list(rows.values()))
-        return tx.update(
-            msgspec.structs.replace(run, metrics=run.metrics | {point.key: point.value for point in points})
+        start = microseconds(self._store.clock.now())
+        self.journal.log(
+            self.show(name).id,
+            [
+                # One microsecond apart, so that two values of one step in one call are both kept.
+                Logged(item.key, item.value, microseconds(item.time) if item.time else start + index, item.step)
+                for index, item in enumerate(points)
+            ],
         )
+        return len(points)
 
     @operation("GET", "/runs/{name}/metrics/{key}", command="history")
     def history(self, name: str, key: str) -> list[Point]:
-        """The curve of a metric, in order of steps."""
-        rows = self._store.rows(history(self.show(name).name, key))
-        return [Point(key=key, value=row.value, step=row.step, time=row.time) for row in rows]
+        """The curve of a metric, in order of steps; points that are NaN are left out."""
+        rows = [row for row in self.journal.curve(self.show(name).id, key) if not row[3]]
+        rows.sort(key=lambda row: row[1])  # stable, and fast where steps rise with time, as they do
+        return [Point(key=key, value=value, step=step, time=moment(time)) for time, step, value, _ in rows]
 
     @operation("POST", "/runs/{name}/artifacts", command="")
     def add_artifact(self, name: str, path: str, digest: str, size: int) -> RunArtifact:
         """Attaches stored bytes to a run under a path; a path attached before is replaced."""
-        if path.startswith("/") or ".." in path.split("/") or "\\" in path:
-            raise InvalidInput(f"`{path}` is not a path within the run", hint="use a relative path without `..`")
-        run = self.show(name)
-        artifact = RunArtifact(
-            id=new_id(), created=self._store.clock.now(), run=run.name, path=path, digest=digest, size=size
-        )
-        with self._store.transaction() as tx:
-            if before := self._store.first(RunArtifact, run=run.name, path=path):
-                tx.delete(before)
-            tx.insert(artifact)
-            tx.own(digest, f"run:{run.name}", size)
-        return artifact
+        return self.files.put(self.show(name).name, path, digest, size)
 
     @operation("GET", "/runs/{name}/artifacts")
     def artifacts(self, name: str) -> list[RunArtifact]:
@@ -169,21 +179,83 @@ class Runs:
             run = self.show(name)
             if run.status == status:
                 return run
-            if run.status != "running":
+            if run.status not in ("running", "scheduled"):
                 raise Conflict(f"run {name} has already ended: {run.status}", hint=f"mainspring runs show {name}")
-            run = tx.update(
-                msgspec.structs.replace(run, status=status, error=error, ended=self._store.clock.now(), holder="")
-            )
-            tx.emit(
-                f"tracking.run.{'succeeded' if status == 'ok' else status}", name, error=error, pipeline=run.pipeline
-            )
+            return self._end(tx, run, status, self._store.clock.now(), error)
+
+    def _end(self, tx: Transaction, run: Run, status: RunStatus, at: datetime | None, error: str = "") -> Run:
+        ended = None if status in ("running", "scheduled") else at
+        run = tx.update(msgspec.structs.replace(run, status=status, error=error, ended=ended, holder=""))
+        told = {"ok": "succeeded", "running": "resumed"}.get(status, status)
+        tx.emit(f"tracking.run.{told}", run.name, error=error, pipeline=run.pipeline)
+        return run
+
+    def mark(
+        self, run_id: str, status: RunStatus | None = None, ended: datetime | None = None, title: str | None = None
+    ) -> Run:
+        """Sets what another system says of a run: a run that has ended may be resumed (not an operation).
+
+        Args:
+            run_id: The run's id.
+            status: Its new state.
+            ended: When it ended; now by default, where ``status`` is an end.
+            title: Its new name.
+
+        Raises:
+            Conflict: It is deleted.
+        """
+        with self._store.transaction() as tx:
+            run = self._by_id(run_id)
+            rules.check_lifecycle("run", to_hex(run_id), run.lifecycle)
+            if title and title != run.title:
+                self.journal.log(run_id, tags={rules.RUN_NAME_TAG: title})
+                run = self._by_id(run_id)
+            if status is not None and (status != run.status or ended):
+                run = self._end(tx, run, status, ended or self._store.clock.now())
+        return run
+
+    def _by_id(self, run_id: str) -> Run:
+        run = self._store.first(Run, id=run_id)
+        if run is None:
+            raise no_run(run_id)
         return run
 
     @operation("PATCH", "/runs/{name}")
     def update(self, name: str, change: Patch[Run]) -> Run:
-        """Changes a run's tags."""
+        """Changes a run's title or tags."""
         with self._store.transaction() as tx:
-            return tx.patch(self.show(name), change, "tracking.run.changed", name)
+            before = self.show(name)
+            after = tx.patch(before, change, "tracking.run.changed", name)
+            if after.tags != before.tags:
+                self.journal.replace_tags(after.id, after.tags)
+        return after
+
+    @operation("POST", "/runs/{name}/delete")
+    def delete(self, name: str) -> Run:
+        """Deletes a run; `restore` brings it back.
+
+        Raises:
+            Conflict: It is deleted already.
+        """
+        return self.turn(self.show(name).id, "deleted")
+
+    @operation("POST", "/runs/{name}/restore")
+    def restore(self, name: str) -> Run:
+        """Brings a deleted run back.
+
+        Raises:
+            Conflict: It is not deleted.
+        """
+        return self.turn(self.show(name).id, "active")
+
+    def turn(self, run_id: str, to: Lifecycle) -> Run:
+        """Deletes or restores a run by its id (not an operation)."""
+        with self._store.transaction() as tx:
+            run = self._by_id(run_id)
+            rules.check_lifecycle("run", to_hex(run_id), run.lifecycle, "deleted" if to == "active" else "active")
+            run = tx.update(msgspec.structs.replace(run, lifecycle=to))
+            tx.emit(f"tracking.run.{'deleted' if to == 'deleted' else 'restored'}", run.name, pipeline=run.pipeline)
+        return run
 
     @contextlib.contextmanager
     def claimed(self, name: str) -> Iterator[None]:

@@ -1,28 +1,298 @@
-"""The table of metric points: many small rows, so it is not an entity of its own."""
+"""The narrow tables of runs: what was logged, in the form that searching and drawing need.
+
+Parameters, tags and last values repeat the experiment's number, last values the run's start too, so that one index both
+restricts to an experiment and gives the order; the JSON columns of `Run` are the copy that is read when a run is shown.
+(`docs/decisions/0014-narrow-tables-for-runs.md`)
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from msgspec.json import decode as json_decode
+from msgspec.json import encode as json_encode
 
-from mainspring.store.tables import UtcTime, metadata
+from mainspring.core.ids import new_id
+from mainspring.store.driver import Driver
+from mainspring.store.tables import Json, metadata, table_of
+from mainspring.tracking.model import DEFAULT_EXPERIMENT, Experiment
 
-metric = sa.Table(
-    "metric",
-    metadata,
-    sa.Column("run", sa.Text(), primary_key=True),
+HEAD = 250
+"""So many characters of a value are in the index: PostgreSQL's index rows are limited to a third of a page."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _narrow(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    # Without a rowid SQLite keeps the rows in the order of the key itself: one tree instead of two.
+    return sa.Table(name, metadata, *columns, sqlite_with_rowid=False)
+
+
+def _labels(name: str) -> sa.Table:
+    return _narrow(
+        name,
+        sa.Column("run", sa.BigInteger(), primary_key=True, autoincrement=False),
+        sa.Column("key", sa.Text(), primary_key=True),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("rest", sa.Text(), nullable=True),
+        sa.Column("experiment", sa.BigInteger(), nullable=False),
+        sa.Index(f"ix_{name}_value", "experiment", "key", "value"),
+    )
+
+
+run_param = _labels("run_param")
+run_tag = _labels("run_tag")
+run_metric = _narrow(
+    "run_metric",
+    sa.Column("run", sa.BigInteger(), primary_key=True, autoincrement=False),
     sa.Column("key", sa.Text(), primary_key=True),
-    sa.Column("step", sa.BigInteger(), primary_key=True),
-    sa.Column("time", UtcTime(), primary_key=True),
-    sa.Column("value", sa.Double(), nullable=False),
+    sa.Column("value", sa.Double(), nullable=True),  # null is NaN: after every number, in any order
+    sa.Column("step", sa.BigInteger(), nullable=False),
+    sa.Column("time", sa.BigInteger(), nullable=False),
+    sa.Column("experiment", sa.BigInteger(), nullable=False),
+    sa.Column("started", sa.BigInteger(), nullable=False),
+    sa.Index("ix_run_metric_value", "experiment", "key", "value", "started"),
+)
+metric = _narrow(
+    "metric",
+    sa.Column("run", sa.BigInteger(), primary_key=True, autoincrement=False),
+    sa.Column("key", sa.Text(), primary_key=True),
+    sa.Column("time", sa.BigInteger(), primary_key=True, autoincrement=False),
+    sa.Column("step", sa.BigInteger(), primary_key=True, autoincrement=False),
+    sa.Column("value", sa.Double(), primary_key=True),
+    sa.Column("nan", sa.SmallInteger(), primary_key=True, autoincrement=False),
+)
+dataset_input = sa.Table(
+    "dataset_input",
+    metadata,
+    sa.Column("run", sa.BigInteger(), primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text(), primary_key=True),
+    sa.Column("digest", sa.Text(), primary_key=True),
+    sa.Column("context", sa.Text(), nullable=True),
+    sa.Column("experiment", sa.BigInteger(), nullable=False),
+    sa.Column("source_type", sa.Text(), nullable=False),
+    sa.Column("source", sa.Text(), nullable=False),
+    sa.Column("schema", sa.Text(), nullable=True),
+    sa.Column("profile", sa.Text(), nullable=True),
+    sa.Column("tags", Json(dict[str, str]), nullable=False),
+    sa.Index("ix_dataset_input_name", "experiment", "name", "digest"),
+)
+run_model = _narrow(
+    "run_model",
+    sa.Column("run", sa.BigInteger(), primary_key=True, autoincrement=False),
+    sa.Column("role", sa.Text(), primary_key=True),
+    sa.Column("model", sa.Text(), primary_key=True),
+    sa.Column("step", sa.BigInteger(), nullable=False),
 )
 
 
-def history(run: str, key: str) -> sa.Select[tuple[Any, ...]]:
-    """The curve of one metric, in order (a range of the primary key)."""
-    return (
-        sa.select(metric.c.step, metric.c.time, metric.c.value)
-        .where(metric.c.run == run, metric.c.key == key)
-        .order_by(metric.c.step, metric.c.time)
+@sa.event.listens_for(table_of(Experiment), "after_create")
+def _create_default(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
+    now = datetime.now(UTC)
+    first = Experiment(id=new_id(), created=now, changed=now, name=DEFAULT_EXPERIMENT, number=0)
+    connection.execute(
+        sa.insert(table_of(Experiment)), {name: getattr(first, name) for name in first.__struct_fields__}
+    )
+
+
+class Logged(NamedTuple):
+    """A point of a metric as it is stored.
+
+    Attributes:
+        key: The metric's name.
+        value: Its value; NaN is allowed, infinities are not.
+        time: Microseconds since 1970, UTC.
+        step: Position on the curve.
+    """
+
+    key: str
+    value: float
+    time: int
+    step: int
+
+
+class Input(NamedTuple):
+    """A dataset as a run has read it.
+
+    Attributes:
+        name: The dataset's name.
+        digest: Fingerprint of its content.
+        source_type: What sort of place it came from.
+        source: The place, as its sort describes it.
+        schema: Its columns, as its sort describes them.
+        profile: Figures about it.
+        context: What it was for, such as ``training``.
+        tags: Free labels.
+    """
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str | None
+    profile: str | None
+    context: str | None
+    tags: dict[str, str]
+
+
+class Place(NamedTuple):
+    """What the narrow tables repeat of a run.
+
+    Attributes:
+        run: Its number.
+        experiment: Its experiment's number.
+        started: Microseconds since 1970, UTC.
+    """
+
+    run: int
+    experiment: int
+    started: int
+
+
+def microseconds(time: datetime) -> int:
+    """A moment as microseconds since 1970."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def moment(microseconds: int) -> datetime:
+    """Microseconds since 1970 as a moment."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def add_points(driver: Driver, place: Place, points: list[Logged]) -> dict[str, float]:
+    """Appends points to their curves; a point that is there already stays one.
+
+    Returns:
+        Metric -> value, of the metrics whose last value this changes (NaN among them).
+    """
+    run = place.run
+    driver.insert(
+        "metric (run, key, time, step, value, nan)",
+        ("bigint", "text", "bigint", "bigint", "float8", "smallint"),
+        [
+            (run, key, time, step, 0.0, 1) if math.isnan(value) else (run, key, time, step, value, 0)
+            for key, value, time, step in points
+        ],
+        "ON CONFLICT DO NOTHING",
+    )
+    last = _last(driver, run, {point.key for point in points})
+    changed: dict[str, Logged] = {}
+    for point in points:
+        rank = (point.step, point.time, -math.inf if math.isnan(point.value) else point.value)
+        if point.key not in last or rank >= last[point.key]:
+            last[point.key] = rank
+            changed[point.key] = point
+    driver.insert(
+        "run_metric (run, key, value, step, time, experiment, started)",
+        ("bigint", "text", "float8", "bigint", "bigint", "bigint", "bigint"),
+        [
+            (run, key, None if math.isnan(value) else value, step, time, place.experiment, place.started)
+            for key, value, time, step in changed.values()
+        ],
+        "ON CONFLICT (run, key) DO UPDATE SET value = excluded.value, step = excluded.step, time = excluded.time",
+    )
+    return {key: point.value for key, point in changed.items()}
+
+
+def _last(driver: Driver, run: int, keys: set[str]) -> dict[str, tuple[int, int, float]]:
+    """Step, time and value of the present last points."""
+    where, chosen = among(driver, "key", "text", sorted(keys))
+    rows = driver.rows(f"SELECT key, step, time, value FROM run_metric WHERE run = ? AND {where}", (run, chosen))
+    return {key: (step, time, -math.inf if value is None else value) for key, step, time, value in rows}
+
+
+def put_labels(driver: Driver, table: str, place: Place, labels: Mapping[str, str]) -> None:
+    """Writes parameters (``run_param``) or tags (``run_tag``); one that is there gets the new value."""
+    driver.insert(
+        f"{table} (run, key, value, rest, experiment)",
+        ("bigint", "text", "text", "text", "bigint"),
+        [(place.run, key, *split(value), place.experiment) for key, value in labels.items()],
+        "ON CONFLICT (run, key) DO UPDATE SET value = excluded.value, rest = excluded.rest",
+    )
+
+
+def put_inputs(driver: Driver, place: Place, inputs: Iterable[Input]) -> None:
+    """Writes the datasets a run has read; one that is there already stays as it is."""
+    driver.insert(
+        "dataset_input (run, name, digest, context, experiment, source_type, source, schema, profile, tags)",
+        ("bigint", "text", "text", "text", "bigint", "text", "text", "text", "text", "text"),
+        [
+            (
+                place.run, item.name, item.digest, item.context, place.experiment, item.source_type, item.source,
+                item.schema, item.profile, json_encode(item.tags, order="deterministic").decode(),
+            )
+            for item in inputs
+        ],
+        "ON CONFLICT DO NOTHING",
+    )  # fmt: skip
+
+
+def inputs_of(driver: Driver, runs: list[int]) -> list[tuple[int, Input]]:
+    """The datasets that some runs have read."""
+    where, chosen = among(driver, "run", "bigint", runs)
+    rows = driver.rows(
+        "SELECT run, name, digest, source_type, source, schema, profile, context, tags "
+        f"FROM dataset_input WHERE {where} ORDER BY run, name, digest",
+        (chosen,),
+    )
+    return [(row[0], Input._make((*row[1:-1], json_decode(row[-1])))) for row in rows]
+
+
+def put_models(driver: Driver, run: int, role: str, models: Iterable[tuple[str, int]]) -> None:
+    """Writes which models a run has read (``input``) or made (``output``), each with a step."""
+    driver.insert(
+        "run_model (run, role, model, step)",
+        ("bigint", "text", "text", "bigint"),
+        [(run, role, model, step) for model, step in models],
+        "ON CONFLICT DO NOTHING",
+    )
+
+
+def models_of(driver: Driver, runs: list[int]) -> list[tuple[int, str, str, int]]:
+    """Run, role, model and step of the models that some runs have read or made."""
+    where, chosen = among(driver, "run", "bigint", runs)
+    return driver.rows(f"SELECT run, role, model, step FROM run_model WHERE {where}", (chosen,))
+
+
+def split(value: str) -> tuple[str, str | None]:
+    """The part of a text that the index holds, and the rest."""
+    return (value, None) if len(value) <= HEAD else (value[:HEAD], value[HEAD:])
+
+
+def last_values(driver: Driver, runs: Iterable[int]) -> list[tuple[int, str, float | None, int, int]]:
+    """Run, key, value, step and time of every metric's last point of some runs."""
+    where, chosen = among(driver, "run", "bigint", list(runs))
+    return driver.rows(f"SELECT run, key, value, step, time FROM run_metric WHERE {where}", (chosen,))
+
+
+def among(driver: Driver, column: str, kind: str, values: list[Any]) -> tuple[str, Any]:
+    """A condition that a column is one of many values, which travel as one, and that one value."""
+    if driver.dialect == "sqlite":
+        return f"{column} IN (SELECT value FROM json_each(?))", json_encode(values).decode()
+    return f"{column} = ANY(?::{kind}[])", values
+
+
+def curve(
+    driver: Driver, run: int, key: str, limit: int = -1, after: tuple[int, int, float, int] | None = None
+) -> list[tuple[int, int, float, int]]:
+    """Time, step, value and whether it is NaN, of a curve's points in the order of time (a range of the primary key).
+
+    Args:
+        driver: Where to read.
+        run: The run's number.
+        key: The metric's name.
+        limit: How many at most; all when negative.
+        after: The point after which to begin.
+    """
+    where, values = "run = ? AND key = ?", [run, key]
+    if after is not None:
+        where, values = f"{where} AND (time, step, value, nan) > (?, ?, ?, ?)", [*values, *after]
+    tail = f" LIMIT {limit}" if limit >= 0 else ""
+    return driver.rows(
+        f"SELECT time, step, value, nan FROM metric WHERE {where} ORDER BY time, step, value, nan{tail}",
+        values,
     )

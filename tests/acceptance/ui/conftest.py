@@ -239,6 +239,7 @@ class Sample:
         run = self.insert(
             Run,
             name=name,
+            number=self.workspace.store.count(Run) + 1,
             experiment="churn",
             use_case="churn",
             pipeline="train",
@@ -683,6 +684,7 @@ def many_runs(tmp_path: Path) -> Iterator[Client]:
                         id=new_id(),
                         created=moment,
                         name=f"run-{index}-{seed}",
+                        number=index + 1,
                         use_case="churn",
                         pipeline="train",
                         cause=f"none:{index}",

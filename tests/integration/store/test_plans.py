@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from mainspring.pipelines.model import StepRun
 from mainspring.store import Store, database, tables
 from mainspring.tracking.model import Run
-from mainspring.tracking.store import history, metric
+from mainspring.tracking.store import metric
 
 ROWS = 100_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,18 +40,21 @@ def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def fill(store: Store) -> None:
     """Rows made in the database itself, which is much quicker than sending them."""
-    run = Run(id="0", created=START, name="0", experiment="e")
+    run = Run(id="0", created=START, name="0", number=0, experiment="e")
     step = StepRun(id="0", created=START, run="0", step="s", position=0, key="0")
     event = {
         "seq": 1, "id": "0", "time": START, "type": "a.b", "subject": "s", "data": {}, "actor": "a",
         "actor_kind": "person", "reason": "", "cause": "", "previous": "", "hash": "",
     }  # fmt: skip
-    point = {"run": "r", "key": "k", "step": 0, "time": START, "value": 0.5}
+    point = {"run": 7, "key": "k", "step": 0, "time": 0, "value": 0.5, "nan": 0}
     with store.transaction() as tx:
-        copy(tx.connection, tables.table_of(Run), tables.to_row(run), ["id", "name"], "experiment", moving="created")
+        copy(
+            tx.connection, tables.table_of(Run), tables.to_row(run), ["id", "name"], "experiment",
+            counted="number", moving="created",
+        )  # fmt: skip
         copy(tx.connection, tables.table_of(StepRun), tables.to_row(step), ["id", "run", "key"], "step")
         copy(tx.connection, tables.event, event, ["id"], "subject", counted="seq")
-        copy(tx.connection, metric, point, [], "run", counted="step")
+        copy(tx.connection, metric, point, [], "key", counted="step")
 
 
 def copy(
@@ -114,7 +117,9 @@ QUERIES = {
     "a run by name": lambda store: store.first(Run, name="name-77"),
     "a step's result by key": lambda store: store.first(StepRun, key="key-77"),
     "the steps of a run": lambda store: store.find(StepRun, order="position", run="run-77"),
-    "the curve of a metric": lambda store: store.rows(history("g-7", "k")),
+    "the curve of a metric": lambda store: store.rows(
+        sa.select(metric).where(metric.c.run == 7, metric.c.key == "g-7").order_by(metric.c.time, metric.c.step)
+    ),
 }
 
 

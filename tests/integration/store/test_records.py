@@ -38,9 +38,9 @@ numbers = itertools.count()
 
 
 def run(**fields: Any) -> Run:
-    return Run(
-        **{"id": new_id(), "created": datetime(2026, 1, 5, tzinfo=UTC), "name": f"run-{next(numbers)}", **fields}
-    )
+    number = next(numbers)
+    given = {"id": new_id(), "created": datetime(2026, 1, 5, tzinfo=UTC), "name": f"run-{number}", "number": number}
+    return Run(**{**given, **fields})
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

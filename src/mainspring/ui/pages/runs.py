@@ -24,7 +24,7 @@ from mainspring.usecases.model import UseCase
 from mainspring.workspace import Workspace
 
 PER_PAGE = 50
-_STATES = ("running", "ok", "failed", "cancelled")
+_STATES = ("scheduled", "running", "ok", "failed", "cancelled")
 _FILTERS = ("pipeline", "use_case", "status")
 _COLUMNS = 4
 _LOG_BYTES = 40_000
@@ -37,7 +37,7 @@ def index(workspace: Workspace, query: Query) -> Page:
     store = workspace.store
     column = store.columns(Run)
     chosen = {name: query[name] for name in _FILTERS if query.get(name)}
-    where = [column[name] == value for name, value in chosen.items()]
+    where = [column.lifecycle == "active", *(column[name] == value for name, value in chosen.items())]
     total = store.count(Run, *where)
     pages = max((total + PER_PAGE - 1) // PER_PAGE, 1)
     number = whole(query, "page", 1, 1, pages)
@@ -123,7 +123,13 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
         "model": {"address": made.address, "status": made.status} if made else None,
         "cause": _cause(workspace, run.cause),
     }
-    done = {"ok": "succeeded", "running": "is running", "failed": "failed", "cancelled": "was cancelled"}[run.status]
+    done = {
+        "ok": "succeeded",
+        "running": "is running",
+        "scheduled": "waits",
+        "failed": "failed",
+        "cancelled": "was cancelled",
+    }[run.status]
     title = f"{name} {done}" + (f" and became {made.address}" if made else f": {run.error}" if run.error else "")
     crumbs = [("Runs", "/runs")] + (
         [(run.pipeline, f"/runs?{urlencode({'pipeline': run.pipeline})}")] if run.pipeline else []
@@ -165,12 +171,14 @@ def _graph(workspace: Workspace, run: str, steps: list[StepRun]) -> list[Node]:
 
 def _curves(workspace: Workspace, run: Run) -> list[dict[str, Any]]:
     """The metrics that have more than one value, in one range query over the primary key."""
-    query = sa.select(metric.c.key, metric.c.step, metric.c.value).where(metric.c.run == run.name)
+    query = sa.select(metric.c.key, metric.c.step, metric.c.value).where(metric.c.run == run.number, metric.c.nan == 0)
     points: dict[str, list[tuple[int, float]]] = {}
     for key, step, value in tuples_of(
-        workspace.store, query.order_by(metric.c.key, metric.c.step, metric.c.time).limit(_CURVES * _POINTS)
+        workspace.store, query.order_by(metric.c.key, metric.c.time).limit(_CURVES * _POINTS)
     ):
         points.setdefault(key, []).append((step, value))
+    for found in points.values():
+        found.sort(key=lambda point: point[0])
     return [{"key": key, "points": found} for key, found in points.items() if len(found) > 1][:_CURVES]
 
 

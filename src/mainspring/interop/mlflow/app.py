@@ -1,0 +1,237 @@
+"""The protocol's door: an ASGI middleware that answers MLflow's addresses and passes every other request on.
+
+It stands before the router, because a router's work costs more than most of these requests; requests are decoded
+straight into what they mean, answers are bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeAlias
+
+from mainspring.errors import MainspringError
+from mainspring.interop.mlflow import artifacts, experiments, messages, metrics, runs
+from mainspring.interop.mlflow.errors import INVALID, MlflowError, not_offered, told
+from mainspring.interop.mlflow.rooms import Rooms
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+VERSION = "3.17.2"
+"""The version of MLflow whose protocol this is; clients ask for it to know what they may send."""
+MAX_BODY = 16 * 1024 * 1024
+THREADS = 16
+MAX_WAITING = 512
+"""More requests than this at once are told to come back: the client does, by itself."""
+_ROOTS = ("/api/", "/ajax-api/")
+_ABSENT = (
+    "registered-models", "model-versions", "logged-models", "traces", "webhooks", "scorers", "gateway", "datasets",
+    "prompt-optimization", "assessments", "label-schemas", "review-queues", "issues", "workspaces", "artifacts",
+    "jobs", "users", "permissions",
+)  # fmt: skip
+_JSON = (b"content-type", b"application/json")
+_SERVER_INFO = {
+    "store_type": "SqlStore", "workspaces_enabled": False, "trace_archival_enabled": False,
+    "multipart_uploads_enabled": False, "multipart_downloads_enabled": False,
+    "presigned_upload_run_id_supported": False, "presigned_upload_model_id_supported": False, "features_enabled": [],
+}  # fmt: skip
+
+
+class Endpoint(NamedTuple):
+    """One address.
+
+    Attributes:
+        message: What it takes.
+        handle: What it does, in a thread; gives the answer's body.
+    """
+
+    message: type[messages.Message]
+    handle: Callable[[Rooms, Any], bytes]
+
+
+def _nothing(_: Rooms, __: messages.Message) -> bytes:
+    return b"{}"
+
+
+def _info(_: Rooms, __: messages.Message) -> bytes:
+    import msgspec  # noqa: PLC0415
+
+    return msgspec.json.encode(_SERVER_INFO)
+
+
+_ENDPOINTS: dict[tuple[str, str], Endpoint] = {
+    **{key: Endpoint(*value) for key, value in experiments.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in runs.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in metrics.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in artifacts.ENDPOINTS.items()},
+    # None can be logged here yet, so that a search finds none.
+    ("POST", "logged-models/search"): Endpoint(messages.Empty, _nothing),
+    ("GET", "server-info"): Endpoint(messages.Empty, _info),
+}
+_PATHS = {
+    f"{root}{version}/mlflow/{path}" for _, path in _ENDPOINTS for root in _ROOTS for version in ("2.0", "2.11", "3.0")
+}
+_TABLE: dict[tuple[str, str], Endpoint] = {
+    (method, f"{root}{version}/mlflow/{path}"): endpoint
+    for (method, path), endpoint in _ENDPOINTS.items()
+    for root in _ROOTS
+    for version in ("2.0", "2.11", "3.0")
+}
+
+
+class Face:
+    """ASGI middleware.
+
+    Args:
+        app: What answers every other request.
+        rooms: What the protocol is spoken over.
+    """
+
+    def __init__(self, app: ASGIApp, rooms: Rooms) -> None:
+        self._app = app
+        self._rooms = rooms
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mlflow")
+        self._waiting = 0
+        # Reading one run of SQLite takes less than handing it to a thread; PostgreSQL may make the loop wait.
+        quick = rooms.store.engine.dialect.name == "sqlite"
+        self._at_once = frozenset({_ENDPOINTS["GET", "runs/get"]}) if quick else frozenset()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers, or passes on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        endpoint = _TABLE.get((scope["method"], path))
+        if endpoint is not None:
+            await self._answer(endpoint, scope, receive, send)
+        elif path in ("/health", "/version") and scope["method"] == "GET":
+            text = b"OK" if path == "/health" else VERSION.encode()
+            await respond(send, 200, text, [(b"content-type", b"text/plain; charset=utf-8")])
+        elif artifacts.is_proxied(path):
+            await self._proxied(scope, receive, send)
+        elif (error := _objection(path)) is not None:
+            await refuse(send, error)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _answer(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope["method"] == "GET":
+                request = messages.read_query(endpoint.message, scope["query_string"])
+            else:
+                _check_type(scope)
+                request = messages.read_json(endpoint.message, await body(receive))
+            if endpoint in self._at_once:
+                answer = _done(endpoint.handle, self._rooms, request)
+            else:
+                answer = await self.work(endpoint.handle, self._rooms, request)
+        except MlflowError as error:
+            await refuse(send, error)
+        else:
+            await respond(send, 200, answer, [_JSON])
+
+    async def _proxied(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await artifacts.proxied(self._rooms, self.work, scope, receive, send)
+        except MlflowError as error:
+            await refuse(send, error)
+
+    async def work(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Does something in a thread.
+
+        Raises:
+            MlflowError: It failed, or too much waits.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise MlflowError("TEMPORARILY_UNAVAILABLE", "the server is busy, try again")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, _done, function, *arguments)
+        finally:
+            self._waiting -= 1
+
+
+def _done(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives; its errors in MLflow's words."""
+    try:
+        return function(*arguments)
+    except MlflowError:
+        raise
+    except MainspringError as error:
+        raise told(error) from error
+    except Exception as error:
+        # The text of an unforeseen error may hold secrets: it goes to the log, not out.
+        logging.getLogger(__name__).exception("a request of MLflow's protocol failed")
+        raise MlflowError("INTERNAL_ERROR", f"an internal error ({type(error).__name__})") from error
+
+
+def _objection(path: str) -> MlflowError | None:
+    """Why an address under MLflow's roots is not answered; None for addresses of others."""
+    if path in _PATHS:
+        return MlflowError("METHOD_NOT_ALLOWED", "this address takes another method")
+    for root in _ROOTS:
+        if path.startswith(root):
+            version, _, rest = path.removeprefix(root).partition("/")
+            if version[:1].isdigit() and rest.startswith(("mlflow/", "mlflow-artifacts/")):
+                name = rest.partition("/")[2]
+                if name.partition("/")[0] in _ABSENT:
+                    return not_offered(name)
+                return MlflowError("ENDPOINT_NOT_FOUND", f"there is nothing at {path[:200]}")
+    if path.startswith("/v1/traces") or path in ("/graphql", "/get-artifact", "/model-versions/get-artifact"):
+        return not_offered(path)
+    return None
+
+
+def _check_type(scope: Scope) -> None:
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            if value.partition(b";")[0].strip().lower() != b"application/json":
+                raise MlflowError(INVALID, "Bad Request. Content-Type must be one of ['application/json'].")
+            return
+    raise MlflowError(INVALID, "Bad Request. Content-Type header is missing.")
+
+
+async def body(receive: Receive, limit: int = MAX_BODY) -> bytes:
+    """The whole body, given up as soon as it is too long."""
+    message = await receive()
+    content: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return _within(content, limit)
+    parts = [content]
+    size = len(content)
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            break
+    return _within(b"".join(parts), limit)
+
+
+def _within(content: bytes, limit: int) -> bytes:
+    if len(content) > limit:
+        raise MlflowError(INVALID, f"the body is larger than {limit} bytes")
+    return content
+
+
+async def respond(send: Send, status: int, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    """Sends a whole answer."""
+    headers.append((b"content-length", str(len(content)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def refuse(send: Send, error: MlflowError) -> None:
+    """Sends an error."""
+    headers = [_JSON]
+    if error.status in (429, 503):
+        headers.append((b"retry-after", b"1"))
+    await respond(send, error.status, error.body(), headers)

@@ -1,0 +1,99 @@
+"""The short way to the database driver, for the few statements that run thousands of times a second.
+
+A statement is text that both databases read, with ``?`` for each value; its values are plain: text, whole numbers,
+floats, None. What SQLAlchemy adds around a statement costs several times what such a statement does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from mainspring.errors import MainspringError, StoreError, Unreachable
+from mainspring.store.failure import translated
+
+Values = Sequence[Any] | Callable[[], Sequence[Any]]
+"""Values of a statement, or what makes them: its errors are told as the database's own."""
+MANY = 8
+"""From so many rows on, PostgreSQL gets them as one statement over arrays."""
+
+
+class Driver:
+    """A driver's connection.
+
+    Args:
+        connection: Of ``sqlite3`` or psycopg, in autocommit mode or inside a transaction of the store.
+        dialect: ``sqlite`` or ``postgresql``.
+    """
+
+    __slots__ = ("_connection", "dialect")
+
+    def __init__(self, connection: Any, dialect: str) -> None:
+        self._connection = connection
+        self.dialect = dialect
+
+    @classmethod
+    def of(cls, connection: sa.Connection) -> Driver:
+        """The driver's connection under one of SQLAlchemy's."""
+        return cls(connection.connection.driver_connection, connection.dialect.name)
+
+    def rows(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        return self._run(statement, values).fetchall()  # type: ignore[no-any-return]
+
+    def row(self, statement: str, values: Values = ()) -> tuple[Any, ...] | None:
+        """The first row of a query, if any."""
+        return self._run(statement, values).fetchone()  # type: ignore[no-any-return]
+
+    def run(self, statement: str, values: Values = ()) -> int:
+        """Carries out a statement; how many rows it touched."""
+        return int(self._run(statement, values).rowcount)
+
+    def insert(self, into: str, kinds: Sequence[str], rows: Iterable[Sequence[Any]], clash: str = "") -> None:
+        """Inserts rows.
+
+        Args:
+            into: Table and columns, such as ``metric (run, key)``.
+            kinds: PostgreSQL's type of each column.
+            rows: Their values.
+            clash: What to do about a key that is there already, such as ``ON CONFLICT DO NOTHING``.
+        """
+        rows = list(rows)
+        if not rows:
+            return
+        marks = ", ".join("?" * len(kinds))
+        if len(rows) == 1:
+            self._run(f"INSERT INTO {into} VALUES ({marks}) {clash}", rows[0])
+        elif self.dialect == "sqlite" or len(rows) < MANY:
+            self._many(f"INSERT INTO {into} VALUES ({marks}) {clash}", rows)
+        else:
+            arrays = ", ".join(f"?::{kind}[]" for kind in kinds)
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            self._run(f"INSERT INTO {into} SELECT * FROM unnest({arrays}) {clash}", columns)
+
+    def _run(self, statement: str, values: Values) -> Any:
+        try:
+            given = values() if callable(values) else values
+            return self._connection.execute(_spelled(statement, self.dialect), given)
+        except Exception as error:
+            raise self._told(error) from error
+
+    def _many(self, statement: str, rows: list[Sequence[Any]]) -> None:
+        try:
+            self._connection.cursor().executemany(_spelled(statement, self.dialect), rows)
+        except Exception as error:
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> MainspringError:
+        if getattr(self._connection, "closed", False):
+            return Unreachable(f"the connection to the database is lost: {error}", hint="is it running?")
+        known = translated(error)
+        return known if isinstance(known, MainspringError) else StoreError(f"the database refused: {error}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _spelled(statement: str, dialect: str) -> str:
+    return statement if dialect == "sqlite" else statement.replace("%", "%%").replace("?", "%s")

@@ -1,0 +1,114 @@
+"""Files of runs: paths and the content they stand for. What belongs to no run stands under the empty name."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from mainspring.core.ids import new_id
+from mainspring.errors import InvalidInput, NotFound
+from mainspring.store import Store
+from mainspring.tracking.model import RunArtifact
+
+MAX_PATH = 2000
+_DECODINGS = 4
+
+
+class Entry(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        name: Its name within the folder.
+        size: Bytes; None for a folder.
+    """
+
+    name: str
+    size: int | None
+
+
+def check_path(path: str) -> str:
+    """A relative path that stays within its root whoever decodes it, however often.
+
+    Raises:
+        InvalidInput: It is absolute, climbs out, or has letters that a file's path cannot have.
+    """
+    seen = path
+    for _ in range(_DECODINGS):
+        parts = seen.split("/")
+        climbs = ".." in parts or "." in parts or "" in parts or "\\" in seen or seen[1:2] == ":"
+        if climbs or not seen.isprintable() or "#" in seen or len(seen) > MAX_PATH:
+            raise InvalidInput("Invalid path", hint="use a relative path without `..`, such as plots/roc.png")
+        decoded = unquote(seen)
+        if decoded == seen:
+            break
+        seen = decoded
+    return path
+
+
+class Files:
+    """Files of runs.
+
+    Args:
+        store: Where they are listed.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def put(self, run: str, path: str, digest: str, size: int) -> RunArtifact:
+        """Attaches stored bytes under a path; a file that was there is replaced.
+
+        Raises:
+            InvalidInput: The path leads out of the run.
+        """
+        check_path(path)
+        now = self._store.clock.now()
+        made = RunArtifact(id=new_id(), created=now, run=run, path=path, digest=digest, size=size)
+        with self._store.transaction() as tx:
+            if before := self._store.first(RunArtifact, run=run, path=path):
+                tx.delete(before)
+                self._disown(run, before.digest)
+            tx.insert(made)
+            tx.own(digest, f"run:{run}", size)
+        return made
+
+    def get(self, run: str, path: str) -> RunArtifact:
+        """The file at a path.
+
+        Raises:
+            NotFound: There is none.
+        """
+        found = self._store.first(RunArtifact, run=run, path=path)
+        if found is None:
+            raise NotFound(f"No such artifact: '{path}'", hint="list the run's artifacts")
+        return found
+
+    def folder(self, run: str, path: str) -> list[Entry]:
+        """What stands directly in a folder, by name; empty when there is no such folder."""
+        prefix = f"{path}/" if path else ""
+        with self._store.driver() as driver:
+            rows = driver.rows(
+                "SELECT path, size FROM run_artifact WHERE run = ? AND substr(path, 1, ?) = ?",
+                (run, len(prefix), prefix),
+            )
+        found: dict[str, int | None] = {}
+        for full, size in rows:
+            name, slash, _ = full[len(prefix) :].partition("/")
+            found[name] = None if slash else size
+        return [Entry(name, found[name]) for name in sorted(found)]
+
+    def remove(self, run: str, path: str) -> int:
+        """Removes a file, or a folder with all it holds; how many files there were."""
+        with self._store.transaction() as tx:
+            where = "run = ? AND (path = ? OR substr(path, 1, ?) = ?)"
+            values = (run, path, len(path) + 1, f"{path}/")
+            rows = tx.driver.rows(f"SELECT digest FROM run_artifact WHERE {where}", values)  # noqa: S608
+            tx.driver.run(f"DELETE FROM run_artifact WHERE {where}", values)  # noqa: S608
+            for digest in {row[0] for row in rows}:
+                self._disown(run, digest)
+        return len(rows)
+
+    def _disown(self, run: str, digest: str) -> None:
+        with self._store.transaction() as tx:
+            if tx.driver.row("SELECT 1 FROM run_artifact WHERE run = ? AND digest = ?", (run, digest)) is None:
+                tx.driver.run("DELETE FROM artifact_owner WHERE digest = ? AND owner = ?", (digest, f"run:{run}"))
