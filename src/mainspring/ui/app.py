@@ -24,6 +24,7 @@ from mainspring.ui.pages import (
     models,
     monitoring,
     pattern,
+    reviews,
     rollouts,
     runs,
     search,
@@ -60,6 +61,7 @@ PAGES: tuple[tuple[str, Maker], ...] = (
     ("/deployments/{name}", deployments.page),
     ("/deployments/{name}/rollout", rollouts.page),
     ("/deployments/{name}/try", trying.page),
+    ("/reviews", reviews.index),
     ("/monitoring", monitoring.index),
     ("/monitoring/{deployment}", monitoring.page),
     ("/events", audit.index),
@@ -74,6 +76,7 @@ FORMS: tuple[tuple[str, Callable[..., str]], ...] = (
     ("/deployments/{name}/promote", actions.promote),
     ("/deployments/{name}/rollback", actions.rollback),
     ("/alerts/{name}/acknowledge", actions.acknowledge),
+    ("/reviews/{id}/decide", actions.decide),
 )
 """Path -> function ``(workspace, form, **path parameters)`` that acts and says which page to show then."""
 

@@ -11,6 +11,7 @@ import pytest
 from tests.integration.conftest import Mill, open_mill  # noqa: F401 - a fixture
 
 from mainspring.core.entity import change
+from mainspring.core.humility import HumilityRule
 from mainspring.deploy.model import Deployment
 from mainspring.server.app import create_app
 from mainspring.ui.app import routes
@@ -117,3 +118,25 @@ def test_a_deployment_without_releases_has_nothing_to_show(open_mill: Callable[.
     status, text = door.ask("/deployments/mill/try")
     assert status == 200
     assert "Nothing is released to mill yet" in text
+
+
+def test_what_waits_for_a_person_is_decided_once(mill: Mill) -> None:
+    rule = HumilityRule(name="unsure", when="uncertain_score", low=0.3, high=0.7, then="person")
+    mill.workspace.deployments.update("mill", change(Deployment, humility=(rule,)))
+    mill.workspace.controller.tick()
+    door = Door(mill)
+    assert "Nothing waits for a person" in door.ask("/reviews")[1]
+    _, text = door.ask("/deployments/mill/try", {"v:x": "0.01"})
+    assert "answers nothing" in text
+    assert "unsure" in text
+    mill.workspace.controller.tick()
+    (review,) = mill.workspace.reviews.find()
+    _, text = door.ask("/reviews?deployment=mill")
+    assert "1 prediction waits for a person" in text
+    assert "Because of" in text
+    form = {"actor": "ann", "value": "1", "reason": "looked at it", "outcome": "yes"}
+    assert door.ask(f"/reviews/{review.id}/decide", form | {"actor": ""})[0] == 422
+    assert door.ask(f"/reviews/{review.id}/decide", form)[0] == 303
+    assert door.ask(f"/reviews/{review.id}/decide", form)[0] == 409
+    assert "looked at it" in door.ask("/reviews")[1]
+    assert mill.workspace.predictions.find("mill")[0].outcome == 1.0
