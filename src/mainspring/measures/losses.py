@@ -26,9 +26,14 @@ class ErrorSums(NamedTuple):
 
     def merged(self, other: ErrorSums) -> ErrorSums:
         """The sums of both."""
-        n, nonzero = self.n + other.n, self.nonzero + other.nonzero
-        sums = (mine + theirs for mine, theirs in zip(self[1:5], other[1:5], strict=True))
-        return ErrorSums(n, *sums, nonzero=nonzero)
+        return ErrorSums(
+            self.n + other.n,
+            self.signed + other.signed,
+            self.absolute + other.absolute,
+            self.squared + other.squared,
+            self.relative + other.relative,
+            self.nonzero + other.nonzero,
+        )
 
     @property
     def mae(self) -> float | None:
@@ -55,12 +60,14 @@ def error_sums(y: ArrayLike, prediction: ArrayLike) -> ErrorSums:
     """The sums of a batch; rows where either is missing are left out."""
     outcomes, predicted = complete(y, prediction)
     off, some = predicted - outcomes, outcomes != 0
+    with np.errstate(over="ignore"):  # an outcome next to 0 may have an infinite relative error
+        relative = float(np.abs(off[some] / outcomes[some]).sum())
     return ErrorSums(
         outcomes.size,
         float(off.sum()),
         float(np.abs(off).sum()),
         float(off @ off),
-        float(np.abs(off[some] / outcomes[some]).sum()),
+        relative,
         int(some.sum()),
     )
 
