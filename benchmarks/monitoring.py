@@ -17,19 +17,20 @@ from benchmarks.report import Row
 
 PEERS = Path(__file__).resolve().parents[1] / "build" / "peers"
 PINS = {
-    "evidently": ["evidently==0.7.23", "pandas<3"],
+    "evidently": ["evidently==0.7.23", "pandas<3", "pyarrow"],
     "nannyml": ["nannyml==0.13.1", "pandas<3", "statsmodels", "setuptools<81"],
-    "whylogs": ["whylogs==1.6.4", "pandas<3"],
+    "whylogs": ["whylogs==1.6.4", "pandas<3", "pyarrow"],
 }
 _TIMED = """
-import resource, sys, time
+import sys, time
 def timed(work):
     best = float("inf")
     for _ in range(3):
         start = time.process_time()
         work()
         best = min(best, time.process_time() - start)
-    print(best, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    # Not getrusage: its peak is at least that of the process that started this one.
+    print(best, next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 folder = sys.argv[1]
 """
 _BARE = """
