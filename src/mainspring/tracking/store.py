@@ -271,6 +271,8 @@ def last_values(driver: Driver, runs: Iterable[int]) -> list[tuple[int, str, flo
 
 def among(driver: Driver, column: str, kind: str, values: list[Any]) -> tuple[str, Any]:
     """A condition that a column is one of many values, which travel as one, and that one value."""
+    if len(values) == 1:
+        return f"{column} = ?", values[0]
     if driver.dialect == "sqlite":
         return f"{column} IN (SELECT value FROM json_each(?))", json_encode(values).decode()
     return f"{column} = ANY(?::{kind}[])", values
