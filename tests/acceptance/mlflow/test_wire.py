@@ -228,6 +228,19 @@ def test_sampled_histories_keep_extremes(server: Server) -> None:
     assert len(bulk["metrics"]) == 1000
 
 
+def kept(server: Any, run: str) -> tuple[set[str], set[tuple[int, int]]]:
+    """The parameters of a run, and writer and step of its points."""
+    data = server.ask("GET", f"/api/2.0/mlflow/runs/get?run_id={run}").json["run"]["data"]
+    steps = {
+        (writer, item["step"])
+        for writer in range(6)
+        for item in server.ask(
+            "GET", f"/api/2.0/mlflow/metrics/get-history?run_id={run}&metric_key=w{writer}"
+        ).json.get("metrics", [])
+    }
+    return {item["key"] for item in data["params"]}, steps
+
+
 def test_what_was_answered_survives_a_kill(lone_server: Callable[[], Server]) -> None:
     server = lone_server()
     run = create(server)
@@ -257,15 +270,12 @@ def test_what_was_answered_survives_a_kill(lone_server: Callable[[], Server]) ->
         writer.join()
     assert len(acknowledged) > 20
     server.start()
-    data = server.ask("GET", f"/api/2.0/mlflow/runs/get?run_id={run}").json["run"]["data"]
-    params = {item["key"] for item in data["params"]}
-    steps = {
-        (writer, item["step"])
-        for writer in range(6)
-        for item in server.ask(
-            "GET", f"/api/2.0/mlflow/metrics/get-history?run_id={run}&metric_key=w{writer}"
-        ).json.get("metrics", [])
-    }
+    params, steps = kept(server, run)
+    end = time.monotonic() + 10
+    while {f"{writer}-{step}" for writer, step in steps} != params and time.monotonic() < end:
+        # What had not been accepted waits at the listening socket, and the new server answers it between two readings.
+        time.sleep(0.2)
+        params, steps = kept(server, run)
     assert set(acknowledged) <= steps
     assert {f"{writer}-{step}" for writer, step in steps} == params, "a batch is there as a whole or not at all"
     assert json.loads(server.ask("GET", f"/api/2.0/mlflow/runs/get?run_id={run}").body)
