@@ -228,7 +228,7 @@ def test_sampled_histories_keep_extremes(server: Server) -> None:
     assert len(bulk["metrics"]) == 1000
 
 
-def kept(server: Any, run: str) -> tuple[set[str], set[tuple[int, int]]]:
+def kept(server: Server, run: str) -> tuple[set[str], set[tuple[int, int]]]:
     """The parameters of a run, and writer and step of its points."""
     data = server.ask("GET", f"/api/2.0/mlflow/runs/get?run_id={run}").json["run"]["data"]
     steps = {
