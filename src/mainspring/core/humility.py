@@ -2,7 +2,7 @@
 
 A rule has a trigger (an outlying input, an unseen category, a missing feature, an uncertain score) and an action. Input
 triggers are looked at before the model is asked, so that a value can be clamped; the others act on what it said. The
-same rules run in the serving process, in batch jobs and on devices.
+same rules run in the serving process and on devices.
 """
 
 from __future__ import annotations

@@ -67,3 +67,8 @@ def spoken_name(seed: str) -> str:
     number, animal = divmod(number, len(_ANIMALS))
     number, adjective = divmod(number, len(_ADJECTIVES))
     return f"{_ADJECTIVES[adjective]}-{_ANIMALS[animal]}-{number % 100}"
+
+
+def point(name: str) -> int:
+    """The place of a name on the line from 0 to 2**64, uniform over names and the same everywhere."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())

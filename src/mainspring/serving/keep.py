@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from mainspring.core.ids import point
 from mainspring.core.mask import Mask
 from mainspring.serving.config import Config
 from mainspring.serving.log import Frame
-from mainspring.serving.route import point
 
 _SPAN = 1 << 64
 _ALWAYS = ("error", "refused")

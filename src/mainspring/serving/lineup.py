@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.core.humility import Humility, HumilityRule
-from mainspring.core.ids import new_id
+from mainspring.core.ids import new_id, point
 from mainspring.core.judgement import settle
 from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput, unknown_name
@@ -23,7 +23,7 @@ from mainspring.registry.load import Model, load_model, pays_to_batch
 from mainspring.serving.batching import NextTurn
 from mainspring.serving.log import Frame, Mark
 from mainspring.serving.request import Answer, Batch, Form
-from mainspring.serving.route import Router, point, sampled
+from mainspring.serving.route import Router, sampled
 from mainspring.serving.tensor_form import TensorForm
 
 _WIDER = {"float": ("float", "int", "bool"), "int": ("int", "bool"), "string": ("string",), "bool": ("bool",)}

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from hashlib import blake2b
 
+from mainspring.core.ids import point
 from mainspring.errors import InvalidInput
 from mainspring.ports.target import Route
 
 _SPAN = 1 << 64
-
-
-def point(id: str) -> int:
-    """The place of a prediction id on the line from 0 to 2**64, uniform over ids."""
-    return int.from_bytes(blake2b(id.encode(), digest_size=8).digest())
 
 
 def pick_arm(key: str, arms: Sequence[tuple[str, float]]) -> str:

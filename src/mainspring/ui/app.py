@@ -70,18 +70,16 @@ PAGES: tuple[tuple[str, Maker], ...] = (
 )
 """Path -> function ``(workspace, query, **path parameters) -> Page``; each has a ``.json`` twin."""
 
-FORMS: tuple[tuple[str, Callable[..., str]], ...] = (
+FORMS: tuple[tuple[str, Callable[..., str | Page]], ...] = (
     ("/approvals/{version}/approve", actions.approve),
     ("/approvals/{version}/refuse", actions.refuse),
     ("/deployments/{name}/promote", actions.promote),
     ("/deployments/{name}/rollback", actions.rollback),
+    ("/deployments/{name}/try", trying.ask),
     ("/alerts/{name}/acknowledge", actions.acknowledge),
     ("/reviews/{id}/decide", actions.decide),
 )
-"""Path -> function ``(workspace, form, **path parameters)`` that acts and says which page to show then."""
-
-QUESTIONS: tuple[tuple[str, Callable[..., Page]], ...] = (("/deployments/{name}/try", trying.ask),)
-"""Path -> function ``(workspace, form, **path parameters)`` whose page is the answer to the form."""
+"""Path -> function ``(workspace, form, **path parameters)`` that acts and says where to go then, or is the answer."""
 
 
 def routes(workspace: Workspace) -> list[BaseRoute]:
@@ -95,7 +93,6 @@ def routes(workspace: Workspace) -> list[BaseRoute]:
         Route("/index.json", _twin(workspace, home.page), methods=["GET"]),
     ]
     found += [Route(path, _form(workspace, renderer, act), methods=["POST"]) for path, act in FORMS]
-    found += [Route(path, _question(workspace, renderer, ask), methods=["POST"]) for path, ask in QUESTIONS]
     for path, maker in PAGES:
         found.append(Route(path + ".json", _twin(workspace, maker), methods=["GET"]))
         found.append(Route(path, _page(workspace, renderer, maker), methods=["GET"]))
@@ -142,31 +139,17 @@ def _twin(workspace: Workspace, maker: Maker) -> Handler:
     return serve
 
 
-def _form(workspace: Workspace, renderer: Renderer, act: Callable[..., str]) -> Handler:
+def _form(workspace: Workspace, renderer: Renderer, act: Callable[..., str | Page]) -> Handler:
     async def serve(request: Request) -> Response:
         form = await _read(request)
 
         def work() -> Response:
             try:
-                return RedirectResponse(act(workspace, form, **request.path_params), 303, HEADERS)
+                made = act(workspace, form, **request.path_params)
             except MainspringError as error:
                 made = _explained(error)
-                return Response(renderer.html(made, request.url.path), made.status, HEADERS, "text/html")
-
-        return await run_in_threadpool(work)
-
-    return serve
-
-
-def _question(workspace: Workspace, renderer: Renderer, ask: Callable[..., Page]) -> Handler:
-    async def serve(request: Request) -> Response:
-        form = await _read(request)
-
-        def work() -> Response:
-            try:
-                made = ask(workspace, form, **request.path_params)
-            except MainspringError as error:
-                made = _explained(error)
+            if isinstance(made, str):
+                return RedirectResponse(made, 303, HEADERS)
             return Response(renderer.html(made, request.url.path), made.status, HEADERS, "text/html")
 
         return await run_in_threadpool(work)

@@ -16,7 +16,6 @@ import polars as pl
 from mainspring.core import judgement
 from mainspring.core.humility import Humility, HumilityRule
 from mainspring.core.judgement import Check
-from mainspring.core.signature import Field
 from mainspring.deploy.edge import ed25519, runner
 from mainspring.registry.runtime import OnnxModel
 
@@ -28,7 +27,6 @@ _TRAVELLING = {
     "from mainspring.core.judgement import": "from judgement import",
     "from mainspring.deploy.edge.ed25519 import": "from ed25519 import",
 }
-_PLACEHOLDER: dict[str, Any] = {"float": 0.0, "int": 0, "string": "", "bool": False}
 
 
 def build(
@@ -92,7 +90,7 @@ def _examples(model: OnnxModel, rows: pl.DataFrame | None) -> dict[str, Any]:
     """Rows and the scores that the device must find for them."""
     names = [field.name for field in model.signature.inputs]
     if rows is None or not rows.height:
-        records = [{field.name: _probe(field) for field in model.signature.inputs}]
+        records: list[dict[str, Any]] = [{field.name: field.example() for field in model.signature.inputs}]
     else:
         records = rows.select(names).gather_every(max(1, rows.height // EXAMPLES)).head(EXAMPLES).to_dicts()
     records = [
@@ -102,12 +100,3 @@ def _examples(model: OnnxModel, rows: pl.DataFrame | None) -> dict[str, Any]:
     scores = model.score({name: [record[name] for record in records] for name in names}, len(records))
     known = [(record, score) for record, score in zip(records, scores, strict=True) if math.isfinite(score)]
     return {"rows": [record for record, _ in known], "scores": [score for _, score in known]}
-
-
-def _probe(field: Field) -> Any:
-    if field.categories:
-        return field.categories[0]
-    if field.min is not None and field.max is not None:
-        middle = (field.min + field.max) / 2
-        return int(middle) if field.type == "int" else middle
-    return _PLACEHOLDER[field.type]

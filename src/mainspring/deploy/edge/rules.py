@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
 
+from mainspring.core.ids import point
 from mainspring.deploy.edge.model import Device
 from mainspring.deploy.model import Deployment
 
@@ -14,7 +14,7 @@ MIN_FAILED = 1
 
 def wanted(deployment: Deployment, device: str) -> str:
     """The version a device is to run: the canary on its share of devices, always the same ones; else the live one."""
-    place = int.from_bytes(blake2b(f"{deployment.name}/{device}".encode(), digest_size=8).digest()) / 2**64 * 100
+    place = point(f"{deployment.name}/{device}") / 2**64 * 100
     return deployment.canary if deployment.canary and place < deployment.weight else deployment.live
 
 
