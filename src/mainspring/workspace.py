@@ -14,7 +14,10 @@ from mainspring.delivery.service import Projects
 from mainspring.deploy.edge.service import Edge
 from mainspring.deploy.service import Deployments
 from mainspring.governance.service import Approvals
+from mainspring.monitoring.incidents import Incidents
+from mainspring.monitoring.investigation import Investigation
 from mainspring.monitoring.service import Monitors
+from mainspring.monitoring.timeline import Surroundings
 from mainspring.pipelines.desk import Desk
 from mainspring.pipelines.service import Pipelines
 from mainspring.ports.artifacts import ArtifactStore
@@ -48,6 +51,7 @@ SERVICES: dict[str, type] = {
     "scorings": Scorings,
     "challenges": Challenges,
     "monitors": Monitors,
+    "incidents": Incidents,
     "triggers": Triggers,
     "projects": Projects,
 }
@@ -96,6 +100,11 @@ class Workspace:
             self.store, self.usecases, self.models, self.deployments,
             self.predictions, self.reviews, self.artifacts, folder,
         )  # fmt: skip
+        looking = Investigation(
+            self.store, self.models, self.deployments, self.predictions, self.monitors, self.artifacts
+        )
+        surroundings = Surroundings(self.deployments, self.pipelines)
+        self.incidents = Incidents(self.store, self.models, surroundings, looking)
         self.triggers = Triggers(self.store, self.pipelines, self.deployments)
         self.projects = Projects(
             self.store, self.usecases, self.datasets, self.pipelines, self.models,

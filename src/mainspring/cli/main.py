@@ -44,7 +44,8 @@ NOUNS: dict[str, str] = {
     "reviews": "Rows that wait for a person.",
     "scorings": "Batch jobs: tables that a model scores.",
     "challenges": "Versions tried on what was asked.",
-    "monitors": "Monitors, signals, alerts.",
+    "monitors": "Monitors, signals, findings.",
+    "incidents": "What is wrong, who is at it, and why.",
     "triggers": "What starts pipelines.",
 }
 _EXAMPLES = """

@@ -16,6 +16,7 @@ from mainspring.delivery.service import Projects
 from mainspring.deploy.edge.service import Edge
 from mainspring.deploy.service import Deployments
 from mainspring.governance.service import Approvals
+from mainspring.monitoring.incidents import Incidents
 from mainspring.monitoring.service import Monitors
 from mainspring.pipelines.service import Pipelines
 from mainspring.registry.service import Models
@@ -45,7 +46,8 @@ class Client:
         predictions: Predictions and outcomes.
         scorings: Batch jobs.
         challenges: Versions tried offline on what was asked.
-        monitors: Monitors, signals, alerts.
+        monitors: Monitors, signals, findings.
+        incidents: What is wrong, who is at it, and why.
         triggers: What starts pipelines.
         projects: The project as code.
     """
@@ -63,6 +65,7 @@ class Client:
     scorings: Scorings
     challenges: Challenges
     monitors: Monitors
+    incidents: Incidents
     triggers: Triggers
     projects: Projects
 

@@ -45,15 +45,26 @@ Key = tuple[str, str, str]
 
 
 def stored_window(
-    store: Store, deployment: str, version: str, start: datetime, end: datetime, segment: str = ""
-) -> Window | None:
-    """All parts of the windows between two moments as one window; None when nothing was stored."""
+    store: Store, deployment: str, version: str, start: datetime, end: datetime, segment: str = "",
+    key: bytes | None = None,
+) -> Window | None:  # fmt: skip
+    """All parts of the windows between two moments as one window; None when nothing was stored.
+
+    Args:
+        store: The database.
+        deployment: Its name.
+        version: Address of the version that answered.
+        start: Windows begin at or after it.
+        end: Windows end at or before it.
+        segment: Part of the population; empty for all.
+        key: `Layout.key` of the bins; windows over others are left out.
+    """
     columns = store.columns(WindowProfile)
     query = sa.select(columns.blob).where(
         columns.deployment == deployment, columns.version == version, columns.segment == segment,
         columns.start >= start, columns.end <= end,
     )  # fmt: skip
-    blobs = [row[0] for row in store.rows(query)]
+    blobs = [row[0] for row in store.rows(query) if key is None or row[0][12:20] == key]
     return merged(decode(blobs)) if blobs else None
 
 
