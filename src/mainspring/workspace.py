@@ -16,6 +16,7 @@ from mainspring.deploy.service import Deployments
 from mainspring.governance.service import Approvals
 from mainspring.monitoring.incidents import Incidents
 from mainspring.monitoring.investigation import Investigation
+from mainspring.monitoring.notify.service import Notifications
 from mainspring.monitoring.service import Monitors
 from mainspring.monitoring.timeline import Surroundings
 from mainspring.pipelines.desk import Desk
@@ -52,6 +53,7 @@ SERVICES: dict[str, type] = {
     "challenges": Challenges,
     "monitors": Monitors,
     "incidents": Incidents,
+    "notifications": Notifications,
     "triggers": Triggers,
     "projects": Projects,
 }
@@ -105,10 +107,13 @@ class Workspace:
         )
         surroundings = Surroundings(self.deployments, self.pipelines)
         self.incidents = Incidents(self.store, self.models, surroundings, looking)
+        page_url = str(self.settings["page_url"]) or self.settings.local_url
+        notifier = functools.partial(resolve, "notifiers")
+        self.notifications = Notifications(self.store, self.incidents, notifier, page_url)
         self.triggers = Triggers(self.store, self.pipelines, self.deployments)
         self.projects = Projects(
             self.store, self.usecases, self.datasets, self.pipelines, self.models,
-            self.approvals, self.deployments, self.monitors, self.triggers,
+            self.approvals, self.deployments, self.monitors, self.notifications, self.triggers,
         )  # fmt: skip
         self._executor: Executor | None = None
 
@@ -134,7 +139,7 @@ class Workspace:
         return Controller(
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
             self.predictions, Retention(self.store, self.deployments, self.artifacts),
-            self.scorings, self.challenges, self.monitors, self.triggers, self.artifacts,
+            self.scorings, self.challenges, self.monitors, self.notifications, self.triggers, self.artifacts,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

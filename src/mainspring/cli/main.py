@@ -46,6 +46,7 @@ NOUNS: dict[str, str] = {
     "challenges": "Versions tried on what was asked.",
     "monitors": "Monitors, signals, findings.",
     "incidents": "What is wrong, who is at it, and why.",
+    "notifications": "Channels and their messages.",
     "triggers": "What starts pipelines.",
 }
 _EXAMPLES = """

@@ -17,6 +17,7 @@ from mainspring.deploy.edge.service import Edge
 from mainspring.deploy.service import Deployments
 from mainspring.governance.service import Approvals
 from mainspring.monitoring.incidents import Incidents
+from mainspring.monitoring.notify.service import Notifications
 from mainspring.monitoring.service import Monitors
 from mainspring.pipelines.service import Pipelines
 from mainspring.registry.service import Models
@@ -48,6 +49,7 @@ class Client:
         challenges: Versions tried offline on what was asked.
         monitors: Monitors, signals, findings.
         incidents: What is wrong, who is at it, and why.
+        notifications: Channels and their messages.
         triggers: What starts pipelines.
         projects: The project as code.
     """
@@ -66,6 +68,7 @@ class Client:
     challenges: Challenges
     monitors: Monitors
     incidents: Incidents
+    notifications: Notifications
     triggers: Triggers
     projects: Projects
 
