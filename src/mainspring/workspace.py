@@ -17,6 +17,7 @@ from mainspring.governance.service import Approvals
 from mainspring.monitoring.incidents import Incidents
 from mainspring.monitoring.investigation import Investigation
 from mainspring.monitoring.notify.service import Notifications
+from mainspring.monitoring.reports import Reports
 from mainspring.monitoring.service import Monitors
 from mainspring.monitoring.timeline import Surroundings
 from mainspring.pipelines.desk import Desk
@@ -52,6 +53,7 @@ SERVICES: dict[str, type] = {
     "scorings": Scorings,
     "challenges": Challenges,
     "monitors": Monitors,
+    "reports": Reports,
     "incidents": Incidents,
     "notifications": Notifications,
     "triggers": Triggers,
@@ -102,6 +104,7 @@ class Workspace:
             self.store, self.usecases, self.models, self.deployments,
             self.predictions, self.reviews, self.artifacts, folder,
         )  # fmt: skip
+        self.reports = Reports(self.store, self.deployments, self.monitors)
         looking = Investigation(
             self.store, self.models, self.deployments, self.predictions, self.monitors, self.artifacts
         )

@@ -104,6 +104,7 @@ class Controller:
                 if not self._react() and not self._work():
                     break
             self._guard("notifications", self._notifications.tick)
+            self._guard("monitoring", self._monitors.roll_up)
             self.reconcile()
 
     def reconcile(self) -> None:

@@ -18,6 +18,7 @@ from mainspring.deploy.service import Deployments
 from mainspring.governance.service import Approvals
 from mainspring.monitoring.incidents import Incidents
 from mainspring.monitoring.notify.service import Notifications
+from mainspring.monitoring.reports import Reports
 from mainspring.monitoring.service import Monitors
 from mainspring.pipelines.service import Pipelines
 from mainspring.registry.service import Models
@@ -48,6 +49,7 @@ class Client:
         scorings: Batch jobs.
         challenges: Versions tried offline on what was asked.
         monitors: Monitors, signals, findings.
+        reports: Counts of models that others serve.
         incidents: What is wrong, who is at it, and why.
         notifications: Channels and their messages.
         triggers: What starts pipelines.
@@ -67,6 +69,7 @@ class Client:
     scorings: Scorings
     challenges: Challenges
     monitors: Monitors
+    reports: Reports
     incidents: Incidents
     notifications: Notifications
     triggers: Triggers

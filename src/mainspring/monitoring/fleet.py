@@ -68,6 +68,26 @@ def stored_window(
     return merged(decode(blobs)) if blobs else None
 
 
+def first_time(store: Store, deployment: str) -> datetime | None:
+    """Beginning of the earliest stored window of a deployment."""
+    first = store.first(WindowProfile, order="start", deployment=deployment)
+    return first.start if first else None
+
+
+def most_counted(store: Store, deployment: str, start: datetime, end: datetime) -> str:
+    """The version with most rows in the stored windows between two moments, or empty."""
+    columns = store.columns(WindowProfile)
+    rows = sa.func.sum(columns.rows)
+    query = (
+        sa.select(columns.version)
+        .where(columns.deployment == deployment, columns.segment == "", columns.start >= start, columns.end <= end)
+        .group_by(columns.version)
+        .order_by(rows.desc(), columns.version)
+        .limit(1)
+    )
+    return next((str(row[0]) for row in store.rows(query)), "")
+
+
 def keep_window(
     store: Store, deployment: str, version: str, start: datetime, end: datetime, blob: bytes, *, rows: int,
     segment: str = "", source: str = "",

@@ -32,6 +32,7 @@ from mainspring.usecases.model import Kpi, KpiValue
 from mainspring.usecases.service import UseCases
 
 LISTING = "mainspring monitors list"
+_FINE = timedelta(days=7)
 
 
 class Monitors:
@@ -67,6 +68,7 @@ class Monitors:
         self._reviews = reviews
         self._artifacts = artifacts
         self._folder = folder
+        self._rolled_up: date | None = None
         self.reference = functools.lru_cache(maxsize=16)(self._make_reference)
 
     @operation("POST", "/monitors")
@@ -135,10 +137,11 @@ class Monitors:
         A window that cannot be measured is told as such: what should run and does not is an incident of its own.
         """
         monitor = self.show(name)
-        first = self._predictions.first_time(monitor.deployment) or self._live_since(monitor.deployment)
+        known = (self._predictions.first_time(monitor.deployment), fleet.first_time(self._store, monitor.deployment))
+        asked = any(known)
+        first = min(filter(None, known), default=None) or self._live_since(monitor.deployment)
         if first is None:
             return []
-        asked = self._predictions.first_time(monitor.deployment) is not None
         try:
             return [self._evaluate(monitor, *window) for window in self._due(monitor, first)] if asked else []
         finally:
@@ -158,7 +161,8 @@ class Monitors:
 
     def _evaluate(self, monitor: Monitor, start: datetime, end: datetime) -> Signal:
         joined = self._predictions.joined(monitor.deployment, start, end)
-        address = _most_frequent(joined) or self._deployments.show(monitor.deployment).live
+        counted = fleet.most_counted(self._store, monitor.deployment, start, end) if joined.is_empty() else ""
+        address = _most_frequent(joined) or counted or self._deployments.show(monitor.deployment).live
         version = self._models.version(address) if address else None
         found = self._of_rules(monitor, start, end) or self._measure(monitor, joined, version, (start, end))
         baseline = version.metrics.get(monitor.measure) if version else None
@@ -222,8 +226,20 @@ class Monitors:
         if monitor.kind == "prediction_drift":  # of what the model says, whatever humility rules answered
             joined = joined.with_columns(score=pl.coalesce("model_score", "score"))
         days = measure.daily_windows(joined, version.address, reference.layout)
+        if not days:  # rows that nobody sent may have been counted where they were asked for
+            counted = fleet.stored_window(self._store, monitor.deployment, version.address, *span, key=reference.key)
+            return measure.drift(counted, monitor, reference)
         self._keep(monitor.deployment, version.address, reference, days, span)
-        return measure.drift(merge(days.values()) if days else None, monitor, reference)
+        return measure.drift(merge(days.values()), monitor, reference)
+
+    def roll_up(self) -> int:
+        """Adds counts of hours up to days once they are a week old (for the controller); how many went."""
+        today = self._store.clock.now().date()
+        if self._rolled_up == today:  # days only end once a day
+            return 0
+        gone = fleet.roll_up(self._store, self._store.clock.now() - _FINE)
+        self._rolled_up = today
+        return gone
 
     def _keep(
         self, deployment: str, version: str, reference: Reference, days: dict[date, Window], span: tuple[datetime, ...]
