@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import polars as pl
 
 from mainspring.core.entity import Value
 from mainspring.deploy.service import Deployments
-from mainspring.errors import InvalidInput, nearest
+from mainspring.errors import InvalidInput
 from mainspring.measures.drift import ColumnDrift, column_drifts
 from mainspring.measures.reference import Reference
 from mainspring.measures.window import Window, merge
@@ -26,7 +25,6 @@ from mainspring.serving.service import Predictions
 from mainspring.store import Store
 
 _COLUMNS = 10
-_PARTS = 20
 _BESIDE = 3
 _LEAST = 30
 """Rows that a part of the population needs to be compared."""
@@ -148,7 +146,7 @@ class Investigation:
     def segments(self, incident: Incident, by: str) -> list[Part]:
         """How the parts of the population did, those furthest from the training rows first."""
         rows = self._rows(incident)
-        parts = _divided(rows, by)
+        parts = measure.parts(rows, by)
         version = self._version(incident)
         reference = self._monitors.reference_of(incident.deployment, version) if version else None
         found = [_part(name, part, rows.height, by, version, reference) for name, part in parts]
@@ -159,7 +157,7 @@ class Investigation:
         rows = self._rows(incident)
         if segment:
             by, _, _ = segment.partition("=")
-            known = dict(_divided(rows, by))
+            known = dict(measure.parts(rows, by))
             if segment not in known:
                 raise InvalidInput(f"there is no part `{segment}`", hint="known: " + ", ".join(list(known)[:10]))
             rows = known[segment]
@@ -219,34 +217,6 @@ def _story(reference: Reference, window: Window, drift: ColumnDrift, sentence: s
         labels=drawn.labels, before=drawn.before, after=drawn.after,
         nulls=(before.nulls, after.nulls), means=(before.mean, after.mean),
     )  # fmt: skip
-
-
-def _divided(rows: pl.DataFrame, by: str) -> list[tuple[str, pl.DataFrame]]:
-    """Rows by the values of a column, numbers with many values by their quarters; the largest parts first."""
-    known = [name.removeprefix("in_") for name in rows.columns if name.startswith("in_")]
-    if by not in known:
-        close = nearest(by, known)
-        hint = f"did you mean `{close[0]}`?" if close else "known: " + ", ".join(known)
-        raise InvalidInput(f"no column `{by}` was asked for", hint=hint)
-    values = rows[f"in_{by}"]
-    if values.dtype.is_numeric() and values.n_unique() > _PARTS:
-        values = _quarters(values.cast(pl.Float64))
-    parts = rows.with_columns(values.cast(pl.String).fill_null("null").alias("part")).partition_by("part", as_dict=True)
-    ordered = sorted(parts.items(), key=lambda item: (-item[1].height, item[0]))[:_PARTS]
-    return [(f"{by}={key[0]}", part.drop("part")) for key, part in ordered]
-
-
-def _quarters(values: pl.Series) -> pl.Series:
-    """The quarter that each number lies in, in words."""
-    known = values.drop_nulls().drop_nans().to_numpy()
-    edges = np.unique(np.quantile(known, (0.25, 0.5, 0.75)))
-    told = [f"{edge:.4g}" for edge in edges]
-    named = [f"up to {told[0]}", *(f"{low} to {high}" for low, high in pairwise(told)), f"above {told[-1]}"]
-    numbers = values.to_numpy()
-    places = np.searchsorted(edges, np.nan_to_num(numbers), side="left")
-    return pl.Series(
-        [None if np.isnan(number) else named[place] for number, place in zip(numbers, places, strict=True)]
-    )
 
 
 def _part(name: str, rows: pl.DataFrame, whole: int, by: str, version: str, reference: Reference | None) -> Part:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import date
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,6 +29,8 @@ from mainspring.monitoring.model import Monitor
 SCORE = "score"
 _PARTS = 12
 _DAY = "day of the window"
+_PART = "part of the population"
+_SEGMENTS = 20
 WEIGHTED = "weighted"
 DRIFT_MEASURES = (WEIGHTED, "psi", "js", "ks", "hellinger", "linf", "wasserstein_scaled")
 REVIEWS = ("oldest_hours", "open")
@@ -42,13 +46,14 @@ class Measured(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
-def check_measure(monitor: Monitor) -> None:
-    """Raises `InvalidInput` when the measure does not exist for the kind of monitor."""
+def check_measure(monitor: Monitor, more: Mapping[str, Sequence[str]]) -> None:
+    """Raises `InvalidInput` when the measure does not exist for the kind of monitor; ``more`` are further kinds."""
     known = {
         "performance": PERFORMANCE,
         "drift": DRIFT_MEASURES,
         "prediction_drift": DRIFT_MEASURES,
         "reviews": REVIEWS,
+        **more,
     }.get(monitor.kind)
     if known is not None and monitor.measure not in known:
         close = nearest(monitor.measure, known)
@@ -78,11 +83,44 @@ def daily_windows(joined: pl.DataFrame, version: str, layout: Layout) -> dict[da
     return {key[0]: count(rows.drop("time", _DAY), layout) for key, rows in sorted(days.items())}
 
 
+def parts(rows: pl.DataFrame, by: str) -> list[tuple[str, pl.DataFrame]]:
+    """Rows by the values of an input, numbers with many values by their quarters: the twenty largest parts.
+
+    Raises:
+        InvalidInput: Nobody was asked for the column.
+    """
+    known = [name.removeprefix("in_") for name in rows.columns if name.startswith("in_")]
+    if by not in known:
+        close = nearest(by, known)
+        hint = f"did you mean `{close[0]}`?" if close else "known: " + ", ".join(known)
+        raise InvalidInput(f"no column `{by}` was asked for", hint=hint)
+    values = rows[f"in_{by}"]
+    if values.dtype.is_numeric() and values.n_unique() > _SEGMENTS:
+        values = _quarters(values.cast(pl.Float64))
+    named = rows.with_columns(values.cast(pl.String).fill_null("null").alias(_PART))
+    found = named.partition_by(_PART, as_dict=True)
+    ordered = sorted(found.items(), key=lambda item: (-item[1].height, item[0]))[:_SEGMENTS]
+    return [(f"{by}={key[0]}", part.drop(_PART)) for key, part in ordered]
+
+
+def _quarters(values: pl.Series) -> pl.Series:
+    """The quarter that each number lies in, in words."""
+    known = values.drop_nulls().drop_nans().to_numpy()
+    edges = np.unique(np.quantile(known, (0.25, 0.5, 0.75)))
+    told = [f"{edge:.4g}" for edge in edges]
+    named = [f"up to {told[0]}", *(f"{low} to {high}" for low, high in pairwise(told)), f"above {told[-1]}"]
+    numbers = values.to_numpy()
+    places = np.searchsorted(edges, np.nan_to_num(numbers), side="left")
+    return pl.Series(
+        [None if np.isnan(number) else named[place] for number, place in zip(numbers, places, strict=True)]
+    )
+
+
 def performance(joined: pl.DataFrame, monitor: Monitor, kind: str, threshold: float) -> Measured:
     """A performance metric over the rows whose outcome is known."""
     known = joined.filter(pl.col("outcome").is_not_null() & pl.col("score").is_not_null())
     if known.height < max(monitor.min_rows, 1):
-        return Measured(None, known.height, _too_few(joined, known, monitor))
+        return Measured(None, known.height, too_few(joined, known, monitor))
     truth, score = known["outcome"].to_numpy(), known["score"].to_numpy()
     report = binary_report(truth, score, threshold) if kind == "classifier" else regression_report(truth, score)
     details = msgspec.to_builtins(report)
@@ -94,7 +132,7 @@ def kpi(joined: pl.DataFrame, monitor: Monitor, value: dict[str, float]) -> Meas
     """Mean business value of the decisions whose outcome is known."""
     known = joined.filter(pl.col("outcome").is_not_null() & pl.col("label").is_not_null())
     if known.height < max(monitor.min_rows, 1):
-        return Measured(None, known.height, _too_few(joined, known, monitor))
+        return Measured(None, known.height, too_few(joined, known, monitor))
     truth, label = known["outcome"].to_numpy(), known["label"].cast(pl.Float64).to_numpy()
     counts = {
         "tp": int(np.sum((truth == 1) & (label == 1))),
@@ -105,7 +143,7 @@ def kpi(joined: pl.DataFrame, monitor: Monitor, value: dict[str, float]) -> Meas
     return Measured(value_per_outcome(truth, label, value), known.height, counts)
 
 
-def _too_few(joined: pl.DataFrame, known: pl.DataFrame, monitor: Monitor) -> dict[str, Any]:
+def too_few(joined: pl.DataFrame, known: pl.DataFrame, monitor: Monitor) -> dict[str, Any]:
     """Why there is no value: nobody asked, or what happened is not known."""
     if joined.height < max(monitor.min_rows, 1):
         return {"why": f"{joined.height} rows, fewer than {monitor.min_rows}"}

@@ -8,7 +8,11 @@ from typing import Any, ClassVar, Literal
 from mainspring.core.address import Name
 from mainspring.core.entity import Entity, Fixed, Server, Value
 
-MonitorKind = Literal["performance", "drift", "prediction_drift", "kpi", "volume", "humility", "reviews"]
+MonitorKind = Literal[
+    "performance", "drift", "prediction_drift", "kpi", "volume", "humility", "reviews",
+    "quality", "freshness", "service", "fairness", "estimated", "calibration", "attribution", "outliers",
+    "multivariate", "custom",
+]  # fmt: skip
 SignalStatus = Literal["ok", "breach", "no_data"]
 CauseGroup = Literal["data", "performance", "drift", "fairness", "attribution", "service"]
 Severity = Literal["page", "ticket", "digest"]
@@ -36,11 +40,18 @@ class Monitor(Entity):
         name: Unique name.
         deployment: What is watched.
         kind: ``performance`` (needs outcomes), ``drift`` of inputs, ``prediction_drift``, ``kpi``, ``volume``,
-            ``humility`` (share of rows that a humility rule fired on) or ``reviews`` (the people's queue at the
-            window's end).
+            ``humility`` (share of rows that a humility rule fired on), ``reviews`` (the people's queue at the
+            window's end), ``quality`` (nulls and unseen values), ``freshness``, ``service`` (errors, latency),
+            ``fairness`` between the groups of a column, ``estimated`` performance before outcomes are known,
+            ``calibration``, ``attribution`` (order of the inputs' weights), ``outliers``, ``multivariate`` (inputs
+            together) or ``custom``.
         measure: Metric (``roc_auc``, ``log_loss`` …), drift measure (``psi``, ``js`` …), name of the KPI, name of the
-            humility rule (any when empty), or ``oldest_hours`` or ``open`` of the queue.
-        columns: Inputs that are watched for drift; all when empty.
+            humility rule (any when empty), ``oldest_hours`` or ``open`` of the queue, ``module:function`` of a custom
+            monitor; `mainspring.monitoring.kinds.KNOWN` lists the others.
+        columns: Inputs that are watched for drift; all when empty. Of a ``fairness`` monitor the one column that
+            tells the group.
+        segments: Columns whose values divide the population: counts of each part are kept and compared, too (drift
+            only; the twenty largest parts of each).
         importance: Column -> how much it matters to the model, for the measure ``weighted``; all alike when empty.
         min: Smallest allowed value.
         max: Largest allowed value.
@@ -68,6 +79,7 @@ class Monitor(Entity):
     kind: Fixed[MonitorKind]
     measure: str = ""
     columns: list[str] = []
+    segments: list[str] = []
     importance: dict[str, float] = {}
     min: float | None = None
     max: float | None = None

@@ -25,16 +25,34 @@ _ROOM = 1.1
 GROUPS: Mapping[str, CauseGroup] = {
     "volume": "data", "performance": "performance", "kpi": "performance",
     "drift": "drift", "prediction_drift": "drift", "humility": "service", "reviews": "service",
+    "quality": "data", "freshness": "data", "service": "service", "fairness": "fairness",
+    "estimated": "performance", "calibration": "performance", "custom": "performance",
+    "attribution": "attribution", "outliers": "drift", "multivariate": "drift",
 }  # fmt: skip
 """Kind of monitor -> the group of causes that its incidents belong to."""
 SEVERITIES: Mapping[str, Severity] = {
     "volume": "page", "performance": "page", "kpi": "page",
     "drift": "digest", "prediction_drift": "ticket", "humility": "ticket", "reviews": "ticket",
+    "quality": "page", "freshness": "page", "service": "page", "fairness": "ticket", "estimated": "page",
+    "calibration": "ticket", "custom": "ticket", "attribution": "ticket", "outliers": "digest",
+    "multivariate": "digest",
 }  # fmt: skip
 """Kind of monitor -> severity by consequence: broken data and lost quality wake somebody, movement alone does not."""
 _GRAVE: tuple[Severity, ...] = ("digest", "ticket", "page")
-WEIGHTED_LIMIT = 0.2
-"""Share of what a model looks at that may have moved, where a monitor of the measure ``weighted`` says nothing else."""
+DEFAULTS: Mapping[str, tuple[float | None, float | None]] = {
+    "weighted": (None, 0.2),
+    "null_share": (None, 0.02), "unseen_share": (None, 0.02),
+    "error_rate": (None, 0.01),
+    "ece": (None, 0.1),
+    "ndcg": (0.9, None),
+    "share": (None, 0.05), "reconstruction": (None, 0.2),
+    "demographic_parity_difference": (None, 0.1), "equalized_odds_difference": (None, 0.1),
+    "equal_opportunity_difference": (None, 0.1),
+    "demographic_parity_ratio": (0.8, None), "equalized_odds_ratio": (0.8, None),
+}  # fmt: skip
+"""Measure -> least and greatest value of a monitor that says neither: shares of what the model looks at, of rows and
+of columns' values; SageMaker Clarify's 0.9 for attributions; the four-fifths rule for ratios between groups."""
+_ALWAYS = ("performance", "kpi")
 SILENT, OVERDUE = "/silent", "/overdue"
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse"})
 
@@ -79,6 +97,10 @@ def limits(monitor: Monitor, reference: float | None) -> Limits:
     A moved baseline takes the reference's place; what was widened is allowed on both sides.
     """
     low, high = monitor.min, monitor.max
+    if low is None and high is None and monitor.kind not in _ALWAYS:
+        low, high = DEFAULTS.get(monitor.measure, (None, None))
+        if monitor.kind == "freshness":
+            high = monitor.window_days * 24
     if monitor.baseline is not None and monitor.baseline.value is not None:
         reference = monitor.baseline.value
     if monitor.max_worsening is not None and reference is not None:
@@ -86,8 +108,6 @@ def limits(monitor: Monitor, reference: float | None) -> Limits:
             high = min(item for item in (high, reference + monitor.max_worsening) if item is not None)
         else:
             low = max(item for item in (low, reference - monitor.max_worsening) if item is not None)
-    if monitor.measure == "weighted" and high is None:
-        high = WEIGHTED_LIMIT
     room = monitor.widened.get("", 0.0)
     low, high = (None if low is None else low - room), (None if high is None else high + room)
     parts = [f"at least {low:.4g}"] if low is not None else []

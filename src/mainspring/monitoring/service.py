@@ -18,9 +18,10 @@ from mainspring.deploy.service import Deployments
 from mainspring.errors import InvalidInput
 from mainspring.measures.reference import Reference, from_bytes, to_bytes
 from mainspring.measures.window import Window, encode, merge
-from mainspring.monitoring import fleet, lifecycle, measure, rules
+from mainspring.monitoring import fleet, kinds, lifecycle, measure, rules
 from mainspring.monitoring.measure import Measured
 from mainspring.monitoring.model import Finding, Monitor, ReferenceProfile, Signal, SignalStatus
+from mainspring.monitoring.versions import VersionRows
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.load import load_model
 from mainspring.registry.model import ModelVersion
@@ -33,6 +34,7 @@ from mainspring.usecases.service import UseCases
 
 LISTING = "mainspring monitors list"
 _FINE = timedelta(days=7)
+_OF_ROWS = ("fairness", "calibration", "custom", "estimated", "attribution", "outliers", "multivariate")
 
 
 class Monitors:
@@ -69,6 +71,7 @@ class Monitors:
         self._artifacts = artifacts
         self._folder = folder
         self._rolled_up: date | None = None
+        self._versions = VersionRows(models, artifacts, folder)
         self.reference = functools.lru_cache(maxsize=16)(self._make_reference)
 
     @operation("POST", "/monitors")
@@ -90,7 +93,11 @@ class Monitors:
         return monitor
 
     def _check(self, monitor: Monitor) -> None:
-        measure.check_measure(monitor)
+        measure.check_measure(monitor, kinds.KNOWN)
+        if monitor.kind == "fairness" and len(monitor.columns) != 1:
+            raise InvalidInput(f"monitor `{monitor.name}`: one column tells the group", hint='columns = ["sex"]')
+        if monitor.kind == "custom":
+            kinds.load_function(monitor)
         deployment = self._deployments.show(monitor.deployment)
         if monitor.kind == "kpi":
             self._kpi(deployment.use_case, monitor.measure)
@@ -197,6 +204,11 @@ class Monitors:
         """The value of a monitor of humility rules or of what they put before people; None for other kinds."""
         if monitor.kind == "humility":
             return measure.humility(self._predictions.rows(monitor.deployment, start, end), monitor)
+        if monitor.kind == "service":
+            return kinds.service(self._predictions.rows(monitor.deployment, start, end), monitor)
+        if monitor.kind == "freshness":
+            last = self._predictions.rows(monitor.deployment, start, end)["time"].max()
+            return kinds.freshness(last or self._predictions.last_time(monitor.deployment), end, 0)  # type: ignore[arg-type]
         if monitor.kind == "reviews":
             hours, waiting = self._reviews.waiting(monitor.deployment, end)
             value = hours if monitor.measure == "oldest_hours" else float(waiting)
@@ -215,6 +227,8 @@ class Monitors:
         if monitor.kind == "kpi":
             use_case = self._deployments.show(monitor.deployment).use_case
             return measure.kpi(joined, monitor, self._kpi(use_case, monitor.measure).value)
+        if monitor.kind in _OF_ROWS:
+            return self._of_rows_together(monitor, joined, version)
         reference = self.reference_of(monitor.deployment, version.address)
         if reference is None:
             return Measured(None, joined.height, {"why": "the version has no reference"})
@@ -225,12 +239,52 @@ class Monitors:
             reference = reference if stored is None else reference.moved(stored)
         if monitor.kind == "prediction_drift":  # of what the model says, whatever humility rules answered
             joined = joined.with_columns(score=pl.coalesce("model_score", "score"))
+        of_window = kinds.quality if monitor.kind == "quality" else measure.drift
         days = measure.daily_windows(joined, version.address, reference.layout)
         if not days:  # rows that nobody sent may have been counted where they were asked for
             counted = fleet.stored_window(self._store, monitor.deployment, version.address, *span, key=reference.key)
-            return measure.drift(counted, monitor, reference)
+            return of_window(counted, monitor, reference)
         self._keep(monitor.deployment, version.address, reference, days, span)
-        return measure.drift(merge(days.values()), monitor, reference)
+        found = of_window(merge(days.values()), monitor, reference)
+        if monitor.segments:
+            found.details["segments"] = self._segments(monitor, joined, version, reference, span)
+        return found
+
+    def _segments(
+        self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion, reference: Reference,
+        span: tuple[datetime, datetime],
+    ) -> dict[str, float | None]:  # fmt: skip
+        """The value in each part of the population, the furthest first; their counts are kept as those of all are."""
+        values: dict[str, float | None] = {}
+        for name, rows in (part for column in monitor.segments for part in measure.parts(joined, column)):
+            days = measure.daily_windows(rows, version.address, reference.layout)
+            self._keep(monitor.deployment, version.address, reference, days, span, name)
+            values[name] = measure.drift(merge(days.values()) if days else None, monitor, reference).value
+        return dict(sorted(values.items(), key=lambda item: -(item[1] or 0.0)))
+
+    def _of_rows_together(self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion) -> Measured:
+        """The value of a kind that needs rows of the window, and some of them the version's own."""
+        match monitor.kind:
+            case "fairness":
+                return kinds.group_fairness(joined, monitor)
+            case "calibration":
+                return kinds.calibration(joined, monitor)
+            case "custom":
+                return kinds.custom(joined, monitor)
+            case "estimated":
+                holdout = self._versions.holdout(version.address)
+                if holdout is None:
+                    return Measured(None, joined.height, {"why": "the version has no holdout"})
+                return kinds.estimated(joined, monitor, holdout, version.signature.threshold)
+        training = self._versions.training(version.address)
+        if training is None:
+            return Measured(None, joined.height, {"why": "the version has no reference"})
+        if monitor.kind != "attribution":
+            return kinds.together(joined, training, monitor)
+        if joined.height < max(monitor.min_rows, 1):
+            return Measured(None, joined.height, {"why": f"{joined.height} rows, fewer than {monitor.min_rows}"})
+        before, now = self._versions.attributions(version.address, joined)
+        return kinds.attribution(before, now, joined.height)
 
     def roll_up(self) -> int:
         """Adds counts of hours up to days once they are a week old (for the controller); how many went."""
@@ -242,15 +296,16 @@ class Monitors:
         return gone
 
     def _keep(
-        self, deployment: str, version: str, reference: Reference, days: dict[date, Window], span: tuple[datetime, ...]
-    ) -> None:
+        self, deployment: str, version: str, reference: Reference, days: dict[date, Window],
+        span: tuple[datetime, ...], segment: str = "",
+    ) -> None:  # fmt: skip
         """Stores the counts of each day that lies wholly within the span."""
         for day, window in days.items():
             start = datetime.combine(day, time(), UTC)
             end = start + timedelta(days=1)
             if span[0] <= start and end <= span[1]:
                 blob = encode(window, reference.key)
-                fleet.keep_window(self._store, deployment, version, start, end, blob, rows=window.rows)
+                fleet.keep_window(self._store, deployment, version, start, end, blob, rows=window.rows, segment=segment)
 
     def _kpi(self, use_case: str, name: str) -> Kpi:
         declared = {item.name: item for item in self._usecases.show(use_case).kpis} if use_case else {}

@@ -9,7 +9,7 @@ import pytest
 from mainspring.core.actor import acting_as
 from mainspring.core.entity import change, draft
 from mainspring.errors import Conflict, InvalidInput, NotFound
-from mainspring.monitoring.model import Monitor
+from mainspring.monitoring.model import Monitor, WindowProfile
 
 
 @pytest.fixture
@@ -194,6 +194,16 @@ def test_into_an_incident_of_drift(watched: Any, measure: str) -> None:
     assert len(incidents.rows(incident.name, segment=parts[0].segment)) == 20
     with pytest.raises(InvalidInput, match="no column `y`"):
         incidents.segments(incident.name, "y")
+
+
+def test_parts_of_the_population_are_kept_and_compared(watched: Any) -> None:
+    drifting(watched, segments=["x"])
+    asked(watched, 0.0)
+    (signal,) = watched.workspace.monitors.signals("inputs")
+    assert len(signal.details["segments"]) == 4
+    assert list(signal.details["segments"].values()) == sorted(signal.details["segments"].values(), reverse=True)
+    kept = {item.segment: item.rows for item in watched.workspace.store.find(WindowProfile)}
+    assert kept.pop("") == sum(kept.values()) == 600
 
 
 @pytest.mark.parametrize("rule", ["baseline", "widen", "mute"])

@@ -17,7 +17,7 @@ from mainspring.usecases.rules import target_met
 from mainspring.workspace import Workspace
 
 _WINDOWS = 60
-_ORDER = ("kpi", "performance", "prediction_drift", "drift", "volume")
+_ORDER = ("kpi", "performance", "estimated", "calibration", "fairness", "prediction_drift", "drift", "volume")
 
 
 def index(workspace: Workspace, query: Query) -> Page:
@@ -82,7 +82,9 @@ def _answer(deployment: Deployment, views: list[dict[str, Any]], still: list[Inc
 
 
 def _ordered(monitors: list[Monitor]) -> list[Monitor]:
-    return sorted(monitors, key=lambda item: (_ORDER.index(item.kind), item.name))
+    return sorted(
+        monitors, key=lambda item: (_ORDER.index(item.kind) if item.kind in _ORDER else len(_ORDER), item.name)
+    )
 
 
 def _signals(workspace: Workspace, deployment: str, monitors: list[Monitor], windows: int) -> dict[str, list[Signal]]:

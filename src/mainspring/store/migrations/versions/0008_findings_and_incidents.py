@@ -87,7 +87,7 @@ def upgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_alert_status"))
 
     op.drop_table("alert")
-    added = {"importance": "{}", "out_of": "0", "silent": "3", "muted": "[]", "widened": "{}"}
+    added = {"segments": "[]", "importance": "{}", "out_of": "0", "silent": "3", "muted": "[]", "widened": "{}"}
     with op.batch_alter_table("monitor", schema=None) as batch_op:
         for name, value in added.items():
             kind = sa.BigInteger() if value.isdecimal() else sa.Text()
