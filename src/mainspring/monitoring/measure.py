@@ -83,8 +83,19 @@ def daily_windows(joined: pl.DataFrame, version: str, layout: Layout) -> dict[da
     return {key[0]: count(rows.drop("time", _DAY), layout) for key, rows in sorted(days.items())}
 
 
-def parts(rows: pl.DataFrame, by: str) -> list[tuple[str, pl.DataFrame]]:
+def counted(rows: pl.DataFrame, layout: Layout) -> Window:
+    """Rows with inputs as ``in_<name>`` over the bins of a reference; what they lack is not counted."""
+    frame = rows.select(pl.col("^in_.*$").name.map(lambda name: name.removeprefix("in_")))
+    return count(frame, layout)
+
+
+def parts(rows: pl.DataFrame, by: str, training: pl.Series | None = None) -> list[tuple[str, pl.DataFrame]]:
     """Rows by the values of an input, numbers with many values by their quarters: the twenty largest parts.
+
+    Args:
+        rows: Joined predictions.
+        by: The input.
+        training: Its training values, whose quarters are taken, so that parts are the same in every window.
 
     Raises:
         InvalidInput: Nobody was asked for the column.
@@ -96,16 +107,16 @@ def parts(rows: pl.DataFrame, by: str) -> list[tuple[str, pl.DataFrame]]:
         raise InvalidInput(f"no column `{by}` was asked for", hint=hint)
     values = rows[f"in_{by}"]
     if values.dtype.is_numeric() and values.n_unique() > _SEGMENTS:
-        values = _quarters(values.cast(pl.Float64))
+        values = _quarters(values.cast(pl.Float64), values if training is None else training)
     named = rows.with_columns(values.cast(pl.String).fill_null("null").alias(_PART))
     found = named.partition_by(_PART, as_dict=True)
     ordered = sorted(found.items(), key=lambda item: (-item[1].height, item[0]))[:_SEGMENTS]
     return [(f"{by}={key[0]}", part.drop(_PART)) for key, part in ordered]
 
 
-def _quarters(values: pl.Series) -> pl.Series:
-    """The quarter that each number lies in, in words."""
-    known = values.drop_nulls().drop_nans().to_numpy()
+def _quarters(values: pl.Series, of: pl.Series) -> pl.Series:
+    """The quarter of other values that each number lies in, in words."""
+    known = of.cast(pl.Float64).drop_nulls().drop_nans().to_numpy()
     edges = np.unique(np.quantile(known, (0.25, 0.5, 0.75)))
     told = [f"{edge:.4g}" for edge in edges]
     named = [f"up to {told[0]}", *(f"{low} to {high}" for low, high in pairwise(told)), f"above {told[-1]}"]

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from mainspring.core.entity import Create, Patch, born, draft
@@ -254,13 +255,24 @@ class Monitors:
         self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion, reference: Reference,
         span: tuple[datetime, datetime],
     ) -> dict[str, float | None]:  # fmt: skip
-        """The value in each part of the population, the furthest first; their counts are kept as those of all are."""
+        """The value in each part of the population against the same part of the training rows; counts are kept."""
         values: dict[str, float | None] = {}
-        for name, rows in (part for column in monitor.segments for part in measure.parts(joined, column)):
-            days = measure.daily_windows(rows, version.address, reference.layout)
-            self._keep(monitor.deployment, version.address, reference, days, span, name)
-            values[name] = measure.drift(merge(days.values()) if days else None, monitor, reference).value
-        return dict(sorted(values.items(), key=lambda item: -(item[1] or 0.0)))
+        training = self._versions.training(version.address)
+        for column in monitor.segments:
+            known = training[column] if training is not None and column in training.columns else None
+            before = (
+                {}
+                if training is None or known is None
+                else dict(measure.parts(training.rename(lambda name: f"in_{name}"), column, known))
+            )
+            others = msgspec.structs.replace(monitor, muted=[*monitor.muted, column])  # it differs by definition
+            for name, rows in measure.parts(joined, column, known):
+                days = measure.daily_windows(rows, version.address, reference.layout)
+                self._keep(monitor.deployment, version.address, reference, days, span, name)
+                part = before.get(name)
+                usual = reference if part is None else reference.moved(measure.counted(part, reference.layout))
+                values[name] = measure.drift(merge(days.values()) if days else None, others, usual).value
+        return values
 
     def _of_rows_together(self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion) -> Measured:
         """The value of a kind that needs rows of the window, and some of them the version's own."""

@@ -201,7 +201,7 @@ def test_parts_of_the_population_are_kept_and_compared(watched: Any) -> None:
     asked(watched, 0.0)
     (signal,) = watched.workspace.monitors.signals("inputs")
     assert len(signal.details["segments"]) == 4
-    assert list(signal.details["segments"].values()) == sorted(signal.details["segments"].values(), reverse=True)
+    assert set(signal.details["segments"].values()) == {0.0}  # what divides the parts differs by definition
     kept = {item.segment: item.rows for item in watched.workspace.store.find(WindowProfile)}
     assert kept.pop("") == sum(kept.values()) == 600
 
