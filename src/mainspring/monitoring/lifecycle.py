@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -63,22 +63,27 @@ def follow(store: Store, tx: Transaction, monitor: Monitor, signal: Signal, find
     _measured(store, tx, monitor, signal)
 
 
-def overdue(store: Store, tx: Transaction, monitor: Monitor, waiting: int, since: datetime, why: str) -> None:
+def overdue(
+    store: Store, tx: Transaction, monitor: Monitor, waiting: Sequence[tuple[datetime, datetime]], why: str
+) -> None:
     """Opens an incident when windows have ended and were not measured.
 
     Args:
         store: To read with.
         tx: The transaction.
         monitor: What should have been measured.
-        waiting: How many windows were not.
-        since: Beginning of the first of them.
+        waiting: Windows that were not, oldest first; those of an incident that is over count no more.
         why: In words.
     """
-    incident = _open(store, monitor.deployment, rules.GROUPS["volume"])
+    group = rules.GROUPS["volume"]
+    incident = _open(store, monitor.deployment, group)
     firing = incident is not None and monitor.name + rules.OVERDUE in incident.firing
-    part = rules.overdue_part(monitor, waiting, firing)
-    end = since + timedelta(days=monitor.window_days) * waiting
-    _advance(store, tx, monitor.deployment, incident, part, Seen(since, end, None, f"{monitor.name}: {why}"))
+    over = _closed(store, monitor, group)
+    fresh = [window for window in waiting if over is None or window[0] >= over]
+    if fresh:
+        part = rules.overdue_part(monitor, len(fresh), firing)
+        seen = Seen(fresh[0][0], fresh[-1][1], None, f"{monitor.name}: {why}")
+        _advance(store, tx, monitor.deployment, incident, part, seen)
 
 
 def _measured(store: Store, tx: Transaction, monitor: Monitor, signal: Signal) -> None:

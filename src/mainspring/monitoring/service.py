@@ -156,7 +156,7 @@ class Monitors:
             if waiting := self._due(monitor, first):
                 why = "windows are not measured" if asked else "nothing was asked since it went live"
                 with self._store.transaction() as tx:
-                    lifecycle.overdue(self._store, tx, monitor, len(waiting), waiting[0][0], why)
+                    lifecycle.overdue(self._store, tx, monitor, waiting, why)
 
     def _due(self, monitor: Monitor, first: datetime) -> list[tuple[datetime, datetime]]:
         last = self._store.first(Signal, monitor=monitor.name, order="-start")

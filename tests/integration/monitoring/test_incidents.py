@@ -94,6 +94,13 @@ def test_a_deployment_that_nobody_asks_is_an_incident(watched: Any) -> None:
     (incident,) = watched.workspace.incidents.find()
     assert incident.firing == ["auc/overdue", "gain/overdue"]
     assert "nothing was asked since it went live" in incident.summary
+    watched.workspace.incidents.resolve(incident.name, "not in use yet")
+    watched.workspace.controller.tick()  # what a person has ended does not come back at once
+    assert [item.status for item in watched.workspace.incidents.find()] == ["resolved"]
+    watched.clock.advance(timedelta(days=21))
+    watched.workspace.controller.tick()
+    incident = watched.workspace.incidents.find()[0]
+    assert (incident.name, incident.status) == ("mill-2", "open")
     watched.week()
     assert watched.workspace.incidents.show(incident.name).status == "resolved"
 

@@ -30,7 +30,7 @@ def address_of(host: str, port: int, private: bool) -> tuple[str, int]:
     if not private and any(not ipaddress.ip_address(item.partition("%")[0]).is_global for item in found):
         raise Refused(
             f"`{host}` is at a private address",
-            hint="if that is meant: mainspring channels update NAME --private true",
+            hint="if that is meant: mainspring notifications update NAME --private true",
         )
     return found[0], port
 

@@ -12,7 +12,7 @@ from mainspring.core.entity import Create, Patch, born
 from mainspring.core.events import Event
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
-from mainspring.errors import InvalidInput, MainspringError, Unreachable
+from mainspring.errors import MainspringError, Refused
 from mainspring.monitoring.incidents import Incidents
 from mainspring.monitoring.model import Incident, Severity
 from mainspring.monitoring.notify import rules
@@ -230,7 +230,7 @@ class Notifications:
             tx.update(msgspec.structs.replace(message, status=status, due=free))
 
     def _send(self, channel: Channel, message: Message) -> bool:
-        """Sends a message; False when its receiver does not answer.
+        """Sends a message; False when that did not go well and may later.
 
         That it is tried is on record before it is tried, so a second controller, or one after a kill, waits its turn.
         """
@@ -247,10 +247,14 @@ class Notifications:
         )  # fmt: skip
         try:
             self._open(channel).send(told)
-        except MainspringError as error:
-            again = isinstance(error, (Unreachable, InvalidInput)) and message.attempts < rules.MAX_ATTEMPTS
-            self._settle(message, "waiting" if again else "failed", error.message)
-            return not isinstance(error, Unreachable)
+        except Refused as error:
+            self._settle(message, "failed", error.message)
+            return True
+        except Exception as error:  # noqa: BLE001 - one strange notifier must not keep messages from the other channels
+            again = message.attempts < rules.MAX_ATTEMPTS
+            told_error = error.message if isinstance(error, MainspringError) else f"{type(error).__name__}: {error}"
+            self._settle(message, "waiting" if again else "failed", told_error)
+            return False
         self._settle(message, "sent", "")
         return True
 
