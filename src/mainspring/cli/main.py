@@ -46,7 +46,6 @@ NOUNS: dict[str, str] = {
     "scorings": "Batch jobs: tables that a model scores.",
     "challenges": "Versions tried on what was asked.",
     "monitors": "Monitors, signals, findings.",
-    "reports": "Counts of models that others serve.",
     "incidents": "What is wrong, who is at it, and why.",
     "notifications": "Channels and their messages.",
     "triggers": "What starts pipelines.",

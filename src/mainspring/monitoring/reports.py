@@ -29,7 +29,7 @@ class Reports:
         self._deployments = deployments
         self._monitors = monitors
 
-    @operation("GET", "/deployments/{deployment}/bins", command="bins")
+    @operation("GET", "/deployments/{deployment}/bins", command="")
     def bins(self, deployment: str, version: str) -> dict[str, Bins]:
         """Tells over which bins a version's columns are counted: column -> edges or levels.
 
