@@ -2,7 +2,8 @@
 
 What the replay does itself is what the world does: files are delivered (one of them broken, on purpose), flights depart
 and are scored by the deployment, outcomes arrive days later, an engineer starts one careless experiment. Everything
-else - refusing, training, gating, releasing, rolling back, alerting - is decided by the rules of ``mainspring.toml``.
+else - refusing, training, gating, releasing, rolling back, raising incidents - is decided by the rules of
+``mainspring.toml``.
 
 Every step is repeatable, and the number of steps done is kept in the workspace: a replay that was killed goes on where
 it was.

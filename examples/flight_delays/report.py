@@ -106,7 +106,7 @@ def _told(event: Event) -> str:
     short = event.subject.removeprefix(f"{MODEL}@")
     texts = {
         "data.version.refused": f"{event.subject} refused: {len(data.get('broken', []))} expectations broken",
-        "monitoring.alert.opened": f"alert {event.subject}: {data.get('value', 0):.3f}",
+        "monitoring.incident.opened": f"incident {event.subject}: {data.get('monitor')} {data.get('value') or 0:.3f}",
         "automation.trigger.started": f"retraining, by trigger {event.subject}",
         "governance.approval.refused": f"version {short} refused by gate {', '.join(data.get('failed', []))}",
         "deploy.release.live": f"version {version} live",

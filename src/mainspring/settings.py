@@ -36,6 +36,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("server", "", "address of a Mainspring server to work on; empty: the workspace of this folder"),
     Setting("host", "127.0.0.1", "address the server listens on; another than loopback needs a token"),
     Setting("port", 7460, "port of the server"),
+    Setting(
+        "page_url", "", "address of the pages in messages, such as https://ml.example.org; empty: the server's own"
+    ),
     Setting("token", "", "token that requests must carry (server) or that is sent (client)"),
     Setting("tick", 2.0, "seconds between two looks of the controller"),
     Setting("actor", "", "name under which changes are recorded; empty: the operating system's user"),
@@ -77,6 +80,11 @@ class Settings(Mapping[str, Any]):
         url = str(self["database"]) or f"sqlite:///{self.home / 'mainspring.db'}"
         scheme, separator, path = url.partition(":///")
         return f"{scheme}{separator}{self.root / path}" if scheme == "sqlite" and path else url
+
+    @property
+    def local_url(self) -> str:
+        """The address of the server's pages on this machine."""
+        return f"http://{self['host']}:{self['port']}"
 
     @property
     def artifacts_url(self) -> str:

@@ -14,7 +14,12 @@ from mainspring.delivery.service import Projects
 from mainspring.deploy.edge.service import Edge
 from mainspring.deploy.service import Deployments
 from mainspring.governance.service import Approvals
+from mainspring.monitoring.incidents import Incidents
+from mainspring.monitoring.investigation import Investigation
+from mainspring.monitoring.notify.service import Notifications
+from mainspring.monitoring.reports import Reports
 from mainspring.monitoring.service import Monitors
+from mainspring.monitoring.timeline import Surroundings
 from mainspring.pipelines.desk import Desk
 from mainspring.pipelines.service import Pipelines
 from mainspring.ports.artifacts import ArtifactStore
@@ -48,6 +53,9 @@ SERVICES: dict[str, type] = {
     "scorings": Scorings,
     "challenges": Challenges,
     "monitors": Monitors,
+    "reports": Reports,
+    "incidents": Incidents,
+    "notifications": Notifications,
     "triggers": Triggers,
     "projects": Projects,
 }
@@ -96,10 +104,19 @@ class Workspace:
             self.store, self.usecases, self.models, self.deployments,
             self.predictions, self.reviews, self.artifacts, folder,
         )  # fmt: skip
+        self.reports = Reports(self.store, self.deployments, self.monitors)
+        looking = Investigation(
+            self.store, self.models, self.deployments, self.predictions, self.monitors, self.artifacts
+        )
+        surroundings = Surroundings(self.deployments, self.pipelines)
+        self.incidents = Incidents(self.store, self.models, surroundings, looking)
+        page_url = str(self.settings["page_url"]) or self.settings.local_url
+        notifier = functools.partial(resolve, "notifiers")
+        self.notifications = Notifications(self.store, self.incidents, notifier, page_url)
         self.triggers = Triggers(self.store, self.pipelines, self.deployments)
         self.projects = Projects(
             self.store, self.usecases, self.datasets, self.pipelines, self.models,
-            self.approvals, self.deployments, self.monitors, self.triggers,
+            self.approvals, self.deployments, self.monitors, self.notifications, self.triggers,
         )  # fmt: skip
         self._executor: Executor | None = None
 
@@ -125,7 +142,7 @@ class Workspace:
         return Controller(
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
             self.predictions, Retention(self.store, self.deployments, self.artifacts),
-            self.scorings, self.challenges, self.monitors, self.triggers, self.artifacts,
+            self.scorings, self.challenges, self.monitors, self.notifications, self.triggers, self.artifacts,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

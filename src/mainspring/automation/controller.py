@@ -19,6 +19,7 @@ from mainspring.deploy.model import Deployment, Release
 from mainspring.deploy.service import Deployments
 from mainspring.errors import CorruptArtifact, MainspringError, StoreError, Unreachable
 from mainspring.governance.service import Approvals
+from mainspring.monitoring.notify.service import Notifications
 from mainspring.monitoring.service import Monitors
 from mainspring.pipelines.service import Pipelines
 from mainspring.ports.artifacts import ArtifactStore
@@ -50,6 +51,7 @@ class Controller:
         scorings: Its batch jobs.
         challenges: Versions tried offline, of the same room.
         monitors: The room `monitoring`.
+        notifications: Its messages.
         triggers: Triggers.
         artifacts: Swept of what nobody owns.
     """
@@ -66,6 +68,7 @@ class Controller:
         scorings: Scorings,
         challenges: Challenges,
         monitors: Monitors,
+        notifications: Notifications,
         triggers: Triggers,
         artifacts: ArtifactStore,
     ) -> None:
@@ -79,6 +82,7 @@ class Controller:
         self._scorings = scorings
         self._challenges = challenges
         self._monitors = monitors
+        self._notifications = notifications
         self._triggers = triggers
         self._artifacts = artifacts
         self._repairing = threading.Lock()
@@ -99,6 +103,8 @@ class Controller:
             for _ in range(_MAX_ROUNDS):
                 if not self._react() and not self._work():
                     break
+            self._guard("notifications", self._notifications.tick)
+            self._guard("monitoring", self._monitors.roll_up)
             self.reconcile()
 
     def reconcile(self) -> None:

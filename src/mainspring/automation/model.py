@@ -15,8 +15,9 @@ class Trigger(Entity):
     Attributes:
         name: Unique name.
         use_case: The use case it works for.
-        on: ``alert``, ``data`` (a new accepted version), ``schedule``.
-        source: Name of the monitor, dataset; any when empty. For a schedule the cron expression (UTC).
+        on: ``incident``, ``data`` (a new accepted version), ``schedule``.
+        source: Name of the monitor or deployment, or of the dataset; any when empty. For a schedule the cron
+            expression (UTC).
         pipeline: What is started.
         params: Parameters that differ from the pipeline's definition.
         debounce_hours: How long to wait after the event; further events in that time join it.
@@ -28,7 +29,7 @@ class Trigger(Entity):
     __table__: ClassVar[str] = "trigger"
     __unique__ = (("name",),)
     name: Fixed[Name]
-    on: Fixed[Literal["alert", "data", "schedule"]]
+    on: Fixed[Literal["incident", "data", "schedule"]]
     pipeline: str
     use_case: str = ""
     source: str = ""

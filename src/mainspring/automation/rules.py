@@ -10,21 +10,24 @@ from mainspring.automation.model import Firing, Trigger
 from mainspring.core.events import Event
 from mainspring.errors import InvalidInput
 
-_EVENTS = {"alert": ("monitoring.alert.opened", "monitoring.alert.continued"), "data": ("data.version.registered",)}
+_EVENTS = {
+    "incident": ("monitoring.incident.opened", "monitoring.incident.continued"),
+    "data": ("data.version.registered",),
+}
 
 
 def matches(trigger: Trigger, event: Event) -> bool:
     """Whether an event makes a trigger fire."""
     if not trigger.enabled or event.type not in _EVENTS.get(trigger.on, ()):
         return False
-    name = event.data.get("dataset", "") if trigger.on == "data" else event.subject
-    return trigger.source in ("", name)
+    named = ("dataset",) if trigger.on == "data" else ("monitor", "deployment")
+    return trigger.source in ("", *(event.data.get(name) for name in named))
 
 
 def spoken_cause(event: Event) -> str:
     """The event in words, for the record of what it started."""
-    if event.type.startswith("monitoring.alert"):
-        return f"alert {event.data.get('alert')}: {event.data.get('summary')}"
+    if event.type.startswith("monitoring.incident"):
+        return f"incident {event.subject}: {event.data.get('summary')}"
     return f"{event.subject} was registered"
 
 

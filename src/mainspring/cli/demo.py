@@ -31,7 +31,7 @@ _DOLLARS = 1000
 @click.option("--serve/--no-serve", default=None, help="Serve the pages at the end; by default in a terminal only.")
 @pass_context
 def demo(context: Context, folder: Path, weeks: int | None, fresh: bool, serve: bool | None) -> None:
-    """Replay the flights of 2013 through the whole loop: data, training, gates, canary, alerts, retraining."""
+    """Replay the flights of 2013 through the whole loop: data, training, gates, canary, incidents, retraining."""
     folder = folder.resolve()
     _prepare(folder, fresh)
     with _workspace(folder) as (workspace, replay_module, report):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from datetime import datetime
 from typing import Any, get_args, get_origin
 
 import click
@@ -119,4 +120,4 @@ def _is_text(kind: Any) -> bool:
         kind = get_args(kind)[0]
     if get_origin(kind) in (typing.Union, types.UnionType):
         return any(_is_text(member) for member in get_args(kind))
-    return kind is str
+    return kind in (str, datetime)

@@ -105,11 +105,11 @@ def _tell_steps(context: Context, client: Client, name: str, told: set[str]) -> 
 @click.command(cls=Command)
 @pass_context
 def status(context: Context) -> None:
-    """Show how everything is: use cases, deployments, open alerts, pending approvals, the latest runs."""
+    """Show how everything is: use cases, deployments, open incidents, pending approvals, the latest runs."""
     with context.connect() as client:
         found = {
             "deployments": [_deployment(client, item) for item in client.deployments.find()],
-            "alerts": [item for item in client.monitors.alerts() if item.status != "resolved"],
+            "incidents": [item for item in client.incidents.find() if item.status in ("open", "acknowledged")],
             "approvals": client.approvals.find(status="pending"),
             "runs": client.runs.find(limit=5),
         }
@@ -118,7 +118,7 @@ def status(context: Context) -> None:
             return
         columns = {
             "deployments": ["name", "live", "canary", "weight", "state", "url"],
-            "alerts": ["name", "status", "severity", "summary", "since"],
+            "incidents": ["name", "status", "severity", "summary", "since"],
             "approvals": ["version", "status", "reason"],
             "runs": ["name", "status", "pipeline", "trigger", "created", "reason"],
         }

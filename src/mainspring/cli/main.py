@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("mainspring.cli.loop:run", "Run a pipeline."),
     "status": ("mainspring.cli.loop:status", "Show how everything is."),
     "score": ("mainspring.cli.score:score", "Score a dataset or a file with a model version."),
+    "report": ("mainspring.cli.report:report", "Record what another server logged."),
     "export": ("mainspring.cli.export:export", "Write a model version as a signed bundle for devices."),
     "approve": ("mainspring.cli.loop:approve", "Sign a model version, or refuse it."),
     "serve": ("mainspring.cli.serve:serve", "Serve one model, without a controller."),
@@ -44,7 +45,9 @@ NOUNS: dict[str, str] = {
     "reviews": "Rows that wait for a person.",
     "scorings": "Batch jobs: tables that a model scores.",
     "challenges": "Versions tried on what was asked.",
-    "monitors": "Monitors, signals, alerts.",
+    "monitors": "Monitors, signals, findings.",
+    "incidents": "What is wrong, who is at it, and why.",
+    "notifications": "Channels and their messages.",
     "triggers": "What starts pipelines.",
 }
 _EXAMPLES = """

@@ -16,6 +16,9 @@ from mainspring.delivery.service import Projects
 from mainspring.deploy.edge.service import Edge
 from mainspring.deploy.service import Deployments
 from mainspring.governance.service import Approvals
+from mainspring.monitoring.incidents import Incidents
+from mainspring.monitoring.notify.service import Notifications
+from mainspring.monitoring.reports import Reports
 from mainspring.monitoring.service import Monitors
 from mainspring.pipelines.service import Pipelines
 from mainspring.registry.service import Models
@@ -45,7 +48,10 @@ class Client:
         predictions: Predictions and outcomes.
         scorings: Batch jobs.
         challenges: Versions tried offline on what was asked.
-        monitors: Monitors, signals, alerts.
+        monitors: Monitors, signals, findings.
+        reports: Counts of models that others serve.
+        incidents: What is wrong, who is at it, and why.
+        notifications: Channels and their messages.
         triggers: What starts pipelines.
         projects: The project as code.
     """
@@ -63,6 +69,9 @@ class Client:
     scorings: Scorings
     challenges: Challenges
     monitors: Monitors
+    reports: Reports
+    incidents: Incidents
+    notifications: Notifications
     triggers: Triggers
     projects: Projects
 

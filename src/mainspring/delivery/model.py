@@ -10,6 +10,7 @@ from mainspring.data.model import Dataset
 from mainspring.deploy.model import Deployment, Environment
 from mainspring.governance.model import ApprovalRule, Gate
 from mainspring.monitoring.model import Monitor
+from mainspring.monitoring.notify.model import Channel
 from mainspring.pipelines.model import PipelineDefinition
 from mainspring.registry.model import Model
 from mainspring.usecases.model import UseCase
@@ -28,6 +29,7 @@ class Project(Value):
         approval: Who decides when it does.
         environments: Places to deploy to.
         deployment: The deployment and its strategy.
+        channels: Where messages about incidents go.
         monitors: What is watched.
         triggers: What starts the pipeline.
         demo: Parameters of an example's replay; read by the example.
@@ -42,6 +44,7 @@ class Project(Value):
     approval: ApprovalRule = ApprovalRule()
     environments: list[Create[Environment]] = []
     deployment: Create[Deployment] | None = None
+    channels: list[Create[Channel]] = []
     monitors: list[Create[Monitor]] = []
     triggers: list[Create[Trigger]] = []
     demo: dict[str, Any] = {}

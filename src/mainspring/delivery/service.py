@@ -20,6 +20,8 @@ from mainspring.deploy.service import Deployments
 from mainspring.governance.model import Policy
 from mainspring.governance.service import Approvals
 from mainspring.monitoring.model import Monitor
+from mainspring.monitoring.notify.model import Channel
+from mainspring.monitoring.notify.service import Notifications
 from mainspring.monitoring.service import Monitors
 from mainspring.pipelines.model import PipelineDefinition
 from mainspring.pipelines.service import Pipelines
@@ -57,6 +59,7 @@ class Projects:
         approvals: Approvals,
         deployments: Deployments,
         monitors: Monitors,
+        notifications: Notifications,
         triggers: Triggers,
     ) -> None:
         self._store = store
@@ -67,6 +70,7 @@ class Projects:
         self._approvals = approvals
         self._deployments = deployments
         self._monitors = monitors
+        self._notifications = notifications
         self._triggers = triggers
 
     @operation("POST", "/projects/plan", command="")
@@ -131,6 +135,8 @@ class Projects:
             yield _Item(
                 "deployment", Deployment, project.deployment, self._deployments.create, self._deployments.update
             )
+        for channel in project.channels:
+            yield _Item("channel", Channel, channel, self._notifications.create, self._notifications.update)
         for monitor in project.monitors:
             yield _Item("monitor", Monitor, monitor, self._monitors.create, self._monitors.update)
         for trigger in project.triggers:

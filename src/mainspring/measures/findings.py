@@ -122,18 +122,19 @@ def column_findings(
         share_p_value(before, n, after, m),
     ])  # fmt: skip
     drifted, emptied, strange = benjamini_hochberg(p, level).reshape(3, -1)
+    chances = p.reshape(3, -1).tolist()
     sizes = effects(found)
     told = []
     for place in np.flatnonzero(drifted | emptied | strange).tolist():
         name = reference.names[place]
         if drifted[place]:
-            told += _drift(name, sizes[:, place], reference, place, float(found.p_value[place]))
+            told += _drift(name, sizes[:, place], reference, place, chances[0][place])
         if emptied[place] and nulls[place] > SHARE:
             said = f"{found.null_share_current[place]:.1%} of `{name}` are null, {nulls[place]:.1%} more than usual"
-            told.append(Finding("nulls", name, "null_share", float(nulls[place]), SHARE, sentence=said))
+            told.append(Finding("nulls", name, "null_share", float(nulls[place]), SHARE, chances[1][place], said))
         if strange[place] and unseen[place] > SHARE:
             said = f"{unseen[place]:.1%} of `{name}` are values that the reference has not"
-            told.append(Finding("unseen", name, "unseen_share", float(unseen[place]), SHARE, sentence=said))
+            told.append(Finding("unseen", name, "unseen_share", float(unseen[place]), SHARE, chances[2][place], said))
     return sorted(told, key=lambda item: -item.value / item.limit)
 
 

@@ -75,6 +75,10 @@ class Reference:
         """All distances of a window from the reference."""
         return distances(self.scale, self.window, window)
 
+    def moved(self, window: Window) -> Reference:
+        """The same bins and limits, compared with another window: what is usual now."""
+        return Reference(window, self.scale, self.limits, self._bins, self.key)
+
     def limit(self, column: str, measure: str) -> float:
         """The largest usual value of a measure of a column."""
         return float(self.limits[MEASURES.index(measure), self.names.index(column)])

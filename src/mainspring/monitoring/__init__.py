@@ -1,1 +1,1 @@
-"""Monitoring: windows of predictions measured against limits, and the alerts that follow."""
+"""Monitoring: windows of predictions measured against limits, and the incidents that follow."""

@@ -45,16 +45,47 @@ Key = tuple[str, str, str]
 
 
 def stored_window(
-    store: Store, deployment: str, version: str, start: datetime, end: datetime, segment: str = ""
-) -> Window | None:
-    """All parts of the windows between two moments as one window; None when nothing was stored."""
+    store: Store, deployment: str, version: str, start: datetime, end: datetime, segment: str = "",
+    key: bytes | None = None,
+) -> Window | None:  # fmt: skip
+    """All parts of the windows between two moments as one window; None when nothing was stored.
+
+    Args:
+        store: The database.
+        deployment: Its name.
+        version: Address of the version that answered.
+        start: Windows begin at or after it.
+        end: Windows end at or before it.
+        segment: Part of the population; empty for all.
+        key: `Layout.key` of the bins; windows over others are left out.
+    """
     columns = store.columns(WindowProfile)
     query = sa.select(columns.blob).where(
         columns.deployment == deployment, columns.version == version, columns.segment == segment,
         columns.start >= start, columns.end <= end,
     )  # fmt: skip
-    blobs = [row[0] for row in store.rows(query)]
+    blobs = [row[0] for row in store.rows(query) if key is None or row[0][12:20] == key]
     return merged(decode(blobs)) if blobs else None
+
+
+def first_time(store: Store, deployment: str) -> datetime | None:
+    """Beginning of the earliest stored window of a deployment."""
+    first = store.first(WindowProfile, order="start", deployment=deployment)
+    return first.start if first else None
+
+
+def most_counted(store: Store, deployment: str, start: datetime, end: datetime) -> str:
+    """The version with most rows in the stored windows between two moments, or empty."""
+    columns = store.columns(WindowProfile)
+    rows = sa.func.sum(columns.rows)
+    query = (
+        sa.select(columns.version)
+        .where(columns.deployment == deployment, columns.segment == "", columns.start >= start, columns.end <= end)
+        .group_by(columns.version)
+        .order_by(rows.desc(), columns.version)
+        .limit(1)
+    )
+    return next((str(row[0]) for row in store.rows(query)), "")
 
 
 def keep_window(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import date
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,7 +13,7 @@ import polars as pl
 
 from mainspring.errors import InvalidInput, nearest
 from mainspring.measures.drift import ColumnDrift, column_drifts
-from mainspring.measures.findings import column_findings
+from mainspring.measures.findings import Finding, column_findings, model_score
 from mainspring.measures.metrics import (
     BinaryReport,
     RegressionReport,
@@ -27,26 +29,31 @@ from mainspring.monitoring.model import Monitor
 SCORE = "score"
 _PARTS = 12
 _DAY = "day of the window"
-DRIFT_MEASURES = ("psi", "js", "ks", "hellinger", "linf", "wasserstein_scaled")
+_PART = "part of the population"
+_SEGMENTS = 20
+WEIGHTED = "weighted"
+DRIFT_MEASURES = (WEIGHTED, "psi", "js", "ks", "hellinger", "linf", "wasserstein_scaled")
 REVIEWS = ("oldest_hours", "open")
 PERFORMANCE = tuple(dict.fromkeys(BinaryReport.__struct_fields__ + RegressionReport.__struct_fields__))
 
 
 class Measured(NamedTuple):
-    """A value, the rows it stands on, and what it is made of."""
+    """A value, the rows it stands on, what it is made of, and what of that is beyond its own limit."""
 
     value: float | None
     rows: int
     details: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
 
 
-def check_measure(monitor: Monitor) -> None:
-    """Raises `InvalidInput` when the measure does not exist for the kind of monitor."""
+def check_measure(monitor: Monitor, more: Mapping[str, Sequence[str]]) -> None:
+    """Raises `InvalidInput` when the measure does not exist for the kind of monitor; ``more`` are further kinds."""
     known = {
         "performance": PERFORMANCE,
         "drift": DRIFT_MEASURES,
         "prediction_drift": DRIFT_MEASURES,
         "reviews": REVIEWS,
+        **more,
     }.get(monitor.kind)
     if known is not None and monitor.measure not in known:
         close = nearest(monitor.measure, known)
@@ -76,11 +83,55 @@ def daily_windows(joined: pl.DataFrame, version: str, layout: Layout) -> dict[da
     return {key[0]: count(rows.drop("time", _DAY), layout) for key, rows in sorted(days.items())}
 
 
+def counted(rows: pl.DataFrame, layout: Layout) -> Window:
+    """Rows with inputs as ``in_<name>`` over the bins of a reference; what they lack is not counted."""
+    frame = rows.select(pl.col("^in_.*$").name.map(lambda name: name.removeprefix("in_")))
+    return count(frame, layout)
+
+
+def parts(rows: pl.DataFrame, by: str, training: pl.Series | None = None) -> list[tuple[str, pl.DataFrame]]:
+    """Rows by the values of an input, numbers with many values by their quarters: the twenty largest parts.
+
+    Args:
+        rows: Joined predictions.
+        by: The input.
+        training: Its training values, whose quarters are taken, so that parts are the same in every window.
+
+    Raises:
+        InvalidInput: Nobody was asked for the column.
+    """
+    known = [name.removeprefix("in_") for name in rows.columns if name.startswith("in_")]
+    if by not in known:
+        close = nearest(by, known)
+        hint = f"did you mean `{close[0]}`?" if close else "known: " + ", ".join(known)
+        raise InvalidInput(f"no column `{by}` was asked for", hint=hint)
+    values = rows[f"in_{by}"]
+    if values.dtype.is_numeric() and values.n_unique() > _SEGMENTS:
+        values = _quarters(values.cast(pl.Float64), values if training is None else training)
+    named = rows.with_columns(values.cast(pl.String).fill_null("null").alias(_PART))
+    found = named.partition_by(_PART, as_dict=True)
+    ordered = sorted(found.items(), key=lambda item: (-item[1].height, item[0]))[:_SEGMENTS]
+    return [(f"{by}={key[0]}", part.drop(_PART)) for key, part in ordered]
+
+
+def _quarters(values: pl.Series, of: pl.Series) -> pl.Series:
+    """The quarter of other values that each number lies in, in words."""
+    known = of.cast(pl.Float64).drop_nulls().drop_nans().to_numpy()
+    edges = np.unique(np.quantile(known, (0.25, 0.5, 0.75)))
+    told = [f"{edge:.4g}" for edge in edges]
+    named = [f"up to {told[0]}", *(f"{low} to {high}" for low, high in pairwise(told)), f"above {told[-1]}"]
+    numbers = values.to_numpy()
+    places = np.searchsorted(edges, np.nan_to_num(numbers), side="left")
+    return pl.Series(
+        [None if np.isnan(number) else named[place] for number, place in zip(numbers, places, strict=True)]
+    )
+
+
 def performance(joined: pl.DataFrame, monitor: Monitor, kind: str, threshold: float) -> Measured:
     """A performance metric over the rows whose outcome is known."""
     known = joined.filter(pl.col("outcome").is_not_null() & pl.col("score").is_not_null())
     if known.height < max(monitor.min_rows, 1):
-        return Measured(None, known.height, {})
+        return Measured(None, known.height, too_few(joined, known, monitor))
     truth, score = known["outcome"].to_numpy(), known["score"].to_numpy()
     report = binary_report(truth, score, threshold) if kind == "classifier" else regression_report(truth, score)
     details = msgspec.to_builtins(report)
@@ -92,7 +143,7 @@ def kpi(joined: pl.DataFrame, monitor: Monitor, value: dict[str, float]) -> Meas
     """Mean business value of the decisions whose outcome is known."""
     known = joined.filter(pl.col("outcome").is_not_null() & pl.col("label").is_not_null())
     if known.height < max(monitor.min_rows, 1):
-        return Measured(None, known.height, {})
+        return Measured(None, known.height, too_few(joined, known, monitor))
     truth, label = known["outcome"].to_numpy(), known["label"].cast(pl.Float64).to_numpy()
     counts = {
         "tp": int(np.sum((truth == 1) & (label == 1))),
@@ -101,6 +152,13 @@ def kpi(joined: pl.DataFrame, monitor: Monitor, value: dict[str, float]) -> Meas
         "tn": int(np.sum((truth == 0) & (label == 0))),
     }
     return Measured(value_per_outcome(truth, label, value), known.height, counts)
+
+
+def too_few(joined: pl.DataFrame, known: pl.DataFrame, monitor: Monitor) -> dict[str, Any]:
+    """Why there is no value: nobody asked, or what happened is not known."""
+    if joined.height < max(monitor.min_rows, 1):
+        return {"why": f"{joined.height} rows, fewer than {monitor.min_rows}"}
+    return {"why": f"outcomes of {known.height} of {joined.height} rows are known, fewer than {monitor.min_rows}"}
 
 
 def humility(rows: pl.DataFrame, monitor: Monitor) -> Measured:
@@ -123,22 +181,67 @@ def humility(rows: pl.DataFrame, monitor: Monitor) -> Measured:
 
 
 def drift(window: Window | None, monitor: Monitor, reference: Reference) -> Measured:
-    """The largest drift among the watched columns; PSI counts only beyond what chance gives at these sizes."""
+    """How far the watched columns are from their reference.
+
+    The measure ``weighted`` is the share, 0 to 1, of what the model looks at that has moved: findings (an effect beyond
+    what the reference's own windows show, significant at a false discovery rate held across columns), weighted by
+    importance. Other measures give the largest distance; PSI counts only beyond what chance gives at these sizes.
+    """
     rows = window.rows if window else 0
     if window is None or rows < max(monitor.min_rows, 1):
-        return Measured(None, rows, {})
+        return Measured(None, rows, {"why": f"{rows} rows, fewer than {monitor.min_rows}"})
     wanted = [SCORE] if monitor.kind == "prediction_drift" else monitor.columns or reference.names
-    found = column_drifts(reference.layout.bins, reference.distances(window))
-    values = {
-        item.column: _distance(item, monitor.measure)
-        for item in found
-        if item.column in wanted and (item.column != SCORE or monitor.kind == "prediction_drift")
+    distances = reference.distances(window)
+    watched = {
+        name for name in wanted if name not in monitor.muted and (name != SCORE or monitor.kind == "prediction_drift")
     }
+    told = [
+        item
+        for item in column_findings(reference, window, distances, min_rows=monitor.min_rows)
+        if item.column in watched and item.value > item.limit * monitor.widened.get(item.column, 1.0)
+    ]
+    details: dict[str, Any] = {"findings": [item.sentence for item in told]} if told else {}
+    if monitor.measure == WEIGHTED:
+        strongest: dict[str, float] = {}
+        for item in told:
+            strongest[item.column] = max(strongest.get(item.column, 0.0), item.value / item.limit)
+        weights = {name: monitor.importance.get(name, 0.0) for name in watched} if monitor.importance else {}
+        score = model_score(told, weights or dict.fromkeys(watched, 1.0))
+        details["columns"] = dict(sorted(strongest.items(), key=lambda item: -item[1]))
+        return Measured(score, rows, details, _one_a_column(told))
+    found = column_drifts(reference.layout.bins, distances)
+    values = {item.column: _distance(item, monitor.measure) for item in found if item.column in watched}
     known = {name: value for name, value in values.items() if value is not None}
-    details: dict[str, Any] = {"columns": dict(sorted(known.items(), key=lambda item: -item[1]))}
-    if told := [item for item in column_findings(reference, window, min_rows=monitor.min_rows) if item.column in known]:
-        details["findings"] = [item.sentence for item in told]
-    return Measured(max(known.values(), default=None), rows, details)
+    details["columns"] = dict(sorted(known.items(), key=lambda item: -item[1]))
+    held = {name: value / monitor.widened.get(name, 1.0) for name, value in known.items()}
+    value = max(held.values(), default=0.0 if monitor.muted else None)
+    significance = {item.column: item.p_value for item in found}
+    return Measured(value, rows, details, _beyond(monitor, known, held, significance))
+
+
+def _beyond(
+    monitor: Monitor, known: dict[str, float], held: dict[str, float], significance: dict[str, float | None]
+) -> tuple[Finding, ...]:
+    """The columns whose distance is beyond the monitor's limit, the furthest first."""
+    limit = monitor.max
+    if limit is None:
+        return ()
+    named = sorted((name for name in known if held[name] > limit), key=lambda name: -held[name])
+    return tuple(
+        Finding(
+            "drift", name, monitor.measure, known[name], limit, significance[name],
+            f"`{name}` moved: {monitor.measure} {known[name]:.3g}, at most {limit:.3g}",
+        )
+        for name in named
+    )  # fmt: skip
+
+
+def _one_a_column(told: list[Finding]) -> tuple[Finding, ...]:
+    """The finding furthest beyond its limit of each column."""
+    first: dict[str, Finding] = {}
+    for item in told:
+        first.setdefault(item.column, item)
+    return tuple(first.values())
 
 
 def _distance(item: ColumnDrift, measure: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Operations on monitors and alerts."""
+"""Operations on monitors and their signals."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from mainspring.core.actor import current_actor
 from mainspring.core.entity import Create, Patch, born, draft
 from mainspring.core.ids import new_id
 from mainspring.core.mask import Mask
 from mainspring.core.operation import operation
 from mainspring.deploy.service import Deployments
-from mainspring.errors import Conflict, InvalidInput
+from mainspring.errors import InvalidInput
 from mainspring.measures.reference import Reference, from_bytes, to_bytes
 from mainspring.measures.window import Window, encode, merge
-from mainspring.monitoring import fleet, measure, rules
+from mainspring.monitoring import fleet, kinds, lifecycle, measure, rules
 from mainspring.monitoring.measure import Measured
-from mainspring.monitoring.model import Alert, Monitor, ReferenceProfile, Signal
+from mainspring.monitoring.model import Finding, Monitor, ReferenceProfile, Signal, SignalStatus
+from mainspring.monitoring.versions import VersionRows
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.load import load_model
 from mainspring.registry.model import ModelVersion
@@ -34,10 +34,12 @@ from mainspring.usecases.model import Kpi, KpiValue
 from mainspring.usecases.service import UseCases
 
 LISTING = "mainspring monitors list"
+_FINE = timedelta(days=7)
+_OF_ROWS = ("fairness", "calibration", "custom", "estimated", "attribution", "outliers", "multivariate")
 
 
 class Monitors:
-    """Monitors, their signals and alerts.
+    """Monitors and their signals.
 
     Args:
         store: The database.
@@ -69,6 +71,8 @@ class Monitors:
         self._reviews = reviews
         self._artifacts = artifacts
         self._folder = folder
+        self._rolled_up: date | None = None
+        self._versions = VersionRows(models, artifacts, folder)
         self.reference = functools.lru_cache(maxsize=16)(self._make_reference)
 
     @operation("POST", "/monitors")
@@ -90,7 +94,11 @@ class Monitors:
         return monitor
 
     def _check(self, monitor: Monitor) -> None:
-        measure.check_measure(monitor)
+        measure.check_measure(monitor, kinds.KNOWN)
+        if monitor.kind == "fairness" and len(monitor.columns) != 1:
+            raise InvalidInput(f"monitor `{monitor.name}`: one column tells the group", hint='columns = ["sex"]')
+        if monitor.kind == "custom":
+            kinds.load_function(monitor)
         deployment = self._deployments.show(monitor.deployment)
         if monitor.kind == "kpi":
             self._kpi(deployment.use_case, monitor.measure)
@@ -98,8 +106,15 @@ class Monitors:
             raise InvalidInput(
                 f"monitor `{monitor.name}`: a window has a positive length and its delay is not negative"
             )
-        if monitor.breaches < 1 or monitor.recover < 1:
+        if monitor.breaches < 1 or monitor.recover < 1 or monitor.silent < 0:
             raise InvalidInput(f"monitor `{monitor.name}`: `breaches` and `recover` count windows, at least 1")
+        if 0 < monitor.out_of < monitor.breaches or monitor.out_of < 0:
+            raise InvalidInput(
+                f"monitor `{monitor.name}`: {monitor.breaches} of {monitor.out_of} windows cannot be",
+                hint="`out_of` is at least `breaches`, or 0 for so many in a row",
+            )
+        if any(not 0 <= weight < float("inf") for weight in monitor.importance.values()):
+            raise InvalidInput(f"monitor `{monitor.name}`: `importance` is at least 0", hint='{ "a column" = 1.0 }')
 
     @operation("GET", "/monitors", command="list")
     def find(self, deployment: str = "", limit: int = 100) -> list[Monitor]:
@@ -117,43 +132,50 @@ class Monitors:
         """Lists a monitor's values, newest window first."""
         return self._store.find(Signal, order="-start", limit=limit, monitor=self.show(name).name)
 
-    @operation("GET", "/alerts", command="alerts")
-    def alerts(self, deployment: str = "", status: str = "", limit: int = 100) -> list[Alert]:
-        """Lists alerts, newest first."""
-        equals: dict[str, Any] = {
-            key: value for key, value in (("deployment", deployment), ("status", status)) if value
-        }
-        return self._store.find(Alert, order="-created", limit=limit, **equals)
-
-    @operation("POST", "/alerts/{name}/acknowledge", command="acknowledge")
-    def acknowledge(self, name: str) -> Alert:
-        """Takes charge of an alert."""
-        with self._store.transaction() as tx:
-            alert = self._store.get(Alert, name=name, listing="mainspring monitors alerts")
-            if alert.status == "resolved":
-                raise Conflict(f"alert {name} is resolved already", hint="mainspring monitors alerts")
-            alert = tx.update(msgspec.structs.replace(alert, status="acknowledged", owner=current_actor().name))
-            tx.emit("monitoring.alert.acknowledged", alert.monitor, alert=name, deployment=alert.deployment)
-        return alert
+    @operation("GET", "/findings", command="findings")
+    def findings(self, deployment: str = "", incident: str = "", limit: int = 100) -> list[Finding]:
+        """Lists what windows had beyond their limits, newest first; only incidents send messages."""
+        asked = {"deployment": deployment, "incident": incident}
+        equals: dict[str, Any] = {key: value for key, value in asked.items() if value}
+        return self._store.find(Finding, order="-start", limit=limit, **equals)
 
     def evaluate_due(self, name: str) -> list[Signal]:
-        """Measures every window of a monitor that is due and has no signal yet (for the controller)."""
+        """Measures every window of a monitor that is due and has no signal yet (for the controller).
+
+        A window that cannot be measured is told as such: what should run and does not is an incident of its own.
+        """
         monitor = self.show(name)
-        first = self._predictions.first_time(monitor.deployment)
+        known = (self._predictions.first_time(monitor.deployment), fleet.first_time(self._store, monitor.deployment))
+        asked = any(known)
+        first = min(filter(None, known), default=None) or self._live_since(monitor.deployment)
         if first is None:
             return []
-        last = self._store.first(Signal, monitor=name, order="-start")
-        now = self._store.clock.now()
-        return [self._evaluate(monitor, start, end) for start, end in rules.due_windows(monitor, first, last, now)]
+        try:
+            return [self._evaluate(monitor, *window) for window in self._due(monitor, first)] if asked else []
+        finally:
+            if waiting := self._due(monitor, first):
+                why = "windows are not measured" if asked else "nothing was asked since it went live"
+                with self._store.transaction() as tx:
+                    lifecycle.overdue(self._store, tx, monitor, waiting, why)
+
+    def _due(self, monitor: Monitor, first: datetime) -> list[tuple[datetime, datetime]]:
+        last = self._store.first(Signal, monitor=monitor.name, order="-start")
+        return rules.due_windows(monitor, first, last, self._store.clock.now())
+
+    def _live_since(self, deployment: str) -> datetime | None:
+        """Since when the deployment could have been asked."""
+        releases = self._deployments.releases(deployment, limit=1000)
+        return min((item.live_since for item in releases if item.live_since), default=None)
 
     def _evaluate(self, monitor: Monitor, start: datetime, end: datetime) -> Signal:
         joined = self._predictions.joined(monitor.deployment, start, end)
-        address = _most_frequent(joined) or self._deployments.show(monitor.deployment).live
+        counted = fleet.most_counted(self._store, monitor.deployment, start, end) if joined.is_empty() else ""
+        address = _most_frequent(joined) or counted or self._deployments.show(monitor.deployment).live
         version = self._models.version(address) if address else None
         found = self._of_rules(monitor, start, end) or self._measure(monitor, joined, version, (start, end))
         baseline = version.metrics.get(monitor.measure) if version else None
         allowed = rules.limits(monitor, baseline)
-        status = rules.within(found.value, allowed)
+        status: SignalStatus = rules.within(found.value, allowed)
         shown = "no data" if found.value is None else f"{found.value:.4g}"
         signal = Signal(
             id=new_id(), created=self._store.clock.now(), monitor=monitor.name, deployment=monitor.deployment,
@@ -175,13 +197,19 @@ class Monitors:
             )
             if monitor.kind == "kpi" and found.value is not None:
                 self._record_kpi(monitor, signal)
-            self._follow(monitor, signal)
+            findings = _findings(signal, found, allowed) if status == "breach" else []
+            lifecycle.follow(self._store, tx, monitor, signal, findings)
         return signal
 
     def _of_rules(self, monitor: Monitor, start: datetime, end: datetime) -> Measured | None:
         """The value of a monitor of humility rules or of what they put before people; None for other kinds."""
         if monitor.kind == "humility":
             return measure.humility(self._predictions.rows(monitor.deployment, start, end), monitor)
+        if monitor.kind == "service":
+            return kinds.service(self._predictions.rows(monitor.deployment, start, end), monitor)
+        if monitor.kind == "freshness":
+            last = self._predictions.rows(monitor.deployment, start, end)["time"].max()
+            return kinds.freshness(last or self._predictions.last_time(monitor.deployment), end, 0)  # type: ignore[arg-type]
         if monitor.kind == "reviews":
             hours, waiting = self._reviews.waiting(monitor.deployment, end)
             value = hours if monitor.measure == "oldest_hours" else float(waiting)
@@ -200,27 +228,96 @@ class Monitors:
         if monitor.kind == "kpi":
             use_case = self._deployments.show(monitor.deployment).use_case
             return measure.kpi(joined, monitor, self._kpi(use_case, monitor.measure).value)
-        masks = self._deployments.show(monitor.deployment).log.mask
-        hashed = sorted(name for name, kind in masks.items() if kind == "hash")
-        reference = self.reference(version.address, tuple(hashed))
+        if monitor.kind in _OF_ROWS:
+            return self._of_rows_together(monitor, joined, version)
+        reference = self.reference_of(monitor.deployment, version.address)
         if reference is None:
             return Measured(None, joined.height, {"why": "the version has no reference"})
+        if (usual := monitor.baseline) is not None:
+            stored = fleet.stored_window(
+                self._store, monitor.deployment, version.address, usual.start, usual.end, key=reference.key
+            )
+            reference = reference if stored is None else reference.moved(stored)
         if monitor.kind == "prediction_drift":  # of what the model says, whatever humility rules answered
             joined = joined.with_columns(score=pl.coalesce("model_score", "score"))
+        of_window = kinds.quality if monitor.kind == "quality" else measure.drift
         days = measure.daily_windows(joined, version.address, reference.layout)
+        if not days:  # rows that nobody sent may have been counted where they were asked for
+            counted = fleet.stored_window(self._store, monitor.deployment, version.address, *span, key=reference.key)
+            return of_window(counted, monitor, reference)
         self._keep(monitor.deployment, version.address, reference, days, span)
-        return measure.drift(merge(days.values()) if days else None, monitor, reference)
+        found = of_window(merge(days.values()), monitor, reference)
+        if monitor.segments:
+            found.details["segments"] = self._segments(monitor, joined, version, reference, span)
+        return found
+
+    def _segments(
+        self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion, reference: Reference,
+        span: tuple[datetime, datetime],
+    ) -> dict[str, float | None]:  # fmt: skip
+        """The value in each part of the population against the same part of the training rows; counts are kept."""
+        values: dict[str, float | None] = {}
+        training = self._versions.training(version.address)
+        for column in monitor.segments:
+            known = training[column] if training is not None and column in training.columns else None
+            before = (
+                {}
+                if training is None or known is None
+                else dict(measure.parts(training.rename(lambda name: f"in_{name}"), column, known))
+            )
+            others = msgspec.structs.replace(monitor, muted=[*monitor.muted, column])  # it differs by definition
+            for name, rows in measure.parts(joined, column, known):
+                days = measure.daily_windows(rows, version.address, reference.layout)
+                self._keep(monitor.deployment, version.address, reference, days, span, name)
+                part = before.get(name)
+                usual = reference if part is None else reference.moved(measure.counted(part, reference.layout))
+                values[name] = measure.drift(merge(days.values()) if days else None, others, usual).value
+        return values
+
+    def _of_rows_together(self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion) -> Measured:
+        """The value of a kind that needs rows of the window, and some of them the version's own."""
+        match monitor.kind:
+            case "fairness":
+                return kinds.group_fairness(joined, monitor)
+            case "calibration":
+                return kinds.calibration(joined, monitor)
+            case "custom":
+                return kinds.custom(joined, monitor)
+            case "estimated":
+                holdout = self._versions.holdout(version.address)
+                if holdout is None:
+                    return Measured(None, joined.height, {"why": "the version has no holdout"})
+                return kinds.estimated(joined, monitor, holdout, version.signature.threshold)
+        training = self._versions.training(version.address)
+        if training is None:
+            return Measured(None, joined.height, {"why": "the version has no reference"})
+        if monitor.kind != "attribution":
+            return kinds.together(joined, training, monitor)
+        if joined.height < max(monitor.min_rows, 1):
+            return Measured(None, joined.height, {"why": f"{joined.height} rows, fewer than {monitor.min_rows}"})
+        before, now = self._versions.attributions(version.address, joined)
+        return kinds.attribution(before, now, joined.height)
+
+    def roll_up(self) -> int:
+        """Adds counts of hours up to days once they are a week old (for the controller); how many went."""
+        today = self._store.clock.now().date()
+        if self._rolled_up == today:  # days only end once a day
+            return 0
+        gone = fleet.roll_up(self._store, self._store.clock.now() - _FINE)
+        self._rolled_up = today
+        return gone
 
     def _keep(
-        self, deployment: str, version: str, reference: Reference, days: dict[date, Window], span: tuple[datetime, ...]
-    ) -> None:
+        self, deployment: str, version: str, reference: Reference, days: dict[date, Window],
+        span: tuple[datetime, ...], segment: str = "",
+    ) -> None:  # fmt: skip
         """Stores the counts of each day that lies wholly within the span."""
         for day, window in days.items():
             start = datetime.combine(day, time(), UTC)
             end = start + timedelta(days=1)
             if span[0] <= start and end <= span[1]:
                 blob = encode(window, reference.key)
-                fleet.keep_window(self._store, deployment, version, start, end, blob, rows=window.rows)
+                fleet.keep_window(self._store, deployment, version, start, end, blob, rows=window.rows, segment=segment)
 
     def _kpi(self, use_case: str, name: str) -> Kpi:
         declared = {item.name: item for item in self._usecases.show(use_case).kpis} if use_case else {}
@@ -239,37 +336,10 @@ class Monitors:
         }
         self._usecases.record_kpi(draft(KpiValue, use_case=use_case, kpi=monitor.measure, **facts))
 
-    def _follow(self, monitor: Monitor, signal: Signal) -> None:
-        """Opens, continues or resolves the monitor's alert."""
-        count = max(monitor.breaches, monitor.recover)
-        recent = self._store.find(Signal, monitor=monitor.name, order="-start", limit=count)
-        columns = self._store.columns(Alert)
-        alert = self._store.first(Alert, columns.status != "resolved", monitor=monitor.name)
-        action = rules.alert_action(monitor, recent, alert is not None)
-        facts = {
-            "deployment": monitor.deployment,
-            "severity": monitor.severity,
-            "value": signal.value,
-            "summary": signal.sentence,
-        }
-        with self._store.transaction() as tx:
-            if action == "open":
-                number = self._store.count(Alert, monitor=monitor.name) + 1
-                opened = Alert(
-                    id=new_id(), created=self._store.clock.now(), name=f"{monitor.name}-{number}", monitor=monitor.name,
-                    deployment=monitor.deployment, severity=monitor.severity, summary=signal.sentence,
-                    since=recent[min(monitor.breaches, len(recent)) - 1].start, windows=monitor.breaches,
-                )  # fmt: skip
-                tx.insert(opened)
-                tx.emit("monitoring.alert.opened", monitor.name, alert=opened.name, **facts)
-            elif action == "continue" and alert is not None:
-                tx.update(msgspec.structs.replace(alert, windows=alert.windows + 1, summary=signal.sentence))
-                tx.emit(
-                    "monitoring.alert.continued", monitor.name, alert=alert.name, windows=alert.windows + 1, **facts
-                )
-            elif action == "resolve" and alert is not None:
-                tx.update(msgspec.structs.replace(alert, status="resolved", resolved=self._store.clock.now()))
-                tx.emit("monitoring.alert.resolved", monitor.name, alert=alert.name, **facts)
+    def reference_of(self, deployment: str, version: str) -> Reference | None:
+        """What windows of a version are compared with, hashed as the deployment's log is (not an operation)."""
+        masks = self._deployments.show(deployment).log.mask
+        return self.reference(version, tuple(sorted(name for name, kind in masks.items() if kind == "hash")))
 
     def _make_reference(self, address: str, hashed: tuple[str, ...]) -> Reference | None:
         """Bins, counts and limits of what a version was trained on, hashed as the log is; computed once."""
@@ -302,3 +372,22 @@ def _most_frequent(joined: pl.DataFrame) -> str:
         return ""
     counts = joined["version"].value_counts().sort(["count", "version"], descending=[True, False])
     return str(counts["version"][0])
+
+
+def _findings(signal: Signal, found: Measured, allowed: rules.Limits) -> list[Finding]:
+    """What of a window is beyond its limit: its columns, or its value where there are none."""
+    born: dict[str, Any] = {
+        "created": signal.created, "monitor": signal.monitor, "deployment": signal.deployment,
+        "start": signal.start, "end": signal.end,
+    }  # fmt: skip
+    if found.findings:
+        return [
+            Finding(
+                id=new_id(), column=item.column, measure=item.measure, value=item.value, limit=item.limit,
+                p_value=item.p_value, sentence=item.sentence, **born,
+            )
+            for item in found.findings
+        ]  # fmt: skip
+    low = allowed.low is not None and found.value is not None and found.value < allowed.low
+    limit = allowed.low if low else allowed.high
+    return [Finding(id=new_id(), value=found.value, limit=limit, sentence=signal.sentence, **born)]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
+
+import msgspec
 
 from mainspring.core.actor import acting_as
 from mainspring.errors import InvalidInput
-from mainspring.monitoring.model import Alert
+from mainspring.monitoring.model import Expected
 from mainspring.ui import address
 from mainspring.workspace import Workspace
 
@@ -51,10 +54,56 @@ def promote(workspace: Workspace, form: Form, name: str) -> str:
 
 
 def acknowledge(workspace: Workspace, form: Form, name: str) -> str:
-    """Takes charge of an alert; leads to the deployment's monitors."""
+    """Takes charge of an incident; leads back to it."""
     with acting_as(_actor(form)):
-        alert: Alert = workspace.monitors.acknowledge(name)
-    return address.path("monitoring", alert.deployment)
+        return address.path("incidents", workspace.incidents.acknowledge(name).name)
+
+
+def assign(workspace: Workspace, form: Form, name: str) -> str:
+    """Gives an incident to somebody; leads back to it."""
+    with acting_as(_actor(form)):
+        return address.path("incidents", workspace.incidents.assign(name, form.get("owner", "")).name)
+
+
+def snooze(workspace: Workspace, form: Form, name: str) -> str:
+    """Keeps an incident quiet for some hours; leads back to it."""
+    try:
+        until = workspace.clock.now() + timedelta(hours=float(form.get("hours", "")))
+    except (ValueError, OverflowError):
+        raise InvalidInput("the hours are not a number", hint="for instance 24") from None
+    with acting_as(_actor(form)):
+        return address.path("incidents", workspace.incidents.snooze(name, until).name)
+
+
+def explain(workspace: Workspace, form: Form, name: str) -> str:
+    """Writes down what caused an incident; leads back to it."""
+    with acting_as(_actor(form)):
+        return address.path("incidents", workspace.incidents.explain(name, form.get("cause", "")).name)
+
+
+def resolve(workspace: Workspace, form: Form, name: str) -> str:
+    """Ends an incident by hand; leads back to it."""
+    reason = form.get("reason", "")
+    with acting_as(_actor(form), reason=reason):
+        return address.path("incidents", workspace.incidents.resolve(name, reason).name)
+
+
+def dismiss(workspace: Workspace, form: Form, name: str) -> str:
+    """Ends an incident as expected and changes the rule; leads back to it."""
+    try:
+        rule = msgspec.convert(form.get("rule", ""), Expected)
+    except msgspec.ValidationError:
+        raise InvalidInput("an expected incident changes a rule", hint="baseline, widen or mute") from None
+    columns = [form["column"]] if form.get("column") else []
+    reason = form.get("reason", "")
+    with acting_as(_actor(form), reason=reason):
+        return address.path("incidents", workspace.incidents.dismiss(name, rule, columns, reason).name)
+
+
+def undo(workspace: Workspace, form: Form, id: str) -> str:
+    """Takes a change of a rule back; leads to the incident it was made for."""
+    with acting_as(_actor(form)):
+        return address.path("incidents", workspace.incidents.undo(id).incident)
 
 
 def decide(workspace: Workspace, form: Form, id: str) -> str:

@@ -22,7 +22,9 @@ def path(room: str, name: str) -> str:
 
 def of_event(event: Event) -> str:
     """The page of what an event tells of, or empty."""
-    if event.type.startswith(("monitoring.alert", "monitoring.window")):
+    if event.type.startswith("monitoring.incident"):
+        return path("incidents", event.subject)
+    if event.type.startswith("monitoring.window"):
         return path("monitoring", str(event.data.get("deployment", ""))) + "#" + quote(event.subject)
     if event.type.startswith("automation.trigger") and event.data.get("run"):
         return path("runs", str(event.data["run"]))

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from mainspring.core.clock import Clock
 from mainspring.governance.model import Approval
-from mainspring.monitoring.model import Alert
+from mainspring.monitoring.model import Incident
 from mainspring.ui import address, charts, formats, status
 from mainspring.ui.page import Page
 from mainspring.workspace import Workspace
@@ -54,10 +54,10 @@ class Renderer:
     def html(self, page: Page, here: str) -> str:
         """The page as a document; ``here`` is its own address."""
         store = self._workspace.store
-        alert = store.columns(Alert)
+        incident = store.columns(Incident)
         badges = {
             "approvals": store.count(Approval, status="pending"),
-            "monitoring": store.count(Alert, alert.status.in_(["open", "acknowledged"])),
+            "monitoring": store.count(Incident, incident.status.in_(["open", "acknowledged"])),
         }
         shell: dict[str, Any] = {
             "title": page.title, "section": page.section, "crumbs": page.crumbs, "badges": badges, "here": here,

@@ -10,7 +10,7 @@ from mainspring.automation.model import Firing, Trigger
 from mainspring.data.model import DatasetVersion
 from mainspring.deploy.model import Deployment, Release
 from mainspring.governance.model import Approval
-from mainspring.monitoring.model import Alert, Monitor, Signal
+from mainspring.monitoring.model import Incident, Monitor, Signal
 from mainspring.pipelines.model import PipelineDefinition
 from mainspring.registry.model import Model, ModelVersion
 from mainspring.serving.model import Segment
@@ -145,23 +145,31 @@ def _predictions(workspace: Workspace, deployments: list[str]) -> Station:
 
 def _monitoring(workspace: Workspace, deployments: list[str]) -> Station:
     store = workspace.store
-    alert = store.columns(Alert)
+    incident = store.columns(Incident)
     href = path("monitoring", deployments[0]) if deployments else "/monitoring"
-    open_alerts = store.find(
-        Alert, alert.deployment.in_(deployments), alert.status != "resolved", order="-created", limit=100
+    open_incidents = store.find(
+        Incident,
+        incident.deployment.in_(deployments),
+        incident.status.in_(["open", "acknowledged"]),
+        order="-created",
+        limit=100,
     )
     monitors = store.count(Monitor, store.columns(Monitor).deployment.in_(deployments))
-    if open_alerts:
-        count = len(open_alerts)
-        fact = f"{count} {'alert' if count == 1 else 'alerts'} open"
-        return Station("Monitoring", "attention", fact, f"{open_alerts[0].monitor}: {open_alerts[0].summary}", href)
+    if open_incidents:
+        count = len(open_incidents)
+        fact = f"{count} {'incident' if count == 1 else 'incidents'} open"
+        return Station(
+            "Monitoring", "attention", fact, f"{open_incidents[0].monitor}: {open_incidents[0].summary}", href
+        )
     signal = store.columns(Signal)
     last = store.first(Signal, signal.deployment.in_(deployments), order="-start")
     if not monitors or last is None:
         return Station(
             "Monitoring", "waiting", f"{monitors} monitors" if monitors else "nothing is watched", "no window yet", href
         )
-    return Station("Monitoring", "ok", "no alert open", f"{monitors} monitors, last window {last.start:%-d %b}", href)
+    return Station(
+        "Monitoring", "ok", "no incident open", f"{monitors} monitors, last window {last.start:%-d %b}", href
+    )
 
 
 def _trigger(workspace: Workspace, pipelines: list[str]) -> Station:

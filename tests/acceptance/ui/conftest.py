@@ -28,7 +28,7 @@ from mainspring.data.service import parquet_bytes
 from mainspring.deploy.model import Deployment, Environment, Release, Strategy, Verdict, VersionEvidence
 from mainspring.governance.model import Approval, ApprovalRule, Gate, GateResult, Policy
 from mainspring.measures.quality import Expectation
-from mainspring.monitoring.model import Alert, Monitor, Signal
+from mainspring.monitoring.model import Incident, Monitor, Signal
 from mainspring.pipelines.model import (
     Argument,
     DataInput,
@@ -211,7 +211,7 @@ class Sample:
         space.approvals.set_policy(
             draft(Policy, model="churn", gates=gates, approval=ApprovalRule(by="person", persons=["maria"]))
         )
-        for name, on, source in (("new-data", "data", "customers"), ("auc-alert", "alert", "auc")):
+        for name, on, source in (("new-data", "data", "customers"), ("auc-incident", "incident", "auc")):
             space.triggers.create(draft(Trigger, name=name, on=on, source=source, pipeline="train", use_case="churn"))
 
     def data(self, number: int, rows: int = 900) -> None:
@@ -468,7 +468,7 @@ class Sample:
 
 
 def fill(workspace: Workspace, clock: ManualClock) -> None:
-    """Half a year: three versions, a fourth on its way, a fifth that waits, a failed and a running run, two alerts."""
+    """Half a year: three versions, one on its way, one that waits, a failed and a running run, two incidents."""
     sample = Sample(workspace, clock)
     with acting_as("maria", reason="first set-up"):
         sample.declare()
@@ -489,9 +489,12 @@ def fill(workspace: Workspace, clock: ManualClock) -> None:
                 live = f"churn@{number}"
             if index == 12:
                 sample.insert(
-                    Alert,
-                    name="auc-1",
+                    Incident,
+                    name="churn-eu-1",
+                    cause_group="performance",
                     monitor="auc",
+                    monitors=["auc"],
+                    until=START + timedelta(days=91),
                     deployment="churn-eu",
                     severity="page",
                     status="resolved",
@@ -500,9 +503,9 @@ def fill(workspace: Workspace, clock: ManualClock) -> None:
                     resolved=clock.now(),
                 )
                 sample.emit(
-                    "monitoring.alert.opened",
-                    "auc",
-                    alert="auc-1",
+                    "monitoring.incident.opened",
+                    "churn-eu-1",
+                    monitor="auc",
                     deployment="churn-eu",
                     summary="roc_auc 0.7723, at least 0.78",
                 )
@@ -511,10 +514,10 @@ def fill(workspace: Workspace, clock: ManualClock) -> None:
 
 
 def _present(sample: Sample, clock: ManualClock) -> None:
-    """Where things stand now: a canary, a signature that is missing, an open alert."""
+    """Where things stand now: a canary, a signature that is missing, an open incident."""
     datasets = ["customers@5", "customers@6", "customers@7"]
     run = sample.run(
-        "brave-ibis-4", 0.853, datasets, trigger="alert", reason="alert auc-1: roc_auc 0.7723, at least 0.78"
+        "brave-ibis-4", 0.853, datasets, trigger="incident", reason="incident churn-eu-1: roc_auc 0.7723, at least 0.78"
     )
     sample.version(4, run, "approved")
     clock.advance(timedelta(hours=9))
@@ -535,9 +538,13 @@ def _present(sample: Sample, clock: ManualClock) -> None:
     clock.advance(timedelta(hours=20))
     sample.version(5, sample.run("merry-fox-5", 0.861, datasets, reason="customers@7 was registered"), "candidate")
     sample.insert(
-        Alert,
-        name="inputs-1",
+        Incident,
+        name="churn-eu-2",
+        cause_group="drift",
         monitor="inputs",
+        monitors=["inputs"],
+        firing=["inputs"],
+        until=START + timedelta(days=7 * WEEKS),
         deployment="churn-eu",
         severity="ticket",
         windows=2,
@@ -545,7 +552,11 @@ def _present(sample: Sample, clock: ManualClock) -> None:
         since=START + timedelta(days=7 * (WEEKS - 2)),
     )
     sample.emit(
-        "monitoring.alert.opened", "inputs", alert="inputs-1", deployment="churn-eu", summary="psi 0.2993, at most 0.25"
+        "monitoring.incident.opened",
+        "churn-eu-2",
+        monitor="inputs",
+        deployment="churn-eu",
+        summary="psi 0.2993, at most 0.25",
     )
     sample.insert(
         Firing,

@@ -101,7 +101,7 @@ def test_links_of_the_pages_lead_somewhere(client: Any, addresses: tuple[str, ..
     ("address", "answer"),
     [
         ("/", "3 things wait for you, 1 of 1 use case live"),
-        ("/u/churn", "live: churn@3, churn@4 takes over (10 %), saved per call below target, 1 alert open"),
+        ("/u/churn", "live: churn@3, churn@4 takes over (10 %), saved per call below target, 1 incident open"),
         ("/data/customers@7", "customers@7 accepted: all 4 checks passed"),
         ("/runs/shy-crane-5", "shy-crane-5 failed"),
         ("/runs/calm-otter-2", "calm-otter-2 succeeded and became churn@2"),
@@ -109,8 +109,10 @@ def test_links_of_the_pages_lead_somewhere(client: Any, addresses: tuple[str, ..
         ("/models/churn@live", "churn@3 is live on churn-eu"),
         ("/approvals", "1 candidate waits for a signature"),
         ("/approvals/churn@5", "churn@5: all 2 gates passed, it waits for a signature"),
-        ("/deployments/churn-eu", "live: churn@3, churn@4 answers 10 %, 1 alert open"),
-        ("/monitoring/churn-eu", "churn@3: 1 alert open, inputs beyond the limit in the last window"),
+        ("/deployments/churn-eu", "live: churn@3, churn@4 answers 10 %, 1 incident open"),
+        ("/monitoring/churn-eu", "churn@3: 1 incident open, inputs beyond the limit in the last window"),
+        ("/incidents", "1 incident open"),
+        ("/incidents/churn-eu-2", "churn-eu, drift: psi 0.2993 (4200 rows), at most 0.25"),
         ("/events?verify=1", "the chain is unbroken"),
     ],
 )
@@ -223,9 +225,9 @@ class TestForms:
         assert workspace.deployments.show("churn-eu").canary == ""
         assert "odd scores" in client.get("/deployments/churn-eu").text
 
-    def test_an_alert_can_be_taken_over(self, client: Any) -> None:
-        done = client.post("/alerts/inputs-1/acknowledge", {"actor": "ops"})
-        assert done.headers["location"] == "/monitoring/churn-eu"
+    def test_an_incident_can_be_taken_over(self, client: Any) -> None:
+        done = client.post("/incidents/churn-eu-2/acknowledge", {"actor": "ops"})
+        assert done.headers["location"] == "/incidents/churn-eu-2"
         assert "ops is at it" in client.get("/monitoring/churn-eu").text
 
     def test_a_form_of_nonsense_is_refused(self, client: Any) -> None:

@@ -4,12 +4,13 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.monitoring import rules
-from mainspring.monitoring.model import Monitor, Signal
+from mainspring.monitoring.model import Baseline, Incident, Monitor, Signal
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -102,39 +103,187 @@ def test_limits_in_words() -> None:
 
 
 class _Watched:
-    """Follows signals as the service does, and counts in the plainest way beside it."""
+    """Follows signals as the service does."""
 
-    def __init__(self, breaches: int, recover: int) -> None:
-        self.monitor = monitor(breaches=breaches, recover=recover)
+    def __init__(self, **facts: Any) -> None:
+        self.monitor = monitor(**facts)
         self.signals: list[Signal] = []
-        self.open = False
+        self.incident: Incident | None = None
+        self.over: list[Incident] = []
 
     def see(self, status: str) -> str:
-        self.signals.insert(0, signal(status))
-        recent = self.signals[: max(self.monitor.breaches, self.monitor.recover)]
-        action = rules.alert_action(self.monitor, recent, self.open)
-        self.open = action == "open" or (self.open and action != "resolve")
-        return action
+        start = MONDAY + 7 * DAY * len(self.signals)
+        self.signals.insert(0, signal(status, start))
+        firing = self.incident is not None and "m" in self.incident.firing
+        since = self.over[-1].until if self.over else None
+        part = rules.value_part(self.monitor, self.signals, firing, since)
+        return self.apply(part, start)
+
+    def apply(self, part: rules.Part, start: datetime) -> str:
+        act, changes = rules.advance(self.incident, part, rules.Seen(start, start + 7 * DAY, 0.5, "low"))
+        if act == "open":
+            self.incident = Incident(id="i", created=MONDAY, name="d-1", deployment="d", **changes)
+        elif act == "resolve":
+            assert self.incident is not None
+            self.over.append(msgspec.structs.replace(self.incident, **changes))
+            self.incident = None
+        elif act != "none":
+            assert self.incident is not None
+            self.incident = msgspec.structs.replace(self.incident, **changes)
+        return act
 
 
-@given(
-    st.integers(1, 4), st.integers(1, 4), st.lists(st.sampled_from(["ok", "breach", "no_data"]), max_size=40)
-)  # fmt: skip
-def test_alerts_open_and_resolve_exactly_after_so_many_in_a_row(
-    breaches: int, recover: int, statuses: list[str]
+statuses = st.lists(st.sampled_from(["ok", "breach", "no_data"]), max_size=40)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), statuses)
+def test_incidents_open_and_resolve_exactly_after_so_many_in_a_row(
+    breaches: int, recover: int, seen: list[str]
 ) -> None:
-    watched, bad, calm = _Watched(breaches, recover), 0, 0
-    for status in statuses:
-        was_open = watched.open
+    watched, bad, calm = _Watched(breaches=breaches, recover=recover), 0, 0
+    for status in seen:
+        was_open = watched.incident is not None
         bad = bad + 1 if status == "breach" else 0
         calm = calm + 1 if status == "ok" else 0
-        action = watched.see(status)
+        act = watched.see(status)
         if was_open:
             expected = "continue" if status == "breach" else "resolve" if calm >= recover else "none"
         else:
             expected = "open" if bad >= breaches else "none"
-        assert action == expected
+        assert act == expected
 
 
-def test_no_signals_no_action() -> None:
-    assert rules.alert_action(monitor(), [], False) == rules.alert_action(monitor(), [], True) == "none"
+@pytest.mark.parametrize(
+    ("seen", "acts"),
+    [
+        ("B", "n"),
+        ("BB", "no"),
+        ("BkB", "nno"),
+        ("BkkB", "nnnn"),
+        ("B-B", "nno"),
+        ("BBkB", "nonc"),
+        ("BBkkB", "nonrn"),  # what led to the first incident does not count for the next
+        ("BBkkBB", "nonrno"),
+    ],
+)
+def test_two_of_three_windows(seen: str, acts: str) -> None:
+    watched = _Watched(breaches=2, out_of=3, recover=2)
+    words = {"B": "breach", "k": "ok", "-": "no_data"}
+    assert "".join(watched.see(words[letter])[0] for letter in seen) == acts
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["ok", "breach"])), max_size=40), st.randoms())
+def test_the_order_of_monitors_does_not_matter_to_what_fires(seen: list[tuple[str, str]], chance: Any) -> None:
+    """Each monitor's windows come in their order; which monitor comes first is chance."""
+    mixed, left = [], {name: [item for item in seen if item[0] == name] for name in "abc"}
+    while any(left.values()):
+        mixed.append(left[chance.choice([name for name, rest in left.items() if rest])].pop(0))
+
+    def fired(order: list[tuple[str, str]]) -> list[str]:
+        firing: set[str] = set()
+        signals: dict[str, list[Signal]] = {name: [] for name in "abc"}
+        incident: Incident | None = None
+        for name, status in order:
+            start = MONDAY + 7 * DAY * len(signals[name])
+            signals[name].insert(0, signal(status, start))
+            part = rules.value_part(monitor(name=name, recover=1), signals[name], name in firing, None)
+            act, changes = rules.advance(incident, part, rules.Seen(start, start + 7 * DAY, 0.5, "low"))
+            if act == "open":
+                incident = Incident(id="i", created=MONDAY, name="d-1", deployment="d", **changes)
+            elif act == "resolve":
+                incident = None
+            elif act != "none":
+                assert incident is not None
+                incident = msgspec.structs.replace(incident, **changes)
+            firing = set(incident.firing) if incident else set()
+        return sorted(firing)
+
+    assert fired(seen) == fired(mixed)
+
+
+def test_no_signals_no_incident() -> None:
+    assert rules.value_part(monitor(), [], False, None).step == "none"
+    assert rules.silence_part(monitor(), [], False, None).step == "none"
+
+
+@pytest.mark.parametrize(
+    ("silent", "seen", "firing", "step"),
+    [
+        (3, "--", False, "none"),
+        (3, "---", False, "begin"),
+        (3, "k--", False, "none"),
+        (3, "---", True, "continue"),
+        (3, "---k", True, "end"),
+        (0, "------", False, "none"),
+    ],
+)
+def test_silence(silent: int, seen: str, firing: bool, step: str) -> None:
+    signals = [signal({"-": "no_data", "k": "ok"}[item]) for item in reversed(seen)]
+    assert rules.silence_part(monitor(silent=silent), signals, firing, None).step == step
+
+
+@pytest.mark.parametrize(
+    ("waiting", "firing", "step"),
+    [(0, False, "none"), (2, False, "none"), (3, False, "begin"), (5, True, "none"), (0, True, "end")],
+)
+def test_windows_that_are_not_measured(waiting: int, firing: bool, step: str) -> None:
+    assert rules.overdue_part(monitor(), waiting, firing).step == step
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity"),
+    [
+        ({}, "page"),
+        ({"kind": "kpi"}, "page"),
+        ({"kind": "drift"}, "digest"),
+        ({"kind": "drift", "importance": {"x": 1.0}}, "ticket"),
+        ({"kind": "prediction_drift"}, "ticket"),
+        ({"kind": "drift", "severity": "page"}, "page"),
+    ],
+)
+def test_severity_by_consequence(facts: dict[str, Any], severity: str) -> None:
+    assert rules.severity_of(monitor(**facts)) == severity
+
+
+def test_a_further_monitor_attaches_and_the_gravest_severity_stays() -> None:
+    watched = _Watched(kind="drift", severity="digest")
+    watched.see("breach")
+    assert watched.incident is not None
+    assert (watched.incident.severity, watched.incident.monitors) == ("digest", ["m"])
+    watched.apply(rules.Part("scores", "begin", "drift", "ticket"), MONDAY - 7 * DAY)
+    assert (watched.incident.severity, watched.incident.monitors) == ("ticket", ["m", "scores"])
+    assert watched.incident.since == MONDAY - 7 * DAY
+    assert watched.apply(rules.Part("m", "end", "drift", "digest"), MONDAY) == "update"
+    assert watched.apply(rules.Part("scores", "end", "drift", "ticket"), MONDAY) == "resolve"
+
+
+BASELINE = Baseline(start=MONDAY, end=MONDAY + 7 * DAY, value=0.6)
+
+
+def test_what_was_expected_is_allowed_from_then_on() -> None:
+    drift = monitor(kind="drift", measure="psi", max=0.2)
+    allowed = rules.limits(drift, None)
+    assert rules.loosened(drift, "mute", {"x": 2.0}, BASELINE, allowed).muted == ["x"]
+    assert rules.loosened(drift, "widen", {"x": 2.0}, BASELINE, allowed).widened == {"x": pytest.approx(2.2)}
+    assert rules.loosened(drift, "baseline", {"x": 2.0}, BASELINE, allowed).baseline == BASELINE
+    auc = monitor(measure="roc_auc", min=0.7)
+    wider = rules.loosened(auc, "widen", {"": 0.86}, BASELINE, rules.limits(auc, None))
+    assert rules.within(0.6, rules.limits(wider, None)) == "ok"
+    assert rules.within(0.55, rules.limits(wider, None)) == "breach"
+    moving = monitor(measure="roc_auc", max_worsening=0.05)
+    moved = rules.loosened(moving, "baseline", {}, BASELINE, rules.limits(moving, 0.8))
+    assert rules.within(0.56, rules.limits(moved, 0.8)) == "ok"
+    assert rules.within(0.54, rules.limits(moved, 0.8)) == "breach"
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind", "message"),
+    [
+        ({"measure": "roc_auc", "min": 0.7}, "mute", "only columns"),
+        ({"measure": "roc_auc", "min": 0.7}, "baseline", "fixed limits"),
+    ],
+)
+def test_what_cannot_be_changed_says_so(facts: dict[str, Any], kind: Any, message: str) -> None:
+    item = monitor(**facts)
+    with pytest.raises(ValueError, match=message):
+        rules.loosened(item, kind, {"": 1.0}, BASELINE, rules.limits(item, None))

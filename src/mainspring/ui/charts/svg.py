@@ -110,9 +110,9 @@ def extent(values: Sequence[float], *, pad: float = 0.08) -> tuple[float, float]
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Round numbers within a range, about ``count`` of them."""
     span = high - low
-    if not math.isfinite(span) or span <= 0:
-        return [low]
     raw = span / count
+    if not math.isfinite(span) or raw <= 0:
+        return [low]
     power = 10.0 ** math.floor(math.log10(raw))
     if power == 0 or not math.isfinite(power):
         return [low]

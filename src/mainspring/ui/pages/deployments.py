@@ -6,7 +6,7 @@ import contextlib
 
 from mainspring.deploy.model import Deployment, Difference, Release
 from mainspring.errors import MainspringError
-from mainspring.monitoring.model import Alert
+from mainspring.monitoring.model import Incident
 from mainspring.ports.target import TargetStatus
 from mainspring.serving.model import Prediction
 from mainspring.ui.page import Page, Query
@@ -37,15 +37,15 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
     store = workspace.store
     deployment = workspace.deployments.show(name)
     releases = workspace.deployments.releases(name, limit=100)
-    alert = store.columns(Alert)
-    alerts = store.count(Alert, alert.status.in_(["open", "acknowledged"]), deployment=name)
+    incident = store.columns(Incident)
+    incidents = store.count(Incident, incident.status.in_(["open", "acknowledged"]), deployment=name)
     target = _target(workspace, deployment)
     signature = workspace.models.version(deployment.live).signature if deployment.live else None
     context = {
         "deployment": deployment,
         "releases": releases,
         "target": target,
-        "alerts": alerts,
+        "incidents": incidents,
         "rolling": next((item for item in releases if item.status == "rolling"), None),
         "back": _way_back(deployment, releases),
         "calls": calls(signature, target.url if target else ""),
@@ -58,7 +58,7 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
     }
     crumbs = (("Deployments", "/deployments"), (name, ""))
     return Page(
-        title=_answer(deployment, target, alerts),
+        title=_answer(deployment, target, incidents),
         template="deployments/page.html",
         context=context,
         section="deployments",
@@ -66,7 +66,7 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
     )
 
 
-def _answer(deployment: Deployment, target: TargetStatus | None, alerts: int) -> str:
+def _answer(deployment: Deployment, target: TargetStatus | None, incidents: int) -> str:
     if not deployment.live:
         return f"{deployment.name}: nothing is live yet"
     parts = [f"live: {deployment.live}"]
@@ -74,7 +74,9 @@ def _answer(deployment: Deployment, target: TargetStatus | None, alerts: int) ->
         parts.append(f"{deployment.canary} answers {deployment.weight:g} %")
     if target is None or target.state != "running":
         parts.append(f"target {target.state if target else 'not started'}")
-    parts.append(f"{alerts} {'alert' if alerts == 1 else 'alerts'} open" if alerts else "no alert open")
+    parts.append(
+        f"{incidents} {'incident' if incidents == 1 else 'incidents'} open" if incidents else "no incident open"
+    )
     return ", ".join(parts)
 
 

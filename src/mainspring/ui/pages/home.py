@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from mainspring.data.model import DatasetVersion
 from mainspring.deploy.model import Deployment
 from mainspring.governance.model import Approval
-from mainspring.monitoring.model import Alert
+from mainspring.monitoring.model import Incident
 from mainspring.tracking.model import Run
 from mainspring.ui import address, sentence
 from mainspring.ui.page import Page, Query
@@ -45,13 +45,13 @@ def page(workspace: Workspace, query: Query) -> Page:
 
 
 def overview(workspace: Workspace) -> list[dict[str, Any]]:
-    """Every use case with its KPIs' history, live version and open alerts, in a handful of queries."""
+    """Every use case with its KPIs' history, live version and open incidents, in a handful of queries."""
     store = workspace.store
     deployments: dict[str, list[Deployment]] = {}
     for deployment in store.find(Deployment, order="name"):
         deployments.setdefault(deployment.use_case, []).append(deployment)
-    alert = store.columns(Alert)
-    open_alerts = store.find(Alert, alert.status.in_(["open", "acknowledged"]), order="created", limit=200)
+    incident = store.columns(Incident)
+    open_incidents = store.find(Incident, incident.status.in_(["open", "acknowledged"]), order="created", limit=200)
     values: dict[tuple[str, str], list[KpiValue]] = {}
     for value in store.find(KpiValue, order="-start", limit=2000):
         values.setdefault((value.use_case, value.kpi), []).append(value)
@@ -67,16 +67,16 @@ def overview(workspace: Workspace) -> list[dict[str, Any]]:
             }
             for kpi in case.kpis
         ]
-        alerts = [item for item in open_alerts if item.deployment in names]
+        incidents = [item for item in open_incidents if item.deployment in names]
         live = next((item.live for item in own if item.live), "")
-        cases.append({"case": case, "kpis": kpis, "live": live, "deployments": own, "alerts": alerts})
+        cases.append({"case": case, "kpis": kpis, "live": live, "deployments": own, "incidents": incidents})
     return cases
 
 
 def _waiting(workspace: Workspace) -> list[dict[str, Any]]:
     """What somebody must look at, the most pressing first."""
     store = workspace.store
-    alert, run = store.columns(Alert), store.columns(Run)
+    incident, run = store.columns(Incident), store.columns(Run)
     found = [
         {
             "status": "waiting",
@@ -90,12 +90,12 @@ def _waiting(workspace: Workspace) -> list[dict[str, Any]]:
     found += [
         {
             "status": item.status,
-            "text": f"alert {item.name} on {item.deployment}",
+            "text": f"incident {item.name}: {item.cause_group}",
             "detail": item.summary,
             "href": address.path("monitoring", item.deployment) + f"#{item.monitor}",
             "time": item.created,
         }
-        for item in store.find(Alert, alert.status.in_(["open", "acknowledged"]), order="-created", limit=20)
+        for item in store.find(Incident, incident.status.in_(["open", "acknowledged"]), order="-created", limit=20)
     ]
     since = workspace.clock.now() - _RECENT
     found += [

@@ -7,7 +7,7 @@ from typing import Any
 
 from mainspring.deploy.model import Deployment, Release
 from mainspring.monitoring import rules
-from mainspring.monitoring.model import Alert, Monitor, Signal
+from mainspring.monitoring.model import Incident, Monitor, Signal
 from mainspring.registry.model import ModelVersion
 from mainspring.ui.address import path
 from mainspring.ui.charts import Band, Mark
@@ -17,14 +17,14 @@ from mainspring.usecases.rules import target_met
 from mainspring.workspace import Workspace
 
 _WINDOWS = 60
-_ORDER = ("kpi", "performance", "prediction_drift", "drift", "volume")
+_ORDER = ("kpi", "performance", "estimated", "calibration", "fairness", "prediction_drift", "drift", "volume")
 
 
 def index(workspace: Workspace, query: Query) -> Page:
-    """Every deployment with its monitors' last values and open alerts."""
+    """Every deployment with its monitors' last values and open incidents."""
     store = workspace.store
-    alert = store.columns(Alert)
-    alerts = store.find(Alert, alert.status.in_(["open", "acknowledged"]), order="-created", limit=200)
+    incident = store.columns(Incident)
+    incidents = store.find(Incident, incident.status.in_(["open", "acknowledged"]), order="-created", limit=200)
     rows: list[dict[str, Any]] = []
     for deployment in workspace.deployments.find(limit=200):
         monitors = workspace.monitors.find(deployment.name)
@@ -32,34 +32,34 @@ def index(workspace: Workspace, query: Query) -> Page:
         rows.append({
             "deployment": deployment,
             "monitors": [{"monitor": item, "signals": signals[item.name]} for item in _ordered(monitors)],
-            "alerts": [item for item in alerts if item.deployment == deployment.name],
+            "incidents": [item for item in incidents if item.deployment == deployment.name],
         })  # fmt: skip
-    count = len(alerts)
-    title = f"{count} {'alert' if count == 1 else 'alerts'} open" if count else "No alert open"
+    count = len(incidents)
+    title = f"{count} {'incident' if count == 1 else 'incidents'} open" if count else "No incident open"
     watched = sum(len(row["monitors"]) for row in rows)
     title += f", {watched} {'monitor' if watched == 1 else 'monitors'} watch" if watched else ", nothing is watched yet"
     return Page(title=title, template="monitoring/index.html", context={"rows": rows}, section="monitoring")
 
 
 def page(workspace: Workspace, query: Query, deployment: str) -> Page:
-    """One deployment: each monitor over time, its windows and alerts."""
+    """One deployment: each monitor over time, its windows and incidents."""
     found = workspace.deployments.show(deployment)
     monitors = _ordered(workspace.monitors.find(deployment))
-    alerts = workspace.monitors.alerts(deployment, limit=100)
+    incidents = workspace.incidents.find(deployment, limit=100)
     signals = _signals(workspace, deployment, monitors, _WINDOWS)
     releases = workspace.store.find(Release, deployment=deployment, order="number", limit=200)
     live = workspace.store.first(ModelVersion, address=found.live) if found.live else None
     kpis = {kpi.name: kpi for kpi in workspace.usecases.show(found.use_case).kpis} if found.use_case else {}
     views = [
-        _view(monitor, signals[monitor.name], [item for item in alerts if item.monitor == monitor.name],
+        _view(monitor, signals[monitor.name], [item for item in incidents if monitor.name in item.monitors],
               kpis.get(monitor.measure), live, releases)
         for monitor in monitors
     ]  # fmt: skip
-    still = [item for item in alerts if item.status != "resolved"]
+    still = [item for item in incidents if item.status in ("open", "acknowledged")]
     context = {
         "deployment": found,
         "monitors": views,
-        "alerts": alerts,
+        "incidents": incidents,
         "open": still,
         "beyond": any(view["last"] and view["last"].status == "breach" for view in views),
     }
@@ -68,21 +68,23 @@ def page(workspace: Workspace, query: Query, deployment: str) -> Page:
                 section="monitoring", crumbs=crumbs)  # fmt: skip
 
 
-def _answer(deployment: Deployment, views: list[dict[str, Any]], still: list[Alert]) -> str:
+def _answer(deployment: Deployment, views: list[dict[str, Any]], still: list[Incident]) -> str:
     if not views:
         return f"{deployment.name}: nothing is watched yet"
     beyond = [view["monitor"].name for view in views if view["last"] and view["last"].status == "breach"]
-    alerts = f"{len(still)} {'alert' if len(still) == 1 else 'alerts'} open" if still else "no alert open"
+    incidents = f"{len(still)} {'incident' if len(still) == 1 else 'incidents'} open" if still else "no incident open"
     told = (
         f", {', '.join(beyond)} beyond the limit in the last window"
         if beyond
         else f", all {len(views)} monitors within their limits"
     )
-    return f"{deployment.live or deployment.name}: {alerts}{told}"
+    return f"{deployment.live or deployment.name}: {incidents}{told}"
 
 
 def _ordered(monitors: list[Monitor]) -> list[Monitor]:
-    return sorted(monitors, key=lambda item: (_ORDER.index(item.kind), item.name))
+    return sorted(
+        monitors, key=lambda item: (_ORDER.index(item.kind) if item.kind in _ORDER else len(_ORDER), item.name)
+    )
 
 
 def _signals(workspace: Workspace, deployment: str, monitors: list[Monitor], windows: int) -> dict[str, list[Signal]]:
@@ -97,7 +99,7 @@ def _signals(workspace: Workspace, deployment: str, monitors: list[Monitor], win
 
 
 def _view(
-    monitor: Monitor, signals: list[Signal], alerts: list[Alert], kpi: Kpi | None, live: ModelVersion | None,
+    monitor: Monitor, signals: list[Signal], incidents: list[Incident], kpi: Kpi | None, live: ModelVersion | None,
     releases: list[Release],
 ) -> dict[str, Any]:  # fmt: skip
     baseline = live.metrics.get(monitor.measure) if live else None
@@ -111,12 +113,13 @@ def _view(
         "signals": signals,
         "points": [(signal.start, signal.value) for signal in signals],
         "last": last,
+        "severity": rules.severity_of(monitor),
         "word": _word(last, kpi if monitor.kind == "kpi" else None),
         "breaches": [index for index, signal in enumerate(signals) if signal.status == "breach"],
-        "alerts": alerts,
+        "incidents": incidents,
         "columns": list((last.details.get("columns") or {}).items())[:20] if last and monitor.kind == "drift" else [],
         "bands": _bands(releases, first, end),
-        "marks": [_mark(item) for item in alerts if first and end and first <= item.since <= end],
+        "marks": [_mark(item) for item in incidents if first and end and first <= item.since <= end],
     }
 
 
@@ -127,9 +130,9 @@ def _word(last: Signal | None, kpi: Kpi | None) -> str:
     return "ok" if target_met(kpi, last.value) else "missed"
 
 
-def _mark(alert: Alert) -> Mark:
-    state = "retired" if alert.status == "resolved" else "attention"
-    return Mark(alert.since, f"{alert.name}: {alert.summary}", state)
+def _mark(incident: Incident) -> Mark:
+    state = "retired" if incident.status in ("resolved", "dismissed") else "attention"
+    return Mark(incident.since, f"{incident.name}: {incident.summary}", state)
 
 
 def _bands(releases: list[Release], first: datetime | None, end: datetime | None) -> list[Band]:

@@ -24,7 +24,7 @@ def index(workspace: Workspace, query: Query) -> Page:
     context = {
         "states": states,
         "points": points,
-        "marks": [Mark(weeks[19], "alert auc-1")],
+        "marks": [Mark(weeks[19], "incident churn-eu-1")],
         "bands": [Band(weeks[0], weeks[11], "churn@1"), Band(weeks[11], weeks[25], "churn@2")],
         "stations": [
             Station(name, word, f"a fact about {name.lower()}", "and a detail")

@@ -6,7 +6,7 @@ from typing import Any
 
 from mainspring.core.events import Event
 from mainspring.deploy.model import Deployment, Release
-from mainspring.monitoring.model import Alert
+from mainspring.monitoring.model import Incident
 from mainspring.ui import sentence
 from mainspring.ui.address import path
 from mainspring.ui.charts import Band, Mark, Result
@@ -80,11 +80,16 @@ def _kpi(workspace: Workspace, case: UseCase, kpi: Kpi, deployments: list[Deploy
                 if item.live_since and ended > first and item.live_since < last:
                     href = path("models", item.version)
                     bands.append(Band(max(item.live_since, first), min(ended, last), item.version, href))
-            for alert in store.find(Alert, deployment=deployment.name, order="-created", limit=50):
-                if first <= alert.since <= last:
-                    state = "retired" if alert.status == "resolved" else "attention"
+            for incident in store.find(Incident, deployment=deployment.name, order="-created", limit=50):
+                if first <= incident.since <= last:
+                    state = "retired" if incident.status in ("resolved", "dismissed") else "attention"
                     marks.append(
-                        Mark(alert.since, f"{alert.name}: {alert.summary}", state, path("monitoring", deployment.name))
+                        Mark(
+                            incident.since,
+                            f"{incident.name}: {incident.summary}",
+                            state,
+                            path("incidents", incident.name),
+                        )
                     )
     return {
         "kpi": kpi,

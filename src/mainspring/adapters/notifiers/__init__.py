@@ -1,0 +1,1 @@
+"""Notifiers: ways to tell people and programs."""

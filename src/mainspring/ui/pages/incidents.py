@@ -1,0 +1,55 @@
+"""Incidents: what is wrong, since when, what else changed, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mainspring.monitoring.model import Incident
+from mainspring.ui.address import path
+from mainspring.ui.page import Page, Query
+from mainspring.workspace import Workspace
+
+_STILL = ("open", "acknowledged")
+_ROOMS = {"deploy": "deployments", "run": "runs", "data": "data", "incident": "incidents"}
+
+
+def index(workspace: Workspace, query: Query) -> Page:
+    """Every incident, those that are still there first."""
+    found = workspace.incidents.find(limit=500)
+    still = [item for item in found if item.status in _STILL]
+    past = [item for item in found if item.status not in _STILL]
+    count = len(still)
+    title = f"{count} {'incident' if count == 1 else 'incidents'} open" if count else "No incident open"
+    context = {"open": still, "past": past[:100]}
+    crumbs = (("Monitoring", "/monitoring"), ("Incidents", ""))
+    return Page(title=title, template="incidents/index.html", context=context, section="monitoring", crumbs=crumbs)
+
+
+def page(workspace: Workspace, query: Query, name: str) -> Page:
+    """One incident: its columns before and after, what happened around it, rows, and the forms."""
+    incident = workspace.incidents.show(name)
+    columns = workspace.incidents.columns(name)
+    column, by = query.get("column", ""), query.get("by", "")
+    context: dict[str, Any] = {
+        "incident": incident,
+        "still": incident.status in _STILL,
+        "columns": columns,
+        "column": column,
+        "by": by,
+        "inputs": [item.column for item in columns if item.column != "score"],
+        "segments": workspace.incidents.segments(name, by) if by else [],
+        "rows": workspace.incidents.rows(name, column, limit=5) if column and column != "score" else [],
+        "moments": [
+            {"moment": item, "href": path(_ROOMS[item.kind], item.subject) if item.kind in _ROOMS else ""}
+            for item in workspace.incidents.timeline(name)
+        ],
+        "changes": workspace.incidents.changes(name),
+    }
+    crumbs = (("Monitoring", "/monitoring"), ("Incidents", "/incidents"), (name, ""))
+    return Page(title=_answer(incident), template="incidents/page.html", context=context, section="monitoring",
+                crumbs=crumbs)  # fmt: skip
+
+
+def _answer(incident: Incident) -> str:
+    ended = {"resolved": ", over", "dismissed": ", expected"}.get(incident.status, "")
+    return f"{incident.deployment}, {incident.cause_group}: {incident.summary}{ended}"
