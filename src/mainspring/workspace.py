@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.automation.controller import Controller
-from mainspring.automation.service import Triggers
+from mainspring.automation.secrets import Secrets
+from mainspring.automation.service import Rules
 from mainspring.core.clock import Clock, SystemClock
 from mainspring.data.service import Datasets
 from mainspring.delivery.service import Projects
@@ -48,7 +49,7 @@ SERVICES: dict[str, type] = {
     "scorings": Scorings,
     "challenges": Challenges,
     "monitors": Monitors,
-    "triggers": Triggers,
+    "rules": Rules,
     "projects": Projects,
 }
 """Noun -> service class, in lifecycle order; commands, routes and remote calls are derived from these."""
@@ -96,10 +97,13 @@ class Workspace:
             self.store, self.usecases, self.models, self.deployments,
             self.predictions, self.reviews, self.artifacts, folder,
         )  # fmt: skip
-        self.triggers = Triggers(self.store, self.pipelines, self.deployments)
+        self.rules = Rules(
+            self.store, self.pipelines, self.models, self.approvals, self.deployments, self.challenges,
+            Secrets(self.home / "keys" / "hooks"), str(self.settings["webhook_hosts"]).replace(",", " ").split(),
+        )  # fmt: skip
         self.projects = Projects(
             self.store, self.usecases, self.datasets, self.pipelines, self.models,
-            self.approvals, self.deployments, self.monitors, self.triggers,
+            self.approvals, self.deployments, self.monitors, self.rules,
         )  # fmt: skip
         self._executor: Executor | None = None
 
@@ -125,7 +129,7 @@ class Workspace:
         return Controller(
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
             self.predictions, Retention(self.store, self.deployments, self.artifacts),
-            self.scorings, self.challenges, self.monitors, self.triggers, self.artifacts,
+            self.scorings, self.challenges, self.monitors, self.rules, self.artifacts,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

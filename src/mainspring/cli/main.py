@@ -45,7 +45,7 @@ NOUNS: dict[str, str] = {
     "scorings": "Batch jobs: tables that a model scores.",
     "challenges": "Versions tried on what was asked.",
     "monitors": "Monitors, signals, alerts.",
-    "triggers": "What starts pipelines.",
+    "rules": "What is done when something happens.",
 }
 _EXAMPLES = """
 Examples:

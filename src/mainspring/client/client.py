@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
-from mainspring.automation.service import Triggers
+from mainspring.automation.service import Rules
 from mainspring.client.http import HttpTransport
 from mainspring.core.actor import become
 from mainspring.data.model import DatasetVersion
@@ -46,7 +46,7 @@ class Client:
         scorings: Batch jobs.
         challenges: Versions tried offline on what was asked.
         monitors: Monitors, signals, alerts.
-        triggers: What starts pipelines.
+        rules: What is done when something happens.
         projects: The project as code.
     """
 
@@ -63,7 +63,7 @@ class Client:
     scorings: Scorings
     challenges: Challenges
     monitors: Monitors
-    triggers: Triggers
+    rules: Rules
     projects: Projects
 
     def __init__(self, transport: HttpTransport | Workspace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from mainspring.automation.model import Trigger
+from mainspring.automation.model import Rule
 from mainspring.core.entity import Create, Value
 from mainspring.data.model import Dataset
 from mainspring.deploy.model import Deployment, Environment
@@ -29,7 +29,7 @@ class Project(Value):
         environments: Places to deploy to.
         deployment: The deployment and its strategy.
         monitors: What is watched.
-        triggers: What starts the pipeline.
+        rules: What is done when something happens.
         demo: Parameters of an example's replay; read by the example.
     """
 
@@ -43,7 +43,7 @@ class Project(Value):
     environments: list[Create[Environment]] = []
     deployment: Create[Deployment] | None = None
     monitors: list[Create[Monitor]] = []
-    triggers: list[Create[Trigger]] = []
+    rules: list[Create[Rule]] = []
     demo: dict[str, Any] = {}
 
 

@@ -74,8 +74,13 @@ _TOLD: dict[str, tuple[State, str, Callable[[Data], str]]] = {
     "monitoring.alert.opened": ("attention", "alert", _text("summary")),
     "monitoring.alert.acknowledged": ("attention", "acknowledged", _text("alert")),
     "monitoring.alert.resolved": ("ok", "alert resolved", _text("summary")),
-    "automation.trigger.started": ("running", "started a run", _text("reason")),
-    "automation.trigger.skipped": ("retired", "held back", _text("reason")),
+    "automation.rule.acted": (
+        "running",
+        "acted",
+        lambda data: f"{data.get('detail') or data.get('do')}: {data.get('reason')}",
+    ),
+    "automation.rule.failed": ("attention", "came to nothing", _text("reason")),
+    "automation.rule.skipped": ("retired", "held back", _text("reason")),
 }
 IMPORTANT = tuple(_TOLD)
 """Types that belong on a timeline; the rest is bookkeeping that only the audit shows."""

@@ -178,7 +178,7 @@ def state(folder: Path) -> dict[str, Any]:
                 for item in workspace.monitors.signals(monitor.name)
             ],
             "alerts": [_plain(item, "name", "status", "summary", "windows") for item in workspace.monitors.alerts()],
-            "firings": [_plain(item, "trigger", "status", "reason") for item in workspace.triggers.firings()],
+            "firings": [_plain(item, "rule", "status", "reason") for item in workspace.rules.firings()],
             "kpis": [
                 _plain(item, "start", "value", "met")
                 for item in workspace.usecases.kpi_values("flight_delays", "value_per_flight")

@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from mainspring.automation.model import Firing, Trigger
+from mainspring.automation.model import Firing, Rule, Trigger
 from mainspring.core.actor import acting_as
 from mainspring.core.clock import ManualClock
 from mainspring.core.entity import draft
@@ -211,8 +211,9 @@ class Sample:
         space.approvals.set_policy(
             draft(Policy, model="churn", gates=gates, approval=ApprovalRule(by="person", persons=["maria"]))
         )
-        for name, on, source in (("new-data", "data", "customers"), ("auc-alert", "alert", "auc")):
-            space.triggers.create(draft(Trigger, name=name, on=on, source=source, pipeline="train", use_case="churn"))
+        for name, on, source in (("new-data", "data", "customers"), ("worse", "incident", "auc")):
+            when = [Trigger(on=on, source=source)]
+            space.rules.create(draft(Rule, name=name, when=when, pipeline="train", use_case="churn"))
 
     def data(self, number: int, rows: int = 900) -> None:
         """Registers a version; the third one breaks an expectation."""
@@ -514,7 +515,7 @@ def _present(sample: Sample, clock: ManualClock) -> None:
     """Where things stand now: a canary, a signature that is missing, an open alert."""
     datasets = ["customers@5", "customers@6", "customers@7"]
     run = sample.run(
-        "brave-ibis-4", 0.853, datasets, trigger="alert", reason="alert auc-1: roc_auc 0.7723, at least 0.78"
+        "brave-ibis-4", 0.853, datasets, trigger="incident", reason="incident auc-1: roc_auc 0.7723, at least 0.78"
     )
     sample.version(4, run, "approved")
     clock.advance(timedelta(hours=9))
@@ -549,13 +550,15 @@ def _present(sample: Sample, clock: ManualClock) -> None:
     )
     sample.insert(
         Firing,
-        trigger="new-data",
+        rule="new-data",
+        kind="data",
         cause="c1",
         due=clock.now(),
-        status="started",
+        status="done",
         run="merry-fox-5",
         pipeline="train",
         reason="customers@7 was registered",
+        started=clock.now(),
         settled=clock.now(),
     )
     rows = [
