@@ -89,6 +89,8 @@ def _push(host: str, headers: Mapping[str, str], body: bytes) -> Delivery:
     if not ref or not name or not delivery:
         raise InvalidInput(f"this is no push of {host}: a repository, a ref or the delivery's id is missing")
     paths = _paths(told.get("commits"))
+    if not (ref + name + delivery + after).isprintable():
+        raise InvalidInput(f"this is no push of {host}: a name holds control characters")
     person = told.get("pusher") if host != "gitlab" else {"name": told.get("user_username")}
     data = {
         "repository": name, "branch": branch, "commit": after, "before": _text(told, "before"), "paths": paths,
@@ -152,6 +154,9 @@ def cloud_event(told: Mapping[str, Any]) -> Delivery:
             base64.b64decode(told["data_base64"], validate=True)
         except (binascii.Error, TypeError, ValueError):
             raise InvalidInput("`data_base64` is not base64") from None
+    for name in ("id", "source", "type", "subject"):
+        if not str(told.get(name) or "x").isprintable():
+            raise InvalidInput(f"`{name}` of the event holds control characters")
     event = {str(name)[:_MAX_ID]: value for name, value in told.items() if name != "specversion"}
     event.setdefault("subject", "")
     event["data"] = told.get("data", told.get("data_base64"))

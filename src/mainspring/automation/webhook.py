@@ -23,6 +23,7 @@ from mainspring.errors import InvalidInput, Refused, Unreachable
 
 SECONDS = 10.0
 _MOST_READ = 64 * 1024
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def check_url(url: str, allowed: Collection[str] = ()) -> SplitResult:
@@ -100,8 +101,11 @@ def _address(host: str, port: int, private: bool) -> str:
 
 def _public(address: str) -> bool:
     known = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(known, "ipv4_mapped", None) or getattr(known, "sixtofour", None)
-    return known.is_global and not known.is_multicast and (mapped is None or mapped.is_global)
+    meant: ipaddress.IPv4Address | ipaddress.IPv6Address = known
+    if isinstance(known, ipaddress.IPv6Address):  # several ways to write an address of the older kind
+        translated = ipaddress.IPv4Address(int(known) & 0xFFFFFFFF) if known in _NAT64 else None
+        meant = known.ipv4_mapped or known.sixtofour or (known.teredo or [None])[-1] or translated or known
+    return all(item.is_global and not item.is_multicast for item in (known, meant))
 
 
 class _Pinned(http.client.HTTPConnection):
