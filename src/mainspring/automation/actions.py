@@ -128,7 +128,7 @@ class Actions:
 
     def _run(self, rule: Rule, firing: Firing, action: Action) -> Run:
         """The run of an action: the same cause starts a pipeline once."""
-        kind: Cause = msgspec.convert(firing.kind if firing.kind != "manual" else "manual", Cause)
+        kind: Cause = msgspec.convert(firing.kind, Cause)
         name, params = rules.pipeline_of(rule, action), rule.params | action.params
         return self._pipelines.start(name, params, trigger=kind, cause=firing.cause, reason=firing.reason)
 

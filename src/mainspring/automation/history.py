@@ -21,7 +21,14 @@ from mainspring.tracking.model import Run
 
 _HOUR = timedelta(hours=1)
 _TOLD = "automation.rule.told"
-_READ = ("data.version.", "monitoring.", "deploy.deployment.routed", "tracking.run.", _TOLD)
+_READ = (
+    "data.version.",
+    "monitoring.alert.",
+    "monitoring.incident.",
+    "deploy.deployment.routed",
+    "tracking.run.",
+    _TOLD,
+)
 _PAGE = 5000
 _RECENT_RUNS = 20
 
@@ -140,9 +147,10 @@ class Past:
             context={"live": next((item.get("live", "") for item in routes), "")},
         )  # fmt: skip
 
-    def free(self) -> datetime | None:
+    def free(self, now: datetime) -> datetime | None:
         """When the first of the runs that are under way ends."""
-        return min((item.at + self._scene.typical.duration for item in self._mine[-1:]), default=None)
+        ends = (item.at + self._scene.typical.duration for item in self._mine)
+        return min((end for end in ends if end > now), default=None)
 
     def own(self, cause: str) -> None:
         """Says that a cause is the rule's: the run that it really led to is no fact for the replay."""
@@ -188,7 +196,7 @@ def replay(rule: Rule, events: Iterable[Event], scene: Scene, since: datetime, n
         while waiting is not None and waiting.due <= until:
             decision = rules.decide(rule, past.facts(waiting.noticed, waiting.told, waiting.due))
             if decision.do == "wait":
-                later = decision.until or past.free() or until
+                later = decision.until or past.free(waiting.due) or until
                 if later <= waiting.due:
                     later = until + timedelta(seconds=1)
                 waiting = waiting._replace(due=later)

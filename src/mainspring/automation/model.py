@@ -135,6 +135,7 @@ class Rule(Entity):
         protected: Slices on which a challenger must not lose, besides those of the model: ``column`` or
             ``column = value``.
         enabled: Whether it fires.
+        armed: Since when slots of its schedules count: its creation, or the last change of ``when`` or ``enabled``.
     """
 
     __table__: ClassVar[str] = "rule"
@@ -156,6 +157,7 @@ class Rule(Entity):
     broken_data: Literal["refuse", "train"] = "refuse"
     protected: list[str] = []
     enabled: bool = True
+    armed: Server[datetime]
 
 
 class Step(Value):

@@ -74,7 +74,8 @@ class Rules:
     @operation("POST", "/rules")
     def create(self, new: Create[Rule]) -> Rule:
         """Creates a rule; it fires for what happens from now on."""
-        rule = born(Rule, new, id=new_id(), created=self._store.clock.now())
+        now = self._store.clock.now()
+        rule = born(Rule, new, id=new_id(), created=now, armed=now)
         with self._store.transaction() as tx:
             tx.insert(rule)
             self._check(rule)  # raising here takes the rule back
@@ -87,7 +88,10 @@ class Rules:
     def update(self, name: str, change: Patch[Rule]) -> Rule:
         """Changes a rule."""
         with self._store.transaction() as tx:
-            rule = tx.patch(self.show(name), change, "automation.rule.changed", name)
+            before = self.show(name)
+            rule = tx.patch(before, change, "automation.rule.changed", name)
+            if (rule.when, rule.enabled) != (before.when, before.enabled):
+                rule = tx.update(msgspec.structs.replace(rule, armed=self._store.clock.now()))
             self._check(rule)  # raising here takes the change back
         return rule
 
@@ -201,7 +205,7 @@ class Rules:
         column = self._store.columns(Firing)
         mine = column.cause.startswith(_slots(trigger), autoescape=True)
         last = self._store.first(Firing, mine, rule=rule.name, order="-created")
-        return last.created if last else rule.created
+        return max(last.created, rule.armed) if last else rule.armed
 
     def _note(self, rule: Rule, kind: str, cause: str, told: dict[str, Any], why: str) -> None:
         now = self._store.clock.now()

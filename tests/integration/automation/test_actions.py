@@ -132,7 +132,7 @@ def test_replacing_asks_the_gate_anew_whatever_was_challenged(open_mill: Callabl
     mill = champion(open_mill().apply())
     mill.workspace.models.update("mill", change(Model, protected=["x = 77"]))
     version = mill.approved(weight=3.0).address
-    with pytest.raises(Refused, match="x = 77: 0.0000 against 0.0000 on 0 outcomes: too little evidence"):
+    with pytest.raises(Refused, match=r"x = 77: .* on 0 outcomes: too little evidence"):
         mill.workspace.challenges.replace("mill", version)
     rules = button(mill, Action(do="replace"))
     rules.fire("button")
@@ -258,8 +258,8 @@ def transaction(self):
     if depth == 0 and left == 0 and after:
         os.kill(os.getpid(), signal.SIGKILL)
 
-given = {"actor": "maria", "executor": "inline"}
-with Workspace(load_settings(Path(sys.argv[1]), {}, **given), ManualClock(datetime.fromisoformat(sys.argv[2]))) as space:
+settings = load_settings(Path(sys.argv[1]), {}, actor="maria", executor="inline")
+with Workspace(settings, ManualClock(datetime.fromisoformat(sys.argv[2]))) as space:
     Store.transaction = transaction
     for _ in range(4):
         space.rules.work()

@@ -126,6 +126,18 @@ def test_a_schedule_that_slept(mill: Any, catch_up: Any) -> None:
     assert len(firings(mill, "daily")) == (2 if catch_up == "once" else 1)
 
 
+def test_slots_from_before_a_rule_was_switched_on_do_not_count(mill: Any) -> None:
+    rules = mill.workspace.rules
+    add(mill, "daily", "schedule", "0 6 * * *", enabled=False)
+    mill.clock.advance(timedelta(days=3))
+    rules.update("daily", change(Rule, enabled=True))
+    rules.look_at_schedules()
+    assert firings(mill, "daily") == []
+    mill.clock.advance(timedelta(days=1))
+    rules.look_at_schedules()
+    assert len(firings(mill, "daily")) == 1
+
+
 def test_two_schedules_of_one_rule_do_not_hide_each_other(mill: Any) -> None:
     rules = mill.workspace.rules
     when = [Trigger(on="schedule", source="0 10 * * *"), Trigger(on="schedule", source="30 10 * * *")]

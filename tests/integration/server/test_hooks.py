@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -15,7 +16,7 @@ from mainspring.automation.hooks import MAX_MESSAGE, receive
 from mainspring.automation.messages import consume
 from mainspring.automation.model import Action, Rule, Trigger
 from mainspring.core.entity import draft
-from mainspring.errors import MainspringError
+from mainspring.errors import InvalidInput
 from mainspring.workspace import Workspace
 
 COMMIT = "a" * 40
@@ -187,12 +188,8 @@ JSON = st.recursive(
 def test_whatever_is_signed_is_read_or_refused(field: str, value: Any, host: str) -> None:
     body = json.dumps((EVENT if host == "events" else PUSH) | {field: value, "id": value}).encode()
     headers = STRUCTURED if host == "events" else push(host, body)
-    try:
-        delivery = receive(headers, body, SECRET)
-    except MainspringError as error:
-        assert error.status == 422
-    else:
-        assert len(delivery.id) <= 300
+    with contextlib.suppress(InvalidInput):
+        assert len(receive(headers, body, SECRET).id) <= 300
 
 
 class Broker:

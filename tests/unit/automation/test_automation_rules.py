@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ HOUR = timedelta(hours=1)
 def rule(on: str = "data", source: str = "", **facts: Any) -> Rule:
     trigger = Trigger(on=on, source=source)  # type: ignore[arg-type]
     given: dict[str, Any] = {"name": "r", "when": [trigger], "pipeline": "train", **facts}
-    return Rule(id="r", created=NOW - 100 * HOUR, **given)
+    return Rule(id="r", created=NOW - 100 * HOUR, armed=NOW - 100 * HOUR, **given)
 
 
 def event(kind: str, subject: str = "auc", seq: int = 1, hours: float = 0.0, **data: Any) -> Event:
@@ -176,7 +177,7 @@ def test_a_replay_keeps_the_policy(hours: list[float], cooldown: float, debounce
     would = replay(made, happened, Scene(datasets=["d"]), NOW - HOUR, NOW + 300 * HOUR)
     assert sorted(item.cause for item in would) == sorted(item.id for item in happened)
     begun = sorted(item.time for item in would if item.do == "go")
-    gaps = [(b - a) / HOUR for a, b in zip(begun, begun[1:], strict=False)]
+    gaps = [(b - a) / HOUR for a, b in pairwise(begun)]
     assert all(gap >= cooldown - 1e-6 for gap in gaps)
     if runs:
         assert all(sum(a <= other < a + 48 * HOUR for other in begun) <= runs for a in begun)

@@ -34,11 +34,10 @@ def upgrade() -> None:
         sa.Column("broken_data", sa.Text(), nullable=False),
         sa.Column("protected", sa.Text(), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("armed", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rule")),
         sa.UniqueConstraint("name", name=op.f("uq_rule_name")),
     )
-    _carry_over_triggers()
-    op.drop_table("trigger")
     with op.batch_alter_table("challenge", schema=None) as batch_op:
         batch_op.add_column(sa.Column("slices", sa.Text(), nullable=False, server_default="[]"))
 
@@ -56,6 +55,8 @@ def upgrade() -> None:
         batch_op.create_index("ix_firing_rule_started", ["rule", "started"], unique=False)
         batch_op.create_unique_constraint(batch_op.f("uq_firing_rule_cause"), ["rule", "cause"])
 
+    _carry_over_triggers()
+    op.drop_table("trigger")
     op.execute("UPDATE firing SET started = settled, status = 'done' WHERE status = 'started'")
     op.execute("UPDATE run SET \"trigger\" = 'incident' WHERE \"trigger\" = 'alert'")
 
@@ -64,7 +65,7 @@ def upgrade() -> None:
 
 
 def _carry_over_triggers() -> None:
-    """Writes a rule for each trigger."""
+    """Writes a rule for each trigger, and into its firings what sort it was."""
     bind = op.get_bind()
     trigger, rule = (sa.Table(name, sa.MetaData(), autoload_with=bind) for name in ("trigger", "rule"))
     for row in bind.execute(sa.select(trigger)).mappings().all():
@@ -73,6 +74,8 @@ def _carry_over_triggers() -> None:
         facts = {name: row[name] for name in kept} | {
             "when": json.dumps([{"on": kind, "source": row["source"]}]), "then": json.dumps([{"do": "run"}]),
             "deployment": "", "condition": "", "cooldown_hours": row["min_interval_hours"], "max_running": 1,
-            "budget": "{}", "blackouts": "[]", "broken_data": "refuse", "protected": "[]",
+            "budget": "{}", "blackouts": "[]", "broken_data": "refuse", "protected": "[]", "armed": row["created"],
         }  # fmt: skip
         bind.execute(sa.insert(rule), facts)
+        named = {"kind": kind, "name": row["name"]}
+        bind.execute(sa.text("UPDATE firing SET kind = :kind WHERE rule = :name"), named)
