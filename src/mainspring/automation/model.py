@@ -141,6 +141,7 @@ class Rule(Entity):
     __table__: ClassVar[str] = "rule"
     __unique__ = (("name",),)
     name: Fixed[Name]
+    armed: Server[datetime]
     when: list[Trigger]
     then: list[Action] = msgspec.field(default_factory=lambda: [Action(do="run")])
     use_case: str = ""
@@ -157,7 +158,6 @@ class Rule(Entity):
     broken_data: Literal["refuse", "train"] = "refuse"
     protected: list[str] = []
     enabled: bool = True
-    armed: Server[datetime]
 
 
 class Step(Value):
