@@ -170,7 +170,11 @@ class Actions:
         status = self._models.version(version).status
         if status == "candidate":
             return Step(do="replace", status="waiting", ref=version, detail="it waits for a decision")
-        self._challenges.replace(name, version, firing.reason, rule.protected)
+        try:
+            self._challenges.replace(name, version, firing.reason, rule.protected)
+        except Conflict:  # unless another controller has just done it
+            if self._store.first(Release, deployment=name, cause=firing.cause, version=version) is None:
+                raise
         return Step(do="replace", status="ok", ref=version, detail=f"{version} takes over on {name}")
 
     def _challenger(self, firing: Firing) -> str:

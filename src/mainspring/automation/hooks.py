@@ -172,6 +172,8 @@ def plain_message(subject: str, identity: str, data: bytes) -> Delivery:
     """
     if len(data) > MAX_MESSAGE:
         raise InvalidInput(f"the message is larger than {MAX_MESSAGE} bytes", hint="send a reference to large data")
+    if not (subject + identity).isprintable():
+        raise InvalidInput("the message's subject or id holds control characters")
     try:
         told = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

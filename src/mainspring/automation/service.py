@@ -32,6 +32,7 @@ CONTROLLER = "controller"
 LISTING = "mainspring rules list"
 _INCIDENT_EVENTS = 2000
 """How many of the newest events of incidents are asked whether the data are broken."""
+_MAX_KEY = 300
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -140,6 +141,8 @@ class Rules:
         rule = self.show(name)
         if not any(trigger.on == "manual" for trigger in rule.when):
             raise Conflict(f"rule `{name}` has no trigger `manual`", hint='when = [{ on = "manual" }, …]')
+        if len(key) > _MAX_KEY or not key.isprintable():
+            raise InvalidInput(f"a key has at most {_MAX_KEY} characters, all printable")
         told = {"type": "manual", "subject": name, "data": {}, "reason": reason}
         return self.deliver(name, Delivery("manual", key or new_id(), told, reason or "fired by hand"))
 
