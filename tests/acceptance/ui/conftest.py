@@ -551,7 +551,6 @@ def _present(sample: Sample, clock: ManualClock) -> None:
     sample.insert(
         Firing,
         rule="new-data",
-        kind="data",
         cause="c1",
         due=clock.now(),
         status="done",
