@@ -107,7 +107,7 @@ def _told(event: Event) -> str:
     texts = {
         "data.version.refused": f"{event.subject} refused: {len(data.get('broken', []))} expectations broken",
         "monitoring.incident.opened": f"incident {event.subject}: {data.get('monitor')} {data.get('value') or 0:.3f}",
-        "automation.trigger.started": f"retraining, by trigger {event.subject}",
+        "automation.rule.started": f"retraining, by rule {event.subject}",
         "governance.approval.refused": f"version {short} refused by gate {', '.join(data.get('failed', []))}",
         "deploy.release.live": f"version {version} live",
         "deploy.release.rolled_back": f"version {version} rolled back",

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.automation.controller import Controller
-from mainspring.automation.service import Triggers
+from mainspring.automation.secrets import Secrets
+from mainspring.automation.service import Rules
 from mainspring.core.clock import Clock, SystemClock
 from mainspring.data.service import Datasets
 from mainspring.delivery.service import Projects
@@ -56,7 +57,7 @@ SERVICES: dict[str, type] = {
     "reports": Reports,
     "incidents": Incidents,
     "notifications": Notifications,
-    "triggers": Triggers,
+    "rules": Rules,
     "projects": Projects,
 }
 """Noun -> service class, in lifecycle order; commands, routes and remote calls are derived from these."""
@@ -113,10 +114,14 @@ class Workspace:
         page_url = str(self.settings["page_url"]) or self.settings.local_url
         notifier = functools.partial(resolve, "notifiers")
         self.notifications = Notifications(self.store, self.incidents, notifier, page_url)
-        self.triggers = Triggers(self.store, self.pipelines, self.deployments)
+        hosts = str(self.settings["webhook_hosts"]).replace(",", " ").split()
+        self.rules = Rules(
+            self.store, self.pipelines, self.models, self.approvals, self.deployments, self.challenges,
+            Secrets(self.home / "keys" / "hooks"), hosts, self.notifications,
+        )  # fmt: skip
         self.projects = Projects(
             self.store, self.usecases, self.datasets, self.pipelines, self.models,
-            self.approvals, self.deployments, self.monitors, self.notifications, self.triggers,
+            self.approvals, self.deployments, self.monitors, self.notifications, self.rules,
         )  # fmt: skip
         self._executor: Executor | None = None
 
@@ -142,7 +147,7 @@ class Workspace:
         return Controller(
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
             self.predictions, Retention(self.store, self.deployments, self.artifacts),
-            self.scorings, self.challenges, self.monitors, self.notifications, self.triggers, self.artifacts,
+            self.scorings, self.challenges, self.monitors, self.notifications, self.rules, self.artifacts,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

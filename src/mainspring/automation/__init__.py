@@ -1,1 +1,1 @@
-"""Automation: triggers that start pipelines, and the controller that closes the loop through the event log."""
+"""Automation: rules of what is done when something happens, and the controller that closes the loop by events."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from mainspring.automation.service import CONTROLLER, Triggers
+from mainspring.automation.service import CONTROLLER, Rules
 from mainspring.core.actor import acting_as
 from mainspring.core.events import Event
 from mainspring.deploy.model import Deployment, Release
@@ -52,7 +52,7 @@ class Controller:
         challenges: Versions tried offline, of the same room.
         monitors: The room `monitoring`.
         notifications: Its messages.
-        triggers: Triggers.
+        rules: Rules and what they do.
         artifacts: Swept of what nobody owns.
     """
 
@@ -69,7 +69,7 @@ class Controller:
         challenges: Challenges,
         monitors: Monitors,
         notifications: Notifications,
-        triggers: Triggers,
+        rules: Rules,
         artifacts: ArtifactStore,
     ) -> None:
         self._store = store
@@ -83,7 +83,7 @@ class Controller:
         self._challenges = challenges
         self._monitors = monitors
         self._notifications = notifications
-        self._triggers = triggers
+        self._rules = rules
         self._artifacts = artifacts
         self._repairing = threading.Lock()
 
@@ -99,7 +99,7 @@ class Controller:
                 self._guard(deployment.name, self._challenges.run_due, deployment.name)
             for monitor in self._monitors.find(limit=1000):
                 self._guard(monitor.name, self._monitors.evaluate_due, monitor.name)
-            self._triggers.look_at_schedules()
+            self._rules.look_at_schedules()
             for _ in range(_MAX_ROUNDS):
                 if not self._react() and not self._work():
                     break
@@ -120,7 +120,7 @@ class Controller:
         """Reads the events since the last time; whether there were any."""
         read = 0
         for event in self._store.events(after=self._store.cursor(CURSOR), limit=500):
-            self._triggers.notice(event)
+            self._rules.notice(event)
             reaction = {
                 "tracking.run.succeeded": self._propose,
                 "registry.version.proposed": self._evaluate,
@@ -135,8 +135,8 @@ class Controller:
         return bool(read)
 
     def _work(self) -> bool:
-        """Starts and carries out runs, releases what is approved; whether there was any."""
-        started = self._triggers.start_due()
+        """Does what rules say, carries out runs, releases what is approved; whether there was any."""
+        moved = self._rules.work()
         waiting = self._pipelines.abandoned()
         for run in waiting:
             self._guard(run.name, self._pipelines.execute, run.name)
@@ -144,7 +144,7 @@ class Controller:
         for job in jobs:
             self._guard(job.run, self._scorings.execute, job.run)
         released = [self._release_newest(item.name) for item in self._deployments.find(limit=1000)]
-        return bool(started or waiting or jobs or any(released))
+        return bool(moved or waiting or jobs or any(released))
 
     def _propose(self, event: Event) -> None:
         """A pipeline's run has succeeded: what it made becomes a candidate."""
@@ -159,7 +159,7 @@ class Controller:
     def _release_newest(self, name: str) -> bool:
         """Releases the newest approved version that was never released here, when no rollout is under way."""
         deployment = self._deployments.show(name)
-        if deployment.canary or not deployment.follow:
+        if deployment.canary or not deployment.follow or (deployment.live and self._rules.takes_over(name)):
             return False
         newest = self._store.first(ModelVersion, model=deployment.model, status="approved", order="-number")
         if newest is None or self._store.first(Release, deployment=name, version=newest.address):

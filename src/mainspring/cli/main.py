@@ -48,7 +48,7 @@ NOUNS: dict[str, str] = {
     "monitors": "Monitors, signals, findings.",
     "incidents": "What is wrong, who is at it, and why.",
     "notifications": "Channels and their messages.",
-    "triggers": "What starts pipelines.",
+    "rules": "What is done when something happens.",
 }
 _EXAMPLES = """
 Examples:

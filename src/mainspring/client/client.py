@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
-from mainspring.automation.service import Triggers
+from mainspring.automation.service import Rules
 from mainspring.client.http import HttpTransport
 from mainspring.core.actor import become
 from mainspring.data.model import DatasetVersion
@@ -52,7 +52,7 @@ class Client:
         reports: Counts of models that others serve.
         incidents: What is wrong, who is at it, and why.
         notifications: Channels and their messages.
-        triggers: What starts pipelines.
+        rules: What is done when something happens.
         projects: The project as code.
     """
 
@@ -72,7 +72,7 @@ class Client:
     reports: Reports
     incidents: Incidents
     notifications: Notifications
-    triggers: Triggers
+    rules: Rules
     projects: Projects
 
     def __init__(self, transport: HttpTransport | Workspace) -> None:

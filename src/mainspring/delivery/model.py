@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from mainspring.automation.model import Trigger
+from mainspring.automation.model import Rule
 from mainspring.core.entity import Create, Value
 from mainspring.data.model import Dataset
 from mainspring.deploy.model import Deployment, Environment
@@ -31,7 +31,7 @@ class Project(Value):
         deployment: The deployment and its strategy.
         channels: Where messages about incidents go.
         monitors: What is watched.
-        triggers: What starts the pipeline.
+        rules: What is done when something happens.
         demo: Parameters of an example's replay; read by the example.
     """
 
@@ -46,7 +46,7 @@ class Project(Value):
     deployment: Create[Deployment] | None = None
     channels: list[Create[Channel]] = []
     monitors: list[Create[Monitor]] = []
-    triggers: list[Create[Trigger]] = []
+    rules: list[Create[Rule]] = []
     demo: dict[str, Any] = {}
 
 

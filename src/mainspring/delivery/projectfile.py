@@ -58,7 +58,7 @@ def _fill_in(content: dict[str, Any], path: str) -> None:
     default("pipeline", use_case=names["use_case"], model=names["model"], path=path)
     default("deployment", use_case=names["use_case"], model=names["model"])
     default("monitors", deployment=names["deployment"])
-    default("triggers", use_case=names["use_case"], pipeline=names["pipeline"])
+    default("rules", use_case=names["use_case"], pipeline=names["pipeline"], deployment=names["deployment"])
 
 
 def _name(table: Any) -> str:

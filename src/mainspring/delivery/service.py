@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from mainspring.automation.model import Trigger
-from mainspring.automation.service import Triggers
+from mainspring.automation.model import Rule
+from mainspring.automation.service import Rules
 from mainspring.core.entity import Entity, change, draft
 from mainspring.core.operation import operation
 from mainspring.data.model import Dataset
 from mainspring.data.service import Datasets
-from mainspring.delivery import rules
 from mainspring.delivery.model import Change, Project
 from mainspring.delivery.projectfile import read_project
+from mainspring.delivery.rules import compare
 from mainspring.deploy.model import Deployment, Environment
 from mainspring.deploy.service import Deployments
 from mainspring.governance.model import Policy
@@ -60,7 +60,7 @@ class Projects:
         deployments: Deployments,
         monitors: Monitors,
         notifications: Notifications,
-        triggers: Triggers,
+        rules: Rules,
     ) -> None:
         self._store = store
         self._usecases = usecases
@@ -71,7 +71,7 @@ class Projects:
         self._deployments = deployments
         self._monitors = monitors
         self._notifications = notifications
-        self._triggers = triggers
+        self._rules = rules
 
     @operation("POST", "/projects/plan", command="")
     def plan(self, text: str, path: str = "") -> list[Change]:
@@ -103,7 +103,7 @@ class Projects:
     def _carry_out(self, project: Project) -> list[Change]:
         done = []
         for item in self._items(project):
-            difference = rules.compare(item.kind, item.declared, self._present(item))
+            difference = compare(item.kind, item.declared, self._present(item))
             done.append(difference)
             if difference.action == "create":
                 item.create(item.declared)
@@ -139,8 +139,8 @@ class Projects:
             yield _Item("channel", Channel, channel, self._notifications.create, self._notifications.update)
         for monitor in project.monitors:
             yield _Item("monitor", Monitor, monitor, self._monitors.create, self._monitors.update)
-        for trigger in project.triggers:
-            yield _Item("trigger", Trigger, trigger, self._triggers.create, self._triggers.update)
+        for rule in project.rules:
+            yield _Item("rule", Rule, rule, self._rules.create, self._rules.update)
 
     def _set_again(self, environment: Environment) -> Callable[[str, Any], Any]:
         return lambda name, changes: self._deployments.set_environment(environment)

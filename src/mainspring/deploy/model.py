@@ -179,16 +179,25 @@ class ChallengePlan(Value):
         last_hours: How far back the replayed requests go.
         min_outcomes: Rows with a known outcome that a verdict needs.
         release: Whether an approved challenger that is proven better is released, by the deployment's strategy.
+        min_slice: Rows with a known outcome that the verdict about a protected slice needs.
+        tolerance: How much a challenger may lose on a slice, as a share of the champion's loss there: it must be proven
+            not to lose more.
+        find_slices: Whether slices on which the challenger loses are also searched for among all logged columns.
     """
 
     every_hours: float = 0.0
     last_hours: float = 168.0
     min_outcomes: int = 200
     release: bool = False
+    min_slice: int = 50
+    tolerance: float = 0.05
+    find_slices: bool = True
 
     def __post_init__(self) -> None:
         if self.every_hours < 0 or self.last_hours <= 0 or self.min_outcomes < 2:
             raise ValueError("`every_hours` is at least 0, `last_hours` above 0, `min_outcomes` at least 2")
+        if self.min_slice < 2 or not 0 <= self.tolerance < math.inf:
+            raise ValueError("`min_slice` is at least 2, `tolerance` a share that is not negative")
 
 
 class LogPlan(Value):

@@ -143,6 +143,21 @@ class Approvals:
             raise InvalidInput("a refusal needs a reason", hint="--reason 'why'")
         return self._sign(version, "refused", reason)
 
+    def ask(self, version: str, reason: str = "") -> Approval:
+        """Has a person decide about a candidate that only the policy has approved (for the room `automation`).
+
+        What waits, was refused or was signed by a person stays as it is.
+        """
+        with self._store.transaction() as tx:
+            approval = self.evaluate(version)
+            if approval.status != "approved" or approval.decided_by != "policy":
+                return approval
+            asked = {"status": "pending", "decided_by": "", "decided": None, "reason": reason}
+            approval = tx.update(msgspec.structs.replace(approval, **asked))
+            self._models.set_status(approval.version, "candidate")
+            tx.emit("governance.approval.requested", approval.version, model=approval.model, failed=[], reason=reason)
+        return approval
+
     def _sign(self, version: str, status: ApprovalStatus, reason: str) -> Approval:
         person = current_actor().name
         with self._store.transaction() as tx:

@@ -61,7 +61,7 @@ def worst_slices(
     kept = np.isfinite(losses)
     losses = losses[kept]
     masks = {
-        (name, text): mask[kept] for name, values in columns.items() for text, mask in _conditions(name, values).items()
+        (name, text): mask[kept] for name, values in columns.items() for text, mask in conditions(name, values).items()
     }
     singles = _measured({(key,): mask for key, mask in masks.items()}, losses, min_rows)
     beam = sorted(singles, key=lambda item: -singles[item].weight)[:_BEAM]
@@ -82,7 +82,8 @@ def worst_slices(
     return sorted(told, key=lambda item: -item.weight)[:top]
 
 
-def _conditions(name: str, values: Sequence[Any]) -> dict[str, NDArray[np.bool_]]:
+def conditions(name: str, values: Sequence[Any]) -> dict[str, NDArray[np.bool_]]:
+    """Condition in words -> rows that obey it: quarters of numbers, the 20 most frequent values of anything else."""
     given = np.asarray(values)
     if given.dtype.kind in "iuf" and np.unique(given[np.isfinite(given)]).size > _LEVELS:
         inner = np.unique(np.nanquantile(given, np.arange(1, _QUARTERS) / _QUARTERS))

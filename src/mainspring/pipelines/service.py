@@ -147,6 +147,11 @@ class Pipelines:
         earlier = self._runs.find(pipeline=name, status="ok", limit=100)
         return any((run.datasets, run.params) == (today, definition.params | params) for run in earlier)
 
+    def refused_inputs(self, name: str) -> list[str]:
+        """The newest versions of the pipeline's datasets that were refused: what would be trained on is older."""
+        newest = [self._datasets.versions(item.dataset, limit=1) for item in self.show(name).inputs.values()]
+        return [version.address for found in newest for version in found if version.status == "refused"]
+
     def _resolve(self, dataset: str, last: int) -> DataRef:
         versions = self._datasets.accepted(dataset)
         chosen = versions[-last:] if last else versions

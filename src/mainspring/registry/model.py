@@ -18,6 +18,8 @@ class Model(Entity):
         name: Unique name.
         use_case: The use case it works for.
         description: What it predicts.
+        protected: Slices on which a new version must not lose against the live one: ``column`` (each of its values) or
+            ``column = value``.
     """
 
     __table__: ClassVar[str] = "model"
@@ -25,6 +27,7 @@ class Model(Entity):
     name: Fixed[Name]
     use_case: str = ""
     description: str = ""
+    protected: list[str] = []
 
 
 class ModelVersion(Entity):

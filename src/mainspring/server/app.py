@@ -22,7 +22,7 @@ from mainspring.core.operation import Operation, operations
 from mainspring.errors import InvalidInput, MainspringError, NotFound, StorageFull
 from mainspring.interop.mlflow.app import Face
 from mainspring.interop.mlflow.rooms import Rooms
-from mainspring.server import edge, openapi, reports, stream
+from mainspring.server import edge, hooks, openapi, reports, stream
 from mainspring.server.guard import Guard
 from mainspring.server.route import RawRoute
 from mainspring.workspace import Workspace
@@ -63,6 +63,7 @@ def create_app(workspace: Workspace, *, token: str = "", pages: list[BaseRoute] 
         RawRoute("/api/artifacts/{digest}", _get_artifact(workspace), methods=["GET", "HEAD"]),
     ]
     routes += edge.routes(workspace, _body)
+    routes += hooks.routes(workspace)
     for service in workspace.services().values():
         for item in operations(type(service)).values():
             handler = _operation(functools.partial(getattr(service, item.name)), item)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mainspring.errors import MainspringError, Refused, Unauthorized
 from mainspring.server.edge import is_device_path
+from mainspring.server.hooks import is_hook_path
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 COOKIE = "mainspring_token"
@@ -74,8 +75,9 @@ class Guard:
 
 
 def _open(path: str) -> bool:
-    """What wants no token of the server: whether it lives, how to sign in, and devices, which have their own tokens."""
-    return path in ("/api/health", "/health", "/version", LOGIN) or path.startswith("/static/") or is_device_path(path)
+    """What wants no token of the server: whether it lives, how to sign in, and what has a token of its own."""
+    own = is_device_path(path) or is_hook_path(path)
+    return own or path in ("/api/health", "/health", "/version", LOGIN) or path.startswith("/static/")
 
 
 def _wants_page(scope: Scope) -> bool:

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from mainspring.core.actor import current_actor
@@ -16,9 +15,10 @@ from mainspring.core.operation import operation
 from mainspring.core.signature import Signature
 from mainspring.deploy.model import Deployment, Release
 from mainspring.deploy.service import Deployments
-from mainspring.errors import Conflict, InvalidInput
+from mainspring.errors import Conflict, InvalidInput, Refused
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
+from mainspring.serving import gate
 from mainspring.serving.evidence import row_losses
 from mainspring.serving.model import Challenge
 from mainspring.serving.service import Predictions
@@ -49,8 +49,13 @@ class Challenges:
         self._folder = folder
 
     @operation("POST", "/deployments/{deployment}/challenges", command="run")
-    def challenge(self, deployment: str, version: str) -> Challenge:
+    def challenge(self, deployment: str, version: str, protected: list[str] | None = None) -> Challenge:
         """Lets a version score what the live version was asked for, and compares both on the outcomes known by now.
+
+        Args:
+            deployment: The deployment.
+            version: Address of the version.
+            protected: Slices on which it must not lose, besides those of the model.
 
         Raises:
             Conflict: Nothing is live, or it is this version.
@@ -75,7 +80,8 @@ class Challenges:
         rows = self._predictions.joined(deployment, start, end)
         rows = rows.filter((pl.col("version") == wanted.live) & pl.col("score").is_not_nan()).tail(_MOST_ROWS)
         scores, labels = self._scored(challenger, rows)
-        facts = _compared(wanted, challenger.address, rows, scores, labels)
+        slices = [*self._models.show(wanted.model).protected, *(protected or ())]
+        facts = _compared(wanted, challenger.address, rows, (scores, labels), slices)
         return self._enter(wanted, challenger.address, start, end, facts)
 
     def _scored(self, version: ModelVersion, rows: pl.DataFrame) -> tuple[list[float], list[bool | None]]:
@@ -101,6 +107,29 @@ class Challenges:
             told = {"champion": challenge.champion, "verdict": challenge.verdict, "reason": challenge.reason}
             tx.emit("serving.challenge.ended", deployment.name, challenger=challenger, **told)
         return challenge
+
+    @operation("POST", "/deployments/{deployment}/challenges/{version}/replace")
+    def replace(
+        self, deployment: str, version: str, reason: str = "", protected: list[str] | None = None
+    ) -> Deployment:
+        """Lets a challenger take over by the deployment's strategy, when it beats the champion here and now.
+
+        It is challenged anew, on the labelled rows of today: an earlier verdict is no ticket.
+
+        Raises:
+            Refused: It does not beat the champion overall and on each protected slice, or is not approved.
+        """
+        wanted = self._deployments.show(deployment)
+        address = self._models.version(version).address
+        if wanted.live and address != wanted.live:
+            found = self.challenge(deployment, address, protected)
+            if found.verdict != "better":
+                raise Refused(
+                    f"{address} does not replace {wanted.live}: {found.reason}",
+                    hint=f"mainspring challenges list {deployment}",
+                )
+            reason = "; ".join(filter(None, (reason, f"challenge: {found.reason}")))
+        return self._deployments.release(deployment, address, reason)
 
     @operation("GET", "/deployments/{deployment}/challenges", command="list")
     def find(self, deployment: str, limit: int = 20) -> list[Challenge]:
@@ -146,9 +175,14 @@ def _columns(signature: Signature, version: str, rows: pl.DataFrame) -> pl.DataF
 
 
 def _compared(
-    deployment: Deployment, challenger: str, rows: pl.DataFrame, scores: list[float], labels: list[bool | None]
+    deployment: Deployment,
+    challenger: str,
+    rows: pl.DataFrame,
+    answers: tuple[list[float], list[bool | None]],
+    protected: list[str],
 ) -> dict[str, Any]:
     """What a challenge found; rows are compared in pairs, which is why few of them tell much."""
+    scores, labels = answers
     both = rows.with_columns(
         pl.Series("theirs", scores, dtype=pl.Float64), pl.Series("their_label", labels, dtype=pl.Boolean)
     ).filter(pl.col("theirs").is_not_nan())
@@ -165,13 +199,14 @@ def _compared(
         return facts
     strategy, truth = deployment.strategy, known["outcome"].to_numpy()
     ours, theirs = (row_losses(strategy.metric, truth, known[name].to_numpy()) for name in ("score", "theirs"))
-    difference = theirs - ours
-    error = float(difference.std(ddof=1)) / math.sqrt(known.height)
+    error = float((theirs - ours).std(ddof=1)) / math.sqrt(known.height)
     facts |= {"champion_loss": float(ours.mean()), "challenger_loss": float(theirs.mean()), "error": error}
     if known.height < deployment.challenge.min_outcomes:
         return facts
-    mean = float(np.mean(difference))
-    proven = abs(mean) > strategy.z * error
-    verdict = ("better" if mean < 0 else "worse") if proven else "no difference"
+    logged = [name for name in known.columns if name.startswith("in_") and not name.startswith("in_header:")]
+    columns = {name.removeprefix("in_"): known[name].to_list() for name in logged}
+    verdict, slices = gate.judge(ours, theirs, columns, protected, deployment.challenge, strategy.z)
     told = f"{strategy.metric} {theirs.mean():.4f} of {challenger} against {ours.mean():.4f} of {deployment.live}"
-    return facts | {"verdict": verdict, "reason": f"{told} on the same {known.height} outcomes: {verdict}"}
+    told = f"{told} on the same {known.height} outcomes: {verdict}"
+    against = [item.sentence for item in slices if item.verdict != "better"]
+    return facts | {"verdict": verdict, "reason": "; ".join([told, *against]), "slices": slices}

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 from mainspring.core.address import Name
 from mainspring.core.entity import Entity, Fixed, Server, Value
 
+Verdict = Literal["better", "worse", "no difference", "worse on a slice", "too little evidence"]
+
 
 class Segment(Entity):
     """A stored piece of a deployment's predictions or outcomes, a Parquet file.
@@ -48,6 +50,34 @@ class LogPosition(Entity):
     offset: int
 
 
+class SliceResult(Value):
+    """How both did on a part of the rows.
+
+    Attributes:
+        slice: The part, such as ``origin = JFK``.
+        rows: Rows with a known outcome.
+        champion_loss: The champion's mean loss on them.
+        challenger_loss: The challenger's.
+        error: Standard error of the mean of the rows' differences.
+        verdict: ``better``: it keeps the rule.
+        found: Whether nobody named it, it was found.
+    """
+
+    slice: str
+    rows: int
+    champion_loss: float
+    challenger_loss: float
+    error: float
+    verdict: Literal["better", "worse", "too little evidence"]
+    found: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """The result in words."""
+        losses = f"{self.challenger_loss:.4f} against {self.champion_loss:.4f} on {self.rows} outcomes"
+        return f"{self.slice}: {losses}: {self.verdict}"
+
+
 class Challenge(Entity):
     """A version tried offline on requests that the live version answered.
 
@@ -64,9 +94,11 @@ class Challenge(Entity):
         champion_loss: Mean loss of the champion over the known outcomes, in the strategy's metric.
         challenger_loss: That of the challenger over the same rows.
         error: Standard error of the mean of the rows' differences.
-        verdict: What follows: a difference counts when it exceeds the strategy's ``z`` standard errors.
+        verdict: What follows: a difference counts when it exceeds the strategy's ``z`` standard errors; a challenger is
+            ``better`` only when it does not lose on a protected slice either (see `mainspring.serving.gate`).
         reason: In words, with the numbers.
         actor: Who asked for it.
+        slices: How both did on the protected slices, and on those found where the challenger loses.
     """
 
     __table__: ClassVar[str] = "challenge"
@@ -83,9 +115,10 @@ class Challenge(Entity):
     champion_loss: float | None
     challenger_loss: float | None
     error: float | None
-    verdict: Literal["better", "worse", "no difference", "too little evidence"]
+    verdict: Verdict
     reason: str
     actor: str
+    slices: list[SliceResult] = []
 
 
 class Review(Entity):

@@ -10,7 +10,7 @@ from mainspring.core.entity import Entity, Fixed, Server, Value
 RunStatus = Literal["scheduled", "running", "ok", "failed", "cancelled"]
 Lifecycle = Literal["active", "deleted"]
 DEFAULT_EXPERIMENT = "Default"
-Cause = Literal["manual", "schedule", "data", "incident", "resume"]
+Cause = Literal["manual", "schedule", "data", "git", "message", "incident", "upstream", "resume"]
 
 
 class CodeVersion(Value):

@@ -26,7 +26,7 @@ def of_event(event: Event) -> str:
         return path("incidents", event.subject)
     if event.type.startswith("monitoring.window"):
         return path("monitoring", str(event.data.get("deployment", ""))) + "#" + quote(event.subject)
-    if event.type.startswith("automation.trigger") and event.data.get("run"):
+    if event.type.startswith("automation.rule") and event.data.get("run"):
         return path("runs", str(event.data["run"]))
     room = _ROOMS.get(event.type.rpartition(".")[0])
     return room + quote(event.subject, safe="@") if room else ""

@@ -78,8 +78,13 @@ _TOLD: dict[str, tuple[State, str, Callable[[Data], str]]] = {
     "monitoring.incident.explained": ("ok", "cause", _text("cause")),
     "monitoring.incident.resolved": ("ok", "incident resolved", _text("summary")),
     "monitoring.incident.dismissed": ("retired", "dismissed as expected", _text("reason")),
-    "automation.trigger.started": ("running", "started a run", _text("reason")),
-    "automation.trigger.skipped": ("retired", "held back", _text("reason")),
+    "automation.rule.acted": (
+        "running",
+        "acted",
+        lambda data: f"{data.get('detail') or data.get('do')}: {data.get('reason')}",
+    ),
+    "automation.rule.failed": ("attention", "came to nothing", _text("reason")),
+    "automation.rule.skipped": ("retired", "held back", _text("reason")),
 }
 IMPORTANT = tuple(_TOLD)
 """Types that belong on a timeline; the rest is bookkeeping that only the audit shows."""

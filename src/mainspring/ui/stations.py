@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from mainspring.automation.model import Firing, Trigger
+from mainspring.automation.model import Firing, Rule
 from mainspring.data.model import DatasetVersion
 from mainspring.deploy.model import Deployment, Release
 from mainspring.governance.model import Approval
@@ -38,7 +38,7 @@ def stations(workspace: Workspace, use_case: str, deployments: list[Deployment])
         _deployment(workspace, deployments),
         _predictions(workspace, names),
         _monitoring(workspace, names),
-        _trigger(workspace, [item.name for item in pipelines]),
+        _rule(workspace, [item.name for item in pipelines]),
     ]
 
 
@@ -172,18 +172,19 @@ def _monitoring(workspace: Workspace, deployments: list[str]) -> Station:
     )
 
 
-def _trigger(workspace: Workspace, pipelines: list[str]) -> Station:
+def _rule(workspace: Workspace, pipelines: list[str]) -> Station:
     store = workspace.store
-    triggers = store.find(Trigger, store.columns(Trigger).pipeline.in_(pipelines), order="name", limit=100)
-    if not triggers:
-        return Station("Trigger", "waiting", "no trigger", "runs start by hand", "/events?type=automation")
+    rules = store.find(Rule, store.columns(Rule).pipeline.in_(pipelines), order="name", limit=100)
+    if not rules:
+        return Station("Rules", "waiting", "no rule", "runs start by hand", "/events?type=automation")
     firing = store.columns(Firing)
-    last = store.first(Firing, firing.pipeline.in_(pipelines), order=[firing.created.desc(), firing.id.desc()])
+    mine = firing.rule.in_([item.name for item in rules])
+    last = store.first(Firing, mine, order=[firing.created.desc(), firing.id.desc()])
     href = path("runs", last.run) if last and last.run else "/events?type=automation"
-    armed = sum(item.enabled for item in triggers)
+    armed = sum(item.enabled for item in rules)
     if last is None:
-        return Station("Trigger", "armed", f"{armed} of {len(triggers)} armed", "none has fired yet", href)
-    words = {"started": "started a run", "skipped": "held back", "waiting": "is about to start a run"}[last.status]
-    state = {"started": "ok", "skipped": "ok", "waiting": "waiting"}[last.status]
+        return Station("Rules", "armed", f"{armed} of {len(rules)} armed", "none has fired yet", href)
+    words = {"acting": "is acting", "done": "has acted", "failed": "came to nothing", "skipped": "held back"}
+    state = {"acting": "running", "failed": "attention", "waiting": "waiting"}.get(last.status, "ok")
     detail = f"{armed} armed, {ago(last.created, workspace.clock.now())}"
-    return Station("Trigger", state, f"{last.trigger} {words}", detail, href)
+    return Station("Rules", state, f"{last.rule} {words.get(last.status, 'waits')}", detail, href)

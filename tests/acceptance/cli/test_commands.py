@@ -46,7 +46,7 @@ def arguments(path: tuple[str, ...], run: str) -> list[str]:
     for name in path:
         command = command.get_command(click.Context(command), name)
     given = list(path)
-    nouns = {"runs": run, "datasets": "readings", "pipelines": "train", "monitors": "auc", "triggers": "new-data"}
+    nouns = {"runs": run, "datasets": "readings", "pipelines": "train", "monitors": "auc", "rules": "new-data"}
     for parameter in command.params:
         value = KNOWN.get(parameter.name, "1").replace("RUN", run)
         if parameter.name in ("name", "address"):
@@ -230,13 +230,13 @@ def test_planning_and_applying(folder: Path, mainspring: Any) -> None:
     assert (again.code, again.out) == (0, "")
     assert "everything is as declared" in again.err
     toml = folder / "mainspring.toml"
-    toml.write_text(toml.read_text().replace("min = 0.65", "min = 0.5").replace('source = "auc"', 'sorce = "auc"'))
-    line = 1 + toml.read_text().splitlines().index('sorce = "auc"')
+    toml.write_text(toml.read_text().replace("min = 0.65", "min = 0.5").replace("only_new_data", "only_new_dta"))
+    line = 1 + toml.read_text().splitlines().index("only_new_dta = true")
     for command in ("plan", "apply"):
         told = mainspring(command)
         assert told.code == 2
-        assert f"error: mainspring.toml, line {line}: triggers.sorce: unknown key `sorce`" in told.err
-        assert "hint: did you mean `source`?" in told.err
+        assert f"error: mainspring.toml, line {line}: rules.only_new_dta: unknown key `only_new_dta`" in told.err
+        assert "hint: did you mean `only_new_data`?" in told.err
     assert mainspring("monitors", "show", "auc", "--json").json["min"] == 0.65
 
 

@@ -181,7 +181,7 @@ def state(folder: Path) -> dict[str, Any]:
                 _plain(item, "name", "status", "severity", "summary", "monitors", "windows")
                 for item in workspace.incidents.find()
             ],
-            "firings": [_plain(item, "trigger", "status", "reason") for item in workspace.triggers.firings()],
+            "firings": [_plain(item, "rule", "status", "reason") for item in workspace.rules.firings()],
             "kpis": [
                 _plain(item, "start", "value", "met")
                 for item in workspace.usecases.kpi_values("flight_delays", "value_per_flight")

@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from mainspring.automation.model import Firing, Trigger
+from mainspring.automation.model import Firing, Rule, Trigger
 from mainspring.core.actor import acting_as
 from mainspring.core.clock import ManualClock
 from mainspring.core.entity import draft
@@ -211,8 +211,9 @@ class Sample:
         space.approvals.set_policy(
             draft(Policy, model="churn", gates=gates, approval=ApprovalRule(by="person", persons=["maria"]))
         )
-        for name, on, source in (("new-data", "data", "customers"), ("auc-incident", "incident", "auc")):
-            space.triggers.create(draft(Trigger, name=name, on=on, source=source, pipeline="train", use_case="churn"))
+        for name, on, source in (("new-data", "data", "customers"), ("worse", "incident", "auc")):
+            when = [Trigger(on=on, source=source)]
+            space.rules.create(draft(Rule, name=name, when=when, pipeline="train", use_case="churn"))
 
     def data(self, number: int, rows: int = 900) -> None:
         """Registers a version; the third one breaks an expectation."""
@@ -560,13 +561,14 @@ def _present(sample: Sample, clock: ManualClock) -> None:
     )
     sample.insert(
         Firing,
-        trigger="new-data",
+        rule="new-data",
         cause="c1",
         due=clock.now(),
-        status="started",
+        status="done",
         run="merry-fox-5",
         pipeline="train",
         reason="customers@7 was registered",
+        started=clock.now(),
         settled=clock.now(),
     )
     rows = [

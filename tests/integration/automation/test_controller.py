@@ -42,7 +42,7 @@ def outcome(mill: Any) -> dict[str, Any]:
         "runs": [(run.status, run.trigger, run.datasets, run.metrics) for run in space.runs.find()],
         "versions": [(item.address, item.status, item.metrics) for item in space.models.versions("mill")],
         "approvals": [(item.version, item.status) for item in space.approvals.find()],
-        "firings": sorted((item.trigger, item.status) for item in space.triggers.firings()),
+        "firings": sorted((item.rule, item.status) for item in space.rules.firings()),
         "routes": (deployment.live, deployment.canary, deployment.weight, deployment.revision),
         "releases": [(item.version, item.status) for item in space.deployments.releases("mill")],
         "state": space.deployments.status("mill").state,
@@ -61,7 +61,7 @@ def test_the_loop_closes(database_url: str, open_mill: Callable[..., Any]) -> No
     mill.week(weight=-1.0)
     incident = space.incidents.find()[-1]
     assert (incident.name, incident.monitors, incident.status) == ("mill-1", ["auc", "gain"], "open")
-    firing = space.triggers.firings("worse")[0]
+    firing = space.rules.firings("worse")[0]
     assert (firing.status, "no newer data" in firing.reason) == ("skipped", True)
     space.pipelines.update("train", _weight(-1.0))
     mill.register(mill.readings(seed=5, weight=-1.0))
@@ -98,12 +98,12 @@ def test_signals_are_measured_once(mill: Any) -> None:
 
 
 def test_an_incident_starts_a_run(mill: Any) -> None:
-    from mainspring.automation.model import Trigger
+    from mainspring.automation.model import Rule
     from mainspring.core.entity import change
 
     mill.register()
     mill.workspace.controller.tick()
-    mill.workspace.triggers.update("worse", change(Trigger, only_new_data=False))
+    mill.workspace.rules.update("worse", change(Rule, only_new_data=False))
     mill.week(weight=-1.0)
     run = mill.workspace.runs.find(limit=1)[0]
     event = mill.workspace.store.events(prefix="monitoring.incident.opened")[0]
@@ -189,7 +189,7 @@ def _storm(open_mill: Callable[..., Any], seed: int, kills: int) -> None:
     found = outcome(mill)
     assert found["routes"] == ("mill@1", "", 0.0, 1)
     assert found["versions"][0][:2] == ("mill@1", "approved")
-    assert found["firings"] == [("new-data", "started")]
+    assert found["firings"] == [("new-data", "done")]
     assert found["releases"] == [("mill@1", "live")]
     assert [run[:3] for run in found["runs"]] == [("ok", "data", ["readings@1"])]
     assert found["runs"][0][3] == {"rows": 300.0}

@@ -45,7 +45,7 @@ def test_one_change_updates_one_thing(mill: Any) -> None:
     ("old", "new", "error"),
     [
         ('source = "auc"', 'sorce = "auc"', InvalidProject),
-        ('"worse"\non = "incident"\nsource = "auc"', '"daily"\non = "schedule"\nsource = "day"', InvalidInput),
+        ('on = "incident", source = "auc"', 'on = "schedule", source = "day"', InvalidInput),
         ("candidate.roc_auc > 0.7", "candidate.", InvalidInput),
         ('measure = "roc_auc"', 'measure = "roc_acu"', InvalidInput),
         ('measure = "gain"', 'measure = "gian"', InvalidInput),

@@ -72,8 +72,9 @@ name = "inputs"
 kind = "drift"
 measure = "psi"
 max = 0.2
-[[triggers]]
+[[rules]]
 name = "new-data"
+[[rules.when]]
 on = "data"
 """
 
@@ -95,7 +96,11 @@ def test_reads_everything_and_fills_in_names() -> None:
     assert project.deployment.model == "tips"
     assert project.deployment.strategy.steps == (10.0, 50.0)
     assert [monitor.deployment for monitor in project.monitors] == ["tips", "tips"]
-    assert (project.triggers[0].pipeline, project.triggers[0].use_case) == ("train", "tips")
+    assert (project.rules[0].pipeline, project.rules[0].use_case, project.rules[0].deployment) == (
+        "train",
+        "tips",
+        "tips",
+    )
     assert read_project("").model is None
 
 

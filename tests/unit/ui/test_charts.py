@@ -126,7 +126,7 @@ def test_labels_cannot_break_out() -> None:
 
 
 def test_a_loop_says_each_station_once_with_its_state() -> None:
-    names = ("Data", "Pipeline", "Model", "Approval", "Deployment", "Predictions", "Monitoring", "Trigger")
+    names = ("Data", "Pipeline", "Model", "Approval", "Deployment", "Predictions", "Monitoring", "Rules")
     stations = [charts.Station(name, "ok", f"fact {index}", "", f"/{index}") for index, name in enumerate(names)]
     root = read(charts.loop(stations, title="loop"))
     assert [text for text in texts(root) if text in names] == list(names)

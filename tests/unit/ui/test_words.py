@@ -145,8 +145,8 @@ def event(kind: str, subject: str, **data: object) -> Event:
             "/incidents/eu-1",
         ),
         (
-            event("automation.trigger.started", "auc-incident", run="calm-otter-1", reason="r"),
-            "started a run: r",
+            event("automation.rule.acted", "worse", run="calm-otter-1", detail="run was started", reason="r"),
+            "acted: run was started: r",
             "/runs/calm-otter-1",
         ),
         (event("something.new.happened", "x", count=3, nested={}), "new happened: count 3", ""),

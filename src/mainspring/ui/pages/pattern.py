@@ -19,7 +19,7 @@ def index(workspace: Workspace, query: Query) -> Page:
         (week, 0.9 - 0.03 * math.sin(index / 3) - (0.04 if index == 19 else 0)) for index, week in enumerate(weeks)
     ]
     states = list(status.MEANINGS)
-    names = ("Data", "Pipeline", "Model", "Approval", "Deployment", "Predictions", "Monitoring", "Trigger")
+    names = ("Data", "Pipeline", "Model", "Approval", "Deployment", "Predictions", "Monitoring", "Rules")
     words = ["ok", "running", "waiting", "refused", "ok", "ok", "attention", "retired"]
     context = {
         "states": states,

@@ -124,7 +124,7 @@ def _belongs(workspace: Workspace, case: UseCase, deployments: set[str]) -> Any:
     names |= {item.model for item in pipelines if item.model}
     names |= {item.name for item in workspace.models.find() if item.use_case == case.name}
     names |= {source.dataset for item in pipelines for source in item.inputs.values()}
-    names |= {item.name for item in workspace.triggers.find() if item.use_case == case.name or item.pipeline in names}
+    names |= {item.name for item in workspace.rules.find() if item.use_case == case.name or item.pipeline in names}
 
     def belongs(event: Event) -> bool:
         facts = [
