@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from mainspring.automation.model import Trigger
+from mainspring.automation.model import Rule, Trigger
 from mainspring.monitoring.model import Incident, Monitor
 from mainspring.store import Store, schema
 
@@ -54,6 +54,6 @@ def test_alerts_and_triggers_are_carried_over(database_url: str) -> None:
             0,
             3,
         )
-        assert store.get(Trigger, name="t").on == "incident"
+        assert store.get(Rule, name="t").when == [Trigger(on="incident", source="auc")]
     finally:
         store.close()

@@ -61,7 +61,7 @@ class Rules:
         deployments: Deployments,
         challenges: Challenges,
         secrets: Secrets,
-        webhook_hosts: Collection[str] = (),
+        webhook_hosts: Collection[str],
         notifications: Notifications,
     ) -> None:
         self._store = store
