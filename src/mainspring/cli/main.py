@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("mainspring.cli.loop:run", "Run a pipeline."),
     "status": ("mainspring.cli.loop:status", "Show how everything is."),
     "score": ("mainspring.cli.score:score", "Score a dataset or a file with a model version."),
+    "stream": ("mainspring.cli.stream:stream", "Answer the messages of a stream with a deployment."),
     "export": ("mainspring.cli.export:export", "Write a model version as a signed bundle for devices."),
     "approve": ("mainspring.cli.loop:approve", "Sign a model version, or refuse it."),
     "serve": ("mainspring.cli.serve:serve", "Serve one model, without a controller."),
