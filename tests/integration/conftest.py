@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -198,6 +199,17 @@ def start_kafka() -> Broker:
         return [binary, "broker", *named, "--storage-engine", "memory://tansu/"]
 
     return Broker("kafka", command)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A Ray of two CPUs that lives as long as the session; it takes half a minute to start."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray = pytest.importorskip("ray")
+        ray.init(include_dashboard=False, num_cpus=2, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture

@@ -41,16 +41,20 @@ def prepare(settings: Settings, deployment: str, folder: Path, facts: dict[str, 
     from mainspring.workspace import Workspace  # noqa: PLC0415 - start-up time
 
     with Workspace(settings) as workspace:
-        _write(folder, workspace.deployments.spec(deployment), facts)
+        _write(folder, _config(workspace.deployments.spec(deployment), folder, facts))
 
 
-def _write(folder: Path, spec: TargetSpec, facts: dict[str, Any]) -> None:
-    """Replaces the configuration; passwords may be inside."""
+def _config(spec: TargetSpec, folder: Path, facts: dict[str, Any]) -> bytes:
     told = {**msgspec.to_builtins(spec), "state_dir": str(folder), "token": None, "tokens": {}, **facts}
+    return msgspec.json.encode(told)
+
+
+def _write(folder: Path, config: bytes) -> None:
+    """Replaces the configuration; passwords may be inside."""
     fresh = folder / "config.new"
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(told))
+        file.write(config)
     fresh.replace(folder / "config.json")
 
 
@@ -58,17 +62,17 @@ def _follow(settings: Settings, deployment: str, folder: Path) -> None:
     """Has each release taken up, as the server of the deployment does."""
     from mainspring.workspace import Workspace  # noqa: PLC0415 - start-up time
 
-    written = msgspec.json.decode((folder / "config.json").read_bytes())
+    before = (folder / "config.json").read_bytes()
+    written = msgspec.json.decode(before)
     facts = {name: written[name] for name in ("port", "streams")}
     with Workspace(settings) as workspace:
-        before: TargetSpec | None = None
         while True:
             try:
-                spec = workspace.deployments.spec(deployment)
-                if before is not None and spec != before:
-                    _write(folder, spec, facts)
+                config = _config(workspace.deployments.spec(deployment), folder, facts)
+                if config != before:
+                    _write(folder, config)
                     os.kill(os.getpid(), signal.SIGHUP)
-                before = spec
+                before = config
             except MainspringError as error:
                 sys.stderr.write(f"what is released cannot be told: {error.message}\n")
             time.sleep(_LOOK_SECONDS)

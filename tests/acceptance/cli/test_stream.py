@@ -41,7 +41,7 @@ def test_a_deployment_answers_a_stream_and_follows_releases(mainspring: Any, fol
         run = mainspring("run", "train", "--json").json["name"]
         assert mainspring("models", "propose", "mill", "--run", run).code == 0
     for version in ("mill@1", "mill@2"):
-        assert mainspring("approvals", "evaluate", version).code == 0
+        assert mainspring("approvals", "evaluate", "--version", version).code == 0
     assert mainspring("deploy", "mill@1").code == 0
     command = [sys.executable, "-m", "mainspring.cli.main", "stream", "mill", "--from", "in", "--to", "out"]
     with (folder / "stderr").open("w") as stderr:
