@@ -32,7 +32,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("home", ".mainspring", "folder of the workspace: database, artifacts, logs (relative to the project file)"),
     Setting("database", "", "sqlite:///path.db or postgresql://user@host/name; empty: SQLite in the home folder"),
     Setting("artifacts", "", "file:///path, s3://bucket, gs://bucket or az://container; empty: the home folder"),
-    Setting("executor", "process", "where pipeline steps run: process (one worker process) or inline"),
+    Setting(
+        "executor",
+        "process",
+        "where steps and batch jobs run: process (one worker process), inline, ray or ray://host:10001",
+    ),
     Setting("server", "", "address of a Mainspring server to work on; empty: the workspace of this folder"),
     Setting("host", "127.0.0.1", "address the server listens on; another than loopback needs a token"),
     Setting("port", 7460, "port of the server"),

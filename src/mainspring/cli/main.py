@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("mainspring.cli.loop:status", "Show how everything is."),
     "score": ("mainspring.cli.score:score", "Score a dataset or a file with a model version."),
     "report": ("mainspring.cli.report:report", "Record what another server logged."),
+    "stream": ("mainspring.cli.stream:stream", "Answer the messages of a stream with a deployment."),
     "export": ("mainspring.cli.export:export", "Write a model version as a signed bundle for devices."),
     "approve": ("mainspring.cli.loop:approve", "Sign a model version, or refuse it."),
     "serve": ("mainspring.cli.serve:serve", "Serve one model, without a controller."),

@@ -28,11 +28,11 @@ class Context:
     project: str | None = None
     server: str | None = None
 
-    def connect(self) -> Client:
-        """The workspace of the project, or the server."""
+    def connect(self, executor: str = "") -> Client:
+        """The workspace of the project, which may compute elsewhere than its settings say, or the server."""
         from mainspring.client.client import connect  # noqa: PLC0415 - start-up time
 
-        return connect(self.server, project=self.project)
+        return connect(self.server, project=self.project, executor=executor or None)
 
     @property
     def folder(self) -> Path:

@@ -134,13 +134,20 @@ class Client:
         self.close()
 
 
-def connect(server: str | None = None, *, project: str | Path | None = None, token: str | None = None) -> Client:
+def connect(
+    server: str | None = None,
+    *,
+    project: str | Path | None = None,
+    token: str | None = None,
+    executor: str | None = None,
+) -> Client:
     """Opens a workspace.
 
     Args:
         server: Address of a server; by default the setting ``server``, and without one the workspace of the project.
         project: Folder of the project; the current one by default.
         token: Token for the server.
+        executor: Where a workspace computes; by default as its settings say.
 
     Returns:
         A client; use it as a context manager or close it.
@@ -148,7 +155,7 @@ def connect(server: str | None = None, *, project: str | Path | None = None, tok
     Raises:
         Unreachable: No server answers at the address (at the first call).
     """
-    settings = load_settings(Path(project) if project else None, server=server, token=token)
+    settings = load_settings(Path(project) if project else None, server=server, token=token, executor=executor)
     if settings["actor"]:
         become(str(settings["actor"]))
     if settings["server"]:

@@ -34,7 +34,7 @@ from mainspring.deploy.model import (
 )
 from mainspring.deploy.recommend import RecommendedRule, input_rules, score_rule
 from mainspring.deploy.rollout import LISTING, Rollouts
-from mainspring.errors import InvalidInput, NotFound, Refused
+from mainspring.errors import Conflict, InvalidInput, NotFound, Refused
 from mainspring.governance.service import LABEL
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.target import Role, Route, Target, TargetSpec, TargetStatus
@@ -345,6 +345,17 @@ class Deployments:
     def stop(self, name: str) -> None:
         """Ends what runs; the wanted state stays, so a controller that is at work starts it again."""
         self._target_of(self.show(name)).remove(name)
+
+    def spec(self, name: str) -> TargetSpec:
+        """What should run, for who runs it beside the target, such as a scorer of streams (not an operation).
+
+        Raises:
+            Conflict: Nothing was released yet.
+        """
+        deployment = self.show(name)
+        if not deployment.live:
+            raise Conflict(f"{name} has no version yet", hint=f"mainspring deploy {deployment.model}@…")
+        return self._spec(deployment)
 
     def _spec(self, deployment: Deployment) -> TargetSpec:
         routes = [self._route(*wanted) for wanted in rules.wanted_routes(deployment)]

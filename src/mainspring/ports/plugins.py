@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from mainspring.errors import InvalidInput, MainspringError
 
-PORTS = ("artifacts", "executors", "targets", "notifiers")
+PORTS = ("artifacts", "executors", "notifiers", "streams", "targets")
 
 
 def resolve(port: str, url: str, **options: str) -> Any:

@@ -23,7 +23,7 @@ from mainspring.serving.host import Host
 from mainspring.serving.keep import Keep
 from mainspring.serving.lineup import Lineup, to_log
 from mainspring.serving.log import Frame, PredictionLog
-from mainspring.serving.message import GRPC, TEXT, Call, Reply, WrongMethod
+from mainspring.serving.message import GRPC, STREAM, TEXT, Call, Reply, WrongMethod
 from mainspring.serving.metrics import Metrics, Snapshot
 from mainspring.serving.protocol import OpenInference, changes_models
 from mainspring.serving.records import predict
@@ -261,8 +261,13 @@ class App:
         """Frames of predictions that could not be written."""
         return sum(log.lost for log in self.logs.values())
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Writes what waits to be written."""
+        for log in self.logs.values():
+            log.flush()
+
+    def close(self) -> None:
+        """Writes what waits to be written, and ends."""
         self.scoring.explainer.close()
         for log in self.logs.values():
             log.close()
@@ -329,4 +334,4 @@ def _near(call: Call) -> bool:
 def _face(path: str) -> str:
     if path.startswith("/predict"):
         return "predict"
-    return "infer" if path.endswith("/infer") else "grpc" if path == GRPC else "admin"
+    return "infer" if path.endswith("/infer") else path if path in (GRPC, STREAM) else "admin"

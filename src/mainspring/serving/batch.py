@@ -9,13 +9,17 @@ from __future__ import annotations
 import functools
 import math
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import polars as pl
 
+from mainspring.core.humility import Humility, HumilityRule
 from mainspring.core.signature import Field, Signature
 from mainspring.data.local import local_copy
 from mainspring.errors import Conflict, InvalidInput, MainspringError, unknown_name
@@ -23,13 +27,17 @@ from mainspring.measures.schema import kind_of
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.plugins import resolve
 from mainspring.registry.load import Model, load_model
+from mainspring.serving.log import Frame, Mark
 from mainspring.serving.request import SINGLE
+from mainspring.serving.table_humility import counted, judge, look_at, rules_column
 
 SLICE_ROWS = 500_000
 FILES = ("model.onnx", "model.skops", "signature.json")
 """What of a version's files scoring needs."""
 SCORES = ("predicted_score", "predicted_label")
 """The columns that scoring adds."""
+RULES = "predicted_rules"
+"""The column that it adds beside them where there are humility rules."""
 _BLOCK_ROWS = 4096
 """Rows per call of the model: beyond this its tables leave the cache and a row costs more, below it a call does."""
 _KINDS = {"float": ("float", "int", "bool"), "int": ("int", "bool"), "bool": ("bool",), "string": ("string",)}
@@ -44,6 +52,10 @@ class SliceTask(msgspec.Struct, frozen=True, kw_only=True):
         start: First row.
         rows: How many.
         artifacts: Address of the artifact store.
+        humility: Rules for rows where the model is not to be trusted.
+        people: Whether rows for a person are told, with ids made of ``name`` and the row's number.
+        name: The job's run.
+        version: Address of the model version.
     """
 
     model: dict[str, str]
@@ -51,17 +63,50 @@ class SliceTask(msgspec.Struct, frozen=True, kw_only=True):
     start: int
     rows: int
     artifacts: str
+    humility: tuple[HumilityRule, ...] = ()
+    people: bool = False
+    name: str = ""
+    version: str = ""
 
 
 class SliceResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a slice: an Arrow file of scores, or why there is none."""
+    """What became of a slice: an Arrow file of scores, or why there is none.
+
+    Attributes:
+        digest: Content address of the scores.
+        size: Its size, bytes.
+        rows: How many.
+        refused: How many of them have no score because the signature or a humility rule refuses them.
+        fired: Humility rule -> rows that it fired on.
+        people: Rows for a person, where they are asked for.
+        error: Why there is none.
+        hint: What to do.
+    """
 
     digest: str = ""
     size: int = 0
     rows: int = 0
     refused: int = 0
+    fired: dict[str, int] = {}
+    people: Frame | None = None
     error: str = ""
     hint: str = ""
+
+
+class Scored(NamedTuple):
+    """Rows with their scores.
+
+    Attributes:
+        scores: Columns ``predicted_score`` (Float64) and ``predicted_label`` (Boolean, null for regressors), one row
+            per row of the table, null where nothing is answered; with humility rules ``predicted_rules``, the names of
+            those that fired.
+        refused: How many rows the signature or a rule refuses.
+        marks: Row -> what humility rules made of it.
+    """
+
+    scores: pl.DataFrame
+    refused: int
+    marks: dict[int, Mark]
 
 
 def score_slice(payload: bytes) -> bytes:
@@ -71,14 +116,34 @@ def score_slice(payload: bytes) -> bytes:
         artifacts: ArtifactStore = resolve("artifacts", task.artifacts)
         model = _model(task.artifacts, tuple(sorted(task.model.items())))
         table = scan([local_copy(artifacts, digest) for digest in task.source])
-        scores, refused = score_table(model, table.slice(task.start, task.rows))
+        part = table.slice(task.start, task.rows)
+        scores, refused, marks = score_table(model, part, task.humility)
         blob = artifacts.put(_arrow_bytes(scores))
-        result = SliceResult(digest=blob.digest, size=blob.size, rows=scores.height, refused=refused)
+        result = SliceResult(
+            digest=blob.digest, size=blob.size, rows=scores.height, refused=refused, fired=counted(marks.values()),
+            people=_for_people(task, part, model, marks) if task.people else None,
+        )  # fmt: skip
     except MainspringError as error:
         result = SliceResult(error=error.message, hint=error.hint)
     except pl.exceptions.PolarsError as error:
         result = SliceResult(error=f"the table cannot be read: {error}", hint="register it again")
     return msgspec.msgpack.encode(result)
+
+
+def _for_people(task: SliceTask, table: pl.LazyFrame, model: Model, marks: dict[int, Mark]) -> Frame | None:
+    """The rows that go to the people's queue, as a serving process would log them."""
+    chosen = {row: mark for row, mark in sorted(marks.items()) if mark.action == "person"}
+    if not chosen:
+        return None
+    known = table.collect_schema().names()
+    names = [field.name for field in model.signature.inputs if field.name in known]
+    rows, count = table.select(names).collect()[list(chosen)], len(chosen)
+    return Frame(
+        [time.time_ns() // 1000] * count, [f"{task.name}-{task.start + row}" for row in chosen],
+        [task.version] * count, ["live"] * count, [math.nan] * count, [None] * count,
+        dict(rows.to_dict(as_series=False)), 0, route="batch", request=task.name,
+        marks=dict(enumerate(chosen.values())),
+    )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4)
@@ -132,36 +197,43 @@ def check_table(table: pl.LazyFrame, signature: Signature, keep: Sequence[str] |
     for name in kept:
         if name not in schema:
             raise unknown_name("column", name, schema.names(), listing="mainspring datasets version DATASET")
-    if taken := [name for name in SCORES if name in kept]:
+    if taken := [name for name in (*SCORES, RULES) if name in kept]:
         raise Conflict(f"the table has a column `{taken[0]}` already", hint="name the columns to keep: --keep id,time")
     return kept
 
 
-def score_table(model: Model, table: pl.LazyFrame) -> tuple[pl.DataFrame, int]:
+def score_table(model: Model, table: pl.LazyFrame, rules: Sequence[HumilityRule] = ()) -> Scored:
     """Scores rows.
 
     Args:
         model: The model.
         table: Rows with its columns.
+        rules: Humility rules; they make of a row what they make of it in the server.
 
-    Returns:
-        Columns ``predicted_score`` (Float64) and ``predicted_label`` (Boolean, null for regressors), one row per row of
-        the table, null where the signature refuses the row; and how many were refused.
+    Raises:
+        InvalidInput: A rule does not fit the model.
     """
     fields = model.signature.inputs
+    humility = Humility(rules, model.signature)
     there = table.collect_schema().names()
     mended = table.select(_mended(field, field.name in there) for field in fields)
     frame = mended.with_columns(_refused(fields)).collect()
     refused = frame[_REFUSED]
+    frame, fired = look_at(humility, frame, refused)
     columns = {field.name: _array(frame[field.name], field) for field in fields}
     scores = np.empty(frame.height)
     for start in range(0, frame.height, _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         scores[block] = model.score_arrays({name: array[block] for name, array in columns.items()})
+    marks = judge(humility, scores, fired, refused) if humility else {}
     score = pl.Series(scores).fill_nan(None)
     score = pl.select(pl.when(refused).then(None).otherwise(score)).to_series()
     label = score >= model.signature.threshold if model.signature.kind == "classifier" else None
-    return pl.DataFrame({SCORES[0]: score, SCORES[1]: pl.Series(label, dtype=pl.Boolean)}), int(refused.sum())
+    told = {SCORES[0]: score, SCORES[1]: pl.Series(label, dtype=pl.Boolean)}
+    if rules:
+        told[RULES] = rules_column(marks, frame.height)
+    by_rule = sum(mark.action == "error" for mark in marks.values())
+    return Scored(pl.DataFrame(told), int(refused.sum()) + by_rule, marks)
 
 
 _REFUSED = "\0refused"
@@ -230,33 +302,42 @@ def assemble(table: pl.LazyFrame, keep: Sequence[str], scores: Sequence[Path], t
     whole.sink_parquet(target, compression="zstd", compression_level=1, statistics=True)
 
 
-def score_file(model: Model, source: pl.LazyFrame, target: Path, keep: list[str] | None = None) -> tuple[int, int]:
+def score_file(
+    model: Model,
+    source: pl.LazyFrame,
+    target: Path,
+    keep: list[str] | None = None,
+    rules: Sequence[HumilityRule] = (),
+) -> tuple[int, int, dict[str, int]]:
     """Scores a table into a Parquet file, without a workspace.
 
     Returns:
-        How many rows there are, and how many of them have no score because the signature refuses them.
+        How many rows there are, how many of them have no score because the signature or a rule refuses them, and how
+        many each humility rule fired on.
 
     Raises:
         InvalidInput: As `check_table`.
     """
     kept = check_table(source, model.signature, keep)
     rows = refused = 0
+    fired: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         parts: list[Path] = []
-        for scores, bad in _slices(model, source):
+        for scores, bad, marks in _slices(model, source, rules):
             parts.append(Path(folder) / f"{len(parts)}.arrow")
             scores.write_ipc(parts[-1], compression="lz4")
             rows, refused = rows + scores.height, refused + bad
+            fired.update(counted(marks.values()))
         assemble(source, kept, parts, target)
-    return rows, refused
+    return rows, refused, dict(fired)
 
 
-def _slices(model: Model, source: pl.LazyFrame) -> Iterator[tuple[pl.DataFrame, int]]:
+def _slices(model: Model, source: pl.LazyFrame, rules: Sequence[HumilityRule]) -> Iterator[Scored]:
     start = 0
     while True:
-        scores, bad = score_table(model, source.slice(start, SLICE_ROWS))
-        if scores.height or not start:
-            yield scores, bad
-        if scores.height < SLICE_ROWS:
+        scored = score_table(model, source.slice(start, SLICE_ROWS), rules)
+        if scored.scores.height or not start:
+            yield scored
+        if scored.scores.height < SLICE_ROWS:
             return
         start += SLICE_ROWS

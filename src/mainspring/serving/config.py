@@ -6,6 +6,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import ssl
 
 MOST_WORKERS = 64
+MOST_MESSAGES = 10_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 FIXED = (
     "name",
@@ -31,6 +33,7 @@ FIXED = (
     "access_log",
     "otlp_endpoint",
     "grpc_port",
+    "streams",
 )
 """What a running process cannot change."""
 
@@ -57,6 +60,30 @@ class HostedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     outcome_key: tuple[str, ...] = ()
 
 
+class StreamPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Messages that a process answers; see `mainspring.serving.streaming`.
+
+    Attributes:
+        source: Address of the subject that is read, such as ``nats://host/flights``.
+        target: Address of the subject that the answers go to.
+        dead: Where what cannot be answered goes; the target's name with ``.dead`` when empty.
+        group: Name under which the broker remembers what is done; the processes of one group share the messages.
+        batch: Most messages in hand at a time.
+    """
+
+    source: str
+    target: str
+    dead: str = ""
+    group: str = "mainspring"
+    batch: int = 100
+
+    @property
+    def dead_letters(self) -> str:
+        """Where what cannot be answered goes."""
+        place = urlsplit(self.target)
+        return self.dead or place._replace(path=f"{place.path.rstrip('/')}.dead").geturl()
+
+
 class Config(TargetSpec, frozen=True, kw_only=True):
     """What a serving process needs to know: the deployment, and where things are.
 
@@ -77,6 +104,7 @@ class Config(TargetSpec, frozen=True, kw_only=True):
         trusted_types: Types, beyond scikit-learn's own, that original models may be made of.
         grpc_port: The port of the inference protocol's gRPC face (needs the extra ``grpc``); None for no such face, 0
             for any free port, with one worker.
+        streams: Messages to answer.
     """
 
     state_dir: str
@@ -94,6 +122,7 @@ class Config(TargetSpec, frozen=True, kw_only=True):
     memory_budget: int = 2 << 30
     trusted_types: tuple[str, ...] = ()
     grpc_port: int | None = None
+    streams: tuple[StreamPlan, ...] = ()
 
     @property
     def hosted(self) -> tuple[HostedModel, ...]:
@@ -166,6 +195,7 @@ def load_config(path: Path) -> Config:
         raise InvalidInput(f"{config.workers} workers cannot be had", hint=f"1 to {MOST_WORKERS}; one for each core")
     _check_models(config)
     _check_log(config)
+    _check_streams(config)
     if config.tls_key and not config.tls_cert:
         raise InvalidInput("there is a `tls_key` without a `tls_cert`", hint="give both")
     config.tls()
@@ -186,6 +216,16 @@ def _check_log(config: Config) -> None:
         raise InvalidInput(f"`log_sample` is a share from 0 to 1, not {config.log_sample}", hint="leave it out for all")
     if "hash" in config.log_mask.values() and not config.mask_key:
         raise InvalidInput("columns are to be hashed and there is no `mask_key`", hint="give a key, hexadecimal")
+
+
+def _check_streams(config: Config) -> None:
+    for plan in config.streams:
+        if not config.routes:
+            raise InvalidInput("a stream needs the deployment's own model", hint="give `routes`")
+        if not 1 <= plan.batch <= MOST_MESSAGES:
+            raise InvalidInput(f"a batch of {plan.batch} messages cannot be had", hint=f"1 to {MOST_MESSAGES}")
+        if len({plan.source, plan.target, plan.dead_letters}) < 3:
+            raise InvalidInput("answers would be read as questions", hint="give source, target and dead letters apart")
 
 
 def _check_models(config: Config) -> None:

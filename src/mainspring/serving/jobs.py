@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter, deque
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
 
 from mainspring.core.entity import born, draft
+from mainspring.core.humility import Humility, HumilityRule
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.data.local import local_copy
 from mainspring.data.model import Dataset, DatasetVersion
 from mainspring.data.query import query as run_query
 from mainspring.data.service import Datasets
+from mainspring.deploy.service import Deployments
 from mainspring.errors import InvalidInput, NotFound, StepFailed
 from mainspring.pipelines.desk import Desk
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.executor import Result, Task
+from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
 from mainspring.serving.batch import SLICE_ROWS, SliceResult, SliceTask, assemble, check_table, scan
 from mainspring.serving.model import Scoring, ScoringSlice
+from mainspring.serving.reviews import enter
 from mainspring.store import Store
 from mainspring.tracking.environment import describe_environment
 from mainspring.tracking.model import Run
@@ -43,6 +49,7 @@ class Scorings:
         models: The room `registry`.
         artifacts: Where tables are stored, with the address that workers open it by.
         desk: Where tasks for the executor are handed in.
+        deployments: The room `deploy`.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class Scorings:
         models: Models,
         artifacts: tuple[ArtifactStore, str],
         desk: Desk,
+        deployments: Deployments,
     ) -> None:
         self._store = store
         self._runs = runs
@@ -60,6 +68,7 @@ class Scorings:
         self._models = models
         self._artifacts, self._artifacts_url = artifacts
         self._desk = desk
+        self._deployments = deployments
 
     @operation("POST", "/scorings")
     def start(
@@ -70,6 +79,8 @@ class Scorings:
         query: str = "",
         keep: list[str] | None = None,
         reason: str = "",
+        deployment: str = "",
+        people: bool = False,
     ) -> Scoring:
         """Records a batch job; whoever carries jobs out (`execute`, the controller) scores the rows.
 
@@ -80,11 +91,15 @@ class Scorings:
             query: SQL over the datasets, such as ``SELECT * FROM customers WHERE active``; all rows by default.
             keep: Columns to keep beside ``predicted_score`` and ``predicted_label``; all by default.
             reason: Why, in words.
+            deployment: Deployment of the model whose humility rules apply, as in its server; none by default.
+            people: Whether rows that a rule puts before a person go into the people's queue.
 
         Raises:
-            InvalidInput: The table is not what the model reads, or the query cannot be run.
+            InvalidInput: The table is not what the model reads, the query cannot be run, or the deployment is another
+                model's.
         """
         model = self._models.version(version)
+        rules = self._rules(model, deployment, people)
         inputs = [self._datasets.version(part.strip()) for part in dataset.split(",")]
         sources = self._sources(inputs, query)
         table = self._scan(sources)
@@ -92,7 +107,7 @@ class Scorings:
         rows = int(table.select(pl.len()).collect().item())
         new = draft(
             Scoring, version=model.address, datasets=[item.address for item in inputs],
-            query=query, output=output, keep=kept,
+            query=query, output=output, keep=kept, deployment=deployment, people=people,
         )  # fmt: skip
         params = {"version": model.address, "output": output, "query": query}
         run_draft = draft(
@@ -102,7 +117,14 @@ class Scorings:
         with self._store.transaction() as tx:
             run = self._runs.start(run_draft)
             job = born(
-                Scoring, new, id=new_id(), created=self._store.clock.now(), run=run.name, source=sources, rows=rows
+                Scoring,
+                new,
+                id=new_id(),
+                created=self._store.clock.now(),
+                run=run.name,
+                source=sources,
+                rows=rows,
+                humility=rules,
             )
             tx.insert(job)
             if query:
@@ -143,11 +165,10 @@ class Scorings:
             except (InvalidInput, NotFound, StepFailed) as error:
                 self._runs.finish(run, "failed", error.message)
                 raise
-            refused = sum(item.refused for item in self.slices(run))
+            found: dict[str, Any] = {"result": version.address, **_totals(self.slices(run))}
             with self._store.transaction() as tx:
-                done = tx.update(msgspec.structs.replace(job, result=version.address, refused=refused))
-                facts = {"version": job.version, "result": version.address, "rows": job.rows, "refused": refused}
-                tx.emit("serving.scoring.finished", run, **facts)
+                done = tx.update(msgspec.structs.replace(job, **found))
+                tx.emit("serving.scoring.finished", run, version=job.version, rows=job.rows, **found)
                 self._runs.finish(run)
         return done
 
@@ -155,6 +176,18 @@ class Scorings:
         """Jobs that wait for somebody to carry them out: new ones, and those whose process has died."""
         waiting = self._runs.find(experiment=EXPERIMENT, status="running", limit=1000)
         return [self.show(run.name) for run in reversed(waiting) if self._runs.is_free(run)]
+
+    def _rules(self, version: ModelVersion, deployment: str, people: bool) -> tuple[HumilityRule, ...]:
+        """The humility rules that apply, fit for the version."""
+        if people and not deployment:
+            raise InvalidInput("only a deployment has a people's queue", hint="--deployment NAME")
+        if not deployment:
+            return ()
+        wanted = self._deployments.show(deployment)
+        if wanted.model != version.model:
+            raise InvalidInput(f"{deployment} serves {wanted.model}, not {version.model}", hint="mainspring status")
+        Humility(wanted.humility, version.signature)
+        return wanted.humility
 
     def _sources(self, inputs: list[DatasetVersion], query: str) -> list[str]:
         """Digests of the Parquet files that are to be scored; a query's answer is stored, so that it stays as it is."""
@@ -207,7 +240,10 @@ class Scorings:
     def _task(self, job: Scoring, start: int) -> bytes:
         model = self._models.version(job.version).files
         rows = min(SLICE_ROWS, job.rows - start)
-        task = SliceTask(model=model, source=job.source, start=start, rows=rows, artifacts=self._artifacts_url)
+        task = SliceTask(
+            model=model, source=job.source, start=start, rows=rows, artifacts=self._artifacts_url,
+            humility=job.humility, people=job.people, name=job.run, version=job.version,
+        )  # fmt: skip
         return msgspec.msgpack.encode(task)
 
     def _keep(self, job: Scoring, start: int, result: Result) -> None:
@@ -218,11 +254,15 @@ class Scorings:
             raise StepFailed(scored.error, hint=scored.hint)
         part = ScoringSlice(
             id=new_id(), created=self._store.clock.now(), run=job.run, start=start,
-            rows=scored.rows, refused=scored.refused, digest=scored.digest,
+            rows=scored.rows, refused=scored.refused, digest=scored.digest, fired=scored.fired,
         )  # fmt: skip
         with self._store.transaction() as tx:
             tx.insert(part)
             tx.own(scored.digest, f"run:{job.run}", scored.size)
+            if scored.people:
+                mask = self._deployments.mask(self._deployments.show(job.deployment))
+                columns = mask.hide(scored.people.columns)
+                enter(self._store, job.deployment, [msgspec.structs.replace(scored.people, columns=columns)])
 
     def _assembled(self, job: Scoring) -> DatasetVersion:
         """The scores of all slices beside the kept columns, registered."""
@@ -236,3 +276,11 @@ class Scorings:
             self._datasets.create(draft(Dataset, name=job.output, description=described))
         source = f"{job.version} over {', '.join(job.datasets)} (run {job.run})"
         return self._datasets.register(job.output, digest, source)
+
+
+def _totals(slices: Sequence[ScoringSlice]) -> dict[str, Any]:
+    """What the slices come to together."""
+    fired: Counter[str] = Counter()
+    for item in slices:
+        fired.update(item.fired)
+    return {"refused": sum(item.refused for item in slices), "fired": dict(fired)}

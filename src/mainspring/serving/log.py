@@ -61,8 +61,8 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
         columns: Input column -> the values as they were sent.
         latency_us: From the body's last byte to the scores, microseconds; a shadow's own time to score.
         caller: Who asked, where tokens have names.
-        route: The face that was asked: ``predict``, ``infer`` or ``grpc``.
-        request: The request's ``X-Request-Id``, if it had one.
+        route: The face that was asked: ``predict``, ``infer``, ``grpc`` or ``stream``.
+        request: The request's ``X-Request-Id``, if it had one; a message's id.
         marks: Row -> what humility rules made of it, where any fired.
         weights: How many rows each stands for where rows are sampled: 0 for one that is only here because it failed,
             was refused or a rule fired on it. None: 1 each.

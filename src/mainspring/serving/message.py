@@ -12,6 +12,8 @@ from mainspring.errors import InvalidInput, MainspringError, Unreachable
 JSON, TEXT = b"application/json", b"text/plain; version=0.0.4"
 GRPC = "grpc"
 """The path of calls that came over gRPC, to whatever model."""
+STREAM = "stream"
+"""The path of calls that are messages of a stream."""
 
 
 class TooLarge(InvalidInput):

@@ -26,6 +26,7 @@ class Snapshot(msgspec.Struct, array_like=True):
         connections: Open now.
         waiting: Requests that wait for their answer now.
         humility: Rule, action taken on the row, count of rows.
+        delay: Age of the message that was answered last, seconds.
     """
 
     requests: list[tuple[str, int, int]]
@@ -37,19 +38,21 @@ class Snapshot(msgspec.Struct, array_like=True):
     connections: int = 0
     waiting: int = 0
     humility: list[tuple[str, str, int]] = []
+    delay: float = 0.0
 
 
 class Metrics:
     """What is counted since the start.
 
     Attributes:
-        requests: Face (``predict``, ``infer``, ``admin``) and HTTP status -> requests.
+        requests: Face (``predict``, ``infer``, ``stream``, ``admin``) and HTTP status -> requests.
         rows: Version and role -> scored rows.
         errors: Code -> refused or failed requests.
         lost: Frames that the prediction log could not write.
         connections: Open now.
         waiting: Requests that wait for their answer now.
         humility: Rule and action taken on the row -> rows.
+        delay: Age of the message of a stream that was answered last, seconds; the greatest of all processes.
     """
 
     def __init__(self, told: Iterable[Snapshot] = ()) -> None:
@@ -59,7 +62,7 @@ class Metrics:
         self.humility: Counter[tuple[str, str]] = Counter()
         self.lost = self.connections = self.waiting = 0
         self._buckets = [0] * (len(_BOUNDS) + 1)
-        self._seconds = 0.0
+        self._seconds = self.delay = 0.0
         for snapshot in told:
             self._add(snapshot)
 
@@ -86,6 +89,7 @@ class Metrics:
             self.connections,
             self.waiting,
             [(rule, action, count) for (rule, action), count in self.humility.items()],
+            self.delay,
         )
 
     def _add(self, told: Snapshot) -> None:
@@ -101,6 +105,7 @@ class Metrics:
         self.lost += told.lost
         self.connections += told.connections
         self.waiting += told.waiting
+        self.delay = max(self.delay, told.delay)
 
     def render(self, deployment: str, revision: int, workers: int = 1) -> str:
         """All of them as text."""
@@ -131,6 +136,7 @@ class Metrics:
             ("waiting_requests", "gauge", self.waiting),
             ("workers", "gauge", workers),
             ("revision", "gauge", revision),
+            ("stream_delay_seconds", "gauge", round(self.delay, 3)),
         ):
             lines += [f"# TYPE mainspring_{metric} {kind}", f"mainspring_{metric}{{{name}}} {value}"]
         return "\n".join(lines) + "\n"

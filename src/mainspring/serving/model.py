@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from mainspring.core.address import Name
 from mainspring.core.entity import Entity, Fixed, Server, Value
+from mainspring.core.humility import HumilityRule
 
 Verdict = Literal["better", "worse", "no difference", "worse on a slice", "too little evidence"]
 
@@ -232,7 +233,11 @@ class Scoring(Entity):
         keep: Columns that stand beside the scores.
         source: Digests of the Parquet files that are scored.
         rows: How many rows they have.
-        refused: Rows without a score, because the signature refuses them.
+        deployment: Whose humility rules apply; empty for none.
+        people: Whether rows that a rule puts before a person go into the people's queue.
+        humility: The rules, as they were when the job began.
+        refused: Rows without a score, because the signature or a rule refuses them.
+        fired: Humility rule -> rows that it fired on.
         result: Address of the new dataset version, empty until it is there.
     """
 
@@ -247,7 +252,11 @@ class Scoring(Entity):
     keep: Fixed[list[str]] = []
     source: Server[list[str]] = []
     rows: Server[int] = 0
+    deployment: Fixed[str] = ""
+    people: Fixed[bool] = False
+    humility: Server[tuple[HumilityRule, ...]] = ()
     refused: Server[int] = 0
+    fired: Server[dict[str, int]] = {}
     result: Server[str] = ""
 
 
@@ -260,6 +269,7 @@ class ScoringSlice(Entity):
         rows: How many.
         refused: How many of them have no score.
         digest: Content address of the scores.
+        fired: Humility rule -> rows that it fired on.
     """
 
     __table__: ClassVar[str] = "scoring_slice"
@@ -269,3 +279,4 @@ class ScoringSlice(Entity):
     rows: int
     refused: int
     digest: str
+    fired: dict[str, int] = {}

@@ -58,16 +58,17 @@ def _predict(scoring: Scoring, call: Call, name: str, served: Served) -> Reply |
         scoring.explainer.check(batch)
         return _explained(scoring, call, name, served, batch, start)
     got = scoring.score(name, served, "", batch, start, call)
-    return then(got, lambda scored: _told(batch, *scored))
+    return then(got, lambda scored: told(batch, *scored))
 
 
 async def _explained(scoring: Scoring, call: Call, name: str, lineup: Lineup, batch: Batch, start: float) -> Reply:
     got = scoring.score(name, lineup, "", batch, start, call)
     answer, after = got if isinstance(got, tuple) else await got
-    return _told(batch, answer, after, await scoring.explainer.explain(lineup, batch, answer))
+    return told(batch, answer, after, await scoring.explainer.explain(lineup, batch, answer))
 
 
-def _told(batch: Batch, answer: Answer, after: After, explanations: Sequence[Explanation | None] = ()) -> Reply:
+def told(batch: Batch, answer: Answer, after: After, explanations: Sequence[Explanation | None] = ()) -> Reply:
+    """The answer for rows, in the form that they were asked in."""
     body: Any
     if batch.columnar:
         body = {"ids": answer.ids, "versions": answer.versions, "scores": answer.scores, "labels": answer.labels}
@@ -77,10 +78,10 @@ def _told(batch: Batch, answer: Answer, after: After, explanations: Sequence[Exp
             body["explanations"] = explanations
     else:
         rows = zip(answer.ids, answer.versions, answer.scores, answer.labels, strict=True)
-        told = [Prediction(*row) for row in rows]
-        for prediction, names in zip(told, answer.rules or (), strict=False):
+        predictions = [Prediction(*row) for row in rows]
+        for prediction, names in zip(predictions, answer.rules or (), strict=False):
             prediction.rules = names or UNSET
-        for prediction, explanation in zip(told, explanations, strict=False):
+        for prediction, explanation in zip(predictions, explanations, strict=False):
             prediction.explanation = explanation
-        body = {"predictions": told}
+        body = {"predictions": predictions}
     return Reply(200, _encoder.encode(body), after=after)

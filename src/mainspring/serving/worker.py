@@ -22,6 +22,7 @@ from mainspring.serving.observe import AccessLog, Observers, Tracer
 
 if TYPE_CHECKING:
     from mainspring.serving.grpc import GrpcFace
+    from mainspring.serving.streaming import StreamScorer
 
 _DRAIN_SECONDS = 0.25
 _MOST_DRAIN_SECONDS = 10.0
@@ -96,6 +97,7 @@ class _Worker:
         self._server.observer = observers
         await self._server.listen(listener, self._app.config.tls())
         face = await self._grpc()
+        streams = await self._streams()
         # What is loaded now stays: the collector need not walk through it again and again, nor look for cycles after
         # every few requests, which leave none.
         gc.collect()
@@ -106,6 +108,7 @@ class _Worker:
             self._tell()
         await self._ended.wait()
         self._app.draining = True
+        await asyncio.gather(*(stream.stop(_MOST_DRAIN_SECONDS) for stream in streams))
         if face:
             await face.stop(_MOST_DRAIN_SECONDS)
         await self._server.drain(_DRAIN_SECONDS, _MOST_DRAIN_SECONDS)
@@ -126,6 +129,17 @@ class _Worker:
         port = await face.start(config.host, config.grpc_port, config.body_limit, tls)
         sys.stderr.write(f"{config.name} answers gRPC at port {port}\n")
         return face
+
+    async def _streams(self) -> list[StreamScorer]:
+        plans = self._app.config.streams
+        if not plans:
+            return []
+        from mainspring.serving.streaming import StreamScorer  # noqa: PLC0415 - start-up time
+
+        scorers = [StreamScorer(self._app, plan) for plan in plans]
+        for scorer in scorers:
+            await scorer.start()
+        return scorers
 
     def _observers(self, loop: asyncio.AbstractEventLoop) -> Observers | None:
         config = self._app.config

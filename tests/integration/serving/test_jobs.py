@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -150,6 +151,74 @@ def test_a_worker_that_is_killed_is_replaced(
     assert table(pool, done.result)["predicted_score"].null_count() == 0
 
 
+@pytest.mark.filterwarnings("ignore")  # Ray's own sockets are its own affair
+def test_a_job_on_ray_survives_the_death_of_a_worker(
+    open_mill: Callable[..., Any], mill: Any, local_ray: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(jobs, "SLICE_ROWS", 100)
+    cluster = open_mill(executor="ray")
+    executor = cluster.workspace.executor()
+    job = cluster.workspace.scorings.start("mill", "readings", "scored")
+    submit, sent = executor.submit, []
+
+    def killing(task: Any) -> None:
+        sent.append(task)
+        deadly = "mainspring.testing.executors:die"
+        submit(msgspec.structs.replace(task, entry=deadly) if len(sent) == 2 else task)
+
+    monkeypatch.setattr(executor, "submit", killing)
+    done = cluster.workspace.scorings.execute(job.run)
+    assert len(sent) == 5  # four slices, one of them twice
+    result = table(cluster, done.result)
+    np.testing.assert_allclose(result["predicted_score"], expected(cluster, result, tmp_path / "m"), atol=1e-6)
+
+
+RULES = """[deployment]
+name = "mill"
+[[deployment.humility]]
+name = "far"
+when = "outlying_input"
+column = "x"
+high = 1.5
+then = "person"
+[[deployment.humility]]
+name = "low"
+when = "outlying_input"
+column = "x"
+low = -1.5
+then = "error"
+"""
+
+
+def test_humility_rules_of_a_deployment_apply_when_asked(open_mill: Callable[..., Any], tmp_path: Path) -> None:
+    mill = open_mill().apply('[deployment]\nname = "mill"\n', RULES)
+    mill.register()
+    mill.approved()
+    scorings, reviews = mill.workspace.scorings, mill.workspace.reviews
+    plain = scorings.execute(scorings.start("mill", "readings", "plain").run)
+    assert (plain.fired, "predicted_rules" in table(mill, plain.result).columns) == ({}, False)
+    done = scorings.execute(scorings.start("mill", "readings", "scored", deployment="mill").run)
+    result = table(mill, done.result)
+    far, low = result["x"] > 1.5, result["x"] < -1.5
+    assert done.fired == {"far": far.sum(), "low": low.sum()}
+    assert done.refused == low.sum() > 0
+    assert result["predicted_score"].is_null().to_list() == (far | low).to_list()
+    assert result["predicted_label"].is_null().to_list() == (far | low).to_list()
+    assert result.filter(far)["predicted_rules"].to_list() == [["far"]] * far.sum()
+    assert reviews.find() == []
+    people = scorings.execute(scorings.start("mill", "readings", "asked", deployment="mill", people=True).run)
+    waiting = {item.prediction: item for item in reviews.find(limit=1000)}
+    assert set(waiting) == {f"{people.run}-{row}" for row in far.arg_true()}
+    for row in far.arg_true():
+        item = waiting[f"{people.run}-{row}"]
+        assert (item.inputs, item.rules, item.version) == ({"x": result["x"][row]}, ["far"], "mill@1")
+        assert item.score == pytest.approx(table(mill, plain.result)["predicted_score"][row])
+    with pytest.raises(InvalidInput, match="people's queue"):
+        scorings.start("mill", "readings", "more", people=True)
+    with pytest.raises(NotFound):
+        scorings.start("mill", "readings", "more", deployment="nobody")
+
+
 def test_a_model_that_cannot_be_loaded_fails_the_job_with_its_reason(
     mill: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +237,7 @@ def test_a_file_is_scored_without_a_workspace(mill: Any, tmp_path: Path) -> None
     model = OnnxModel(mill.workspace.models.unpack("mill@1", tmp_path))
     frame = mill.readings(50)
     target = tmp_path / "scored.parquet"
-    assert score_file(model, frame.lazy(), target, ["label"]) == (50, 0)
+    assert score_file(model, frame.lazy(), target, ["label"]) == (50, 0, {})
     assert pl.read_parquet(target).columns == ["label", "predicted_score", "predicted_label"]
 
 

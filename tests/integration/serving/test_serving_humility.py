@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +17,15 @@ import polars as pl
 import pytest
 
 from mainspring.core.humility import HumilityRule
+from mainspring.ports.stream import Message
 from mainspring.ports.target import Route
+from mainspring.registry.load import load_model
+from mainspring.serving.batch import score_table
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.log import log_files, read_frames, to_frame
 from mainspring.serving.request import Batch
 from mainspring.testing.models import RECORD
+from mainspring.testing.streams import collect, joined, published
 
 RULES: list[dict[str, Any]] = [
     {"name": "far", "when": "outlying_input", "column": "distance", "high": 5000, "then": "clamp"},
@@ -162,3 +168,54 @@ def test_rows_of_several_requests_that_are_scored_together_keep_their_own_marks(
     first, second = answer.part(slice(0, 1)), answer.part(slice(1, 2))
     assert first.marks is None
     assert second.rules == [["month"]]
+
+
+def test_server_batch_and_stream_answer_the_same_rows_the_same_way(
+    humble: Callable[..., Any], models: dict[str, str], tmp_path: Path
+) -> None:
+    draw = random.Random(5)
+    choices: dict[str, list[Any]] = {
+        "dep_delay": [None, -31.0, -30.0, 0.0, 45.0, 600.0, 700.0],
+        "distance": [0.0, 1400.0, 5000.0, 5000.5, 9000.0],
+        "month": [0, 1, 7, 12, 13],
+        "carrier": ["AA", "UA", "ZZ", ""],
+    }
+    rows = [{name: draw.choice(values) for name, values in choices.items()} for _ in range(200)]
+    source, target = (tmp_path / "in").as_uri(), (tmp_path / "out").as_uri()
+    server = humble(humility=RULES, streams=[{"source": source, "target": target}])
+    asked: list[Any] = []
+    for row in rows:
+        status, answer = server.ask("/predict", {"records": [row]})
+        asked.append(answer["predictions"][0] if status == 200 else answer["error"]["code"])
+    assert set(map(type, asked)) == {dict, str}
+
+    sent = [Message(id=str(number), data=json.dumps(row).encode()) for number, row in enumerate(rows)]
+    asyncio.run(published(source, sent))
+    refused = [number for number, answer in enumerate(asked) if answer == "row_refused"]
+    streamed: dict[int, Any] = {}
+    for url, count in ((target, len(rows) - len(refused)), (f"{target}.dead", len(refused))):
+        for message in asyncio.run(read(url, count)):
+            dead = message.headers.get("error-code")
+            streamed[int(message.id)] = dead or json.loads(message.data)["predictions"][0]
+
+    rules = tuple(HumilityRule(**rule) for rule in RULES)
+    scored = score_table(load_model(Path(models["live"])), pl.DataFrame(rows).lazy(), rules)
+    assert scored.refused == len(refused)
+    for number, (answer, row) in enumerate(zip(asked, scored.scores.to_dicts(), strict=True)):
+        if isinstance(answer, str):
+            assert streamed[number] == answer
+            assert (row["predicted_score"], row["predicted_label"]) == (None, None)
+            assert row["predicted_rules"][0] == "month"
+            continue
+        for name in ("version", "score", "label", "rules"):
+            assert streamed[number].get(name) == answer.get(name)
+        assert row["predicted_score"] == (None if answer["score"] is None else pytest.approx(answer["score"], abs=1e-6))
+        assert (row["predicted_label"], row["predicted_rules"]) == (answer["label"], answer.get("rules"))
+
+
+async def read(url: str, count: int) -> list[Message]:
+    stream = await joined(url)
+    try:
+        return await collect(stream, count)
+    finally:
+        await stream.close()

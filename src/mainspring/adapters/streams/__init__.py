@@ -1,0 +1,1 @@
+"""Streams of messages, one broker per file."""
