@@ -30,6 +30,7 @@ from mainspring.serving.service import Predictions
 from mainspring.settings import Settings, load_settings
 from mainspring.store import Store
 from mainspring.tracking.experiments import Experiments
+from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.service import Runs
 from mainspring.usecases.service import UseCases
 
@@ -38,6 +39,7 @@ SERVICES: dict[str, type] = {
     "datasets": Datasets,
     "experiments": Experiments,
     "runs": Runs,
+    "logged": LoggedModels,
     "pipelines": Pipelines,
     "models": Models,
     "approvals": Approvals,
@@ -80,7 +82,8 @@ class Workspace:
         artifacts = (self.artifacts, self.settings.artifacts_url)
         desk = Desk(self.executor)
         self.pipelines = Pipelines(self.store, self.runs, self.datasets, artifacts, desk)
-        self.models = Models(self.store, self.runs, self.pipelines, self.artifacts)
+        self.logged = LoggedModels(self.store, self.experiments)
+        self.models = Models(self.store, self.runs, self.pipelines, self.artifacts, self.logged)
         self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
         self.deployments = Deployments(
             self.store, self.usecases, self.models, self.target, folder, self.home / "predictions",

@@ -272,3 +272,16 @@ EXPERIMENTS = Grammar(
     listed=frozenset({"name"}),
     sortable={"experiment_id": "experiment_id"},
 )
+LOGGED = Grammar(
+    frozenset({"metric", "param", "tag", "attribute"}),
+    texts={
+        "name": "name", "model_id": "model_id", "model_name": "name", "model_type": "model_type", "status": "status",
+        "source_run_id": "source_run_id",
+    },
+    numbers={
+        "creation_timestamp": "creation_timestamp", "creation_time": "creation_timestamp",
+        "last_updated_timestamp": "last_updated_timestamp", "last_updated_time": "last_updated_timestamp",
+    },
+    listed=frozenset({"name", "model_id", "model_type", "status", "source_run_id"}),
+    sortable={"experiment_id": "experiment_id"},
+)  # fmt: skip

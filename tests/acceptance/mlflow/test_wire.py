@@ -118,9 +118,9 @@ def test_bodies_that_are_none(server: Server) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("POST", "/api/2.0/mlflow/registered-models/create", 501),
+        ("POST", "/api/2.0/mlflow/registered-models/create", 400),
         ("GET", "/api/3.0/mlflow/traces/abc", 501),
-        ("POST", "/api/2.0/mlflow/logged-models", 501),
+        ("POST", "/api/2.0/mlflow/webhooks", 501),
         ("POST", "/graphql", 501),
         ("POST", "/v1/traces", 501),
         ("POST", "/api/2.0/mlflow-artifacts/mpu/create/0/x", 501),

@@ -10,37 +10,25 @@ import mimetypes
 import re
 import tempfile
 from collections.abc import Awaitable, Callable
-from typing import Any, BinaryIO, NamedTuple, cast
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from mainspring.core.ids import from_hex
 from mainspring.errors import MainspringError
 from mainspring.interop.mlflow.errors import INVALID, MISSING, MlflowError, told
 from mainspring.interop.mlflow.messages import ListArtifacts, Message, read_query
 from mainspring.interop.mlflow.rooms import SCHEME, Rooms, artifact_uri, run_id
+from mainspring.interop.mlflow.versions import VERSIONS, version_of
 from mainspring.ports.artifacts import CHUNK, Blob
-from mainspring.tracking.files import check_path
-from mainspring.tracking.model import Run, RunArtifact
+from mainspring.tracking.files import Entry, check_path, entries
+from mainspring.tracking.model import RunArtifact
 
 MAX_SPOOL = 8 * 1024 * 1024
 _PROXIED = re.compile(r"/(?:api|ajax-api)/2\.0/mlflow-artifacts/(artifacts|mpu|presigned)(?:/|$)")
-_OF_RUN = re.compile(r"(?:^|/)([0-9a-f]{32})/artifacts(?:/(.*))?", re.DOTALL)
 _encode = msgspec.json.encode
 Work = Callable[..., Awaitable[Any]]
-
-
-class Place(NamedTuple):
-    """Where a path leads.
-
-    Attributes:
-        run: Name of the run, empty when it leads to none.
-        path: The path within it.
-    """
-
-    run: str
-    path: str
 
 
 def is_proxied(path: str) -> bool:
@@ -91,20 +79,37 @@ def _checked(path: str) -> str:
         raise told(error) from None
 
 
-def _placed(rooms: Rooms, path: str) -> Place:
-    found = _OF_RUN.search(path)
-    if found is not None and (run := rooms.store.first(Run, id=from_hex(found[1]))) is not None:
-        return Place(run.name, found[2] or "")
-    return Place("", path)
+def _version(rooms: Rooms, path: str) -> tuple[list[RunArtifact], str] | None:
+    """The files of the registered version that a path leads to, and the rest of the path; None for other paths."""
+    if not path.startswith(VERSIONS):
+        return None
+    model, number, within = [*path.removeprefix(VERSIONS).split("/", 2), "", ""][:3]
+    version = version_of(rooms, unquote(model), number)
+    files = rooms.models.sources.files_of(version)
+    return [_artifact(item, *blob) for item, blob in files.items()], within
+
+
+def _artifact(path: str, digest: str, size: int) -> RunArtifact:
+    return RunArtifact(id="", created=datetime.now(UTC), run="", path=path, digest=digest, size=size)
+
+
+def _entries(rooms: Rooms, path: str) -> list[Entry]:
+    found = _version(rooms, path)
+    if found is None:
+        return rooms.runs.files.folder(*rooms.runs.files.place(path))
+    return entries([(item.path, item.size) for item in found[0]], found[1])
+
+
+def _unchanging(path: str) -> None:
+    if path.startswith(VERSIONS):
+        raise MlflowError("PERMISSION_DENIED", "the files of a registered version cannot be changed")
 
 
 def _list_folder(rooms: Rooms, path: str) -> bytes:
-    place = _placed(rooms, path)
-    entries = rooms.runs.files.folder(*place)
     told = [
         {"path": item.name, "is_dir": True} if item.size is None
         else {"path": item.name, "is_dir": False, "file_size": item.size}
-        for item in entries
+        for item in _entries(rooms, path)
     ]  # fmt: skip
     return _encode({"files": told} if told else {})
 
@@ -125,7 +130,8 @@ def _list(rooms: Rooms, request: ListArtifacts) -> bytes:
 
 
 def _delete(rooms: Rooms, path: str) -> None:
-    place = _placed(rooms, path)
+    _unchanging(path)
+    place = rooms.runs.files.place(path)
     if not path or not rooms.runs.files.remove(*place):
         raise MlflowError(MISSING, f"No such artifact: '{path}'")
 
@@ -133,6 +139,7 @@ def _delete(rooms: Rooms, path: str) -> None:
 async def _upload(rooms: Rooms, work: Work, path: str, receive: Any) -> None:
     if not path:
         raise MlflowError(INVALID, "Invalid path")
+    _unchanging(path)
     message = await receive()
     if not message.get("more_body"):
         await work(_keep, rooms, path, message.get("body", b""))
@@ -151,14 +158,19 @@ async def _upload(rooms: Rooms, work: Work, path: str, receive: Any) -> None:
 
 def _keep(rooms: Rooms, path: str, content: bytes | BinaryIO) -> None:
     blob: Blob = rooms.artifacts.put(content)
-    place = _placed(rooms, path)
+    place = rooms.runs.files.place(path)
     if not place.path:
         raise MlflowError(INVALID, "Invalid path")
     rooms.runs.files.put(*place, blob.digest, blob.size)
 
 
 def _find(rooms: Rooms, path: str) -> RunArtifact:
-    return rooms.runs.files.get(*_placed(rooms, path))
+    if (of_version := _version(rooms, path)) is not None:
+        for item in of_version[0]:
+            if item.path == of_version[1]:
+                return item
+        raise MlflowError(MISSING, f"No such artifact: '{path}'")
+    return rooms.runs.files.get(*rooms.runs.files.place(path))
 
 
 async def _download(rooms: Rooms, work: Work, path: str, send: Any, *, head: bool) -> None:
