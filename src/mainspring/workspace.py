@@ -32,6 +32,7 @@ from mainspring.store import Store
 from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.service import Runs
+from mainspring.tracking.traces import Traces
 from mainspring.usecases.service import UseCases
 
 SERVICES: dict[str, type] = {
@@ -40,6 +41,7 @@ SERVICES: dict[str, type] = {
     "experiments": Experiments,
     "runs": Runs,
     "logged": LoggedModels,
+    "traces": Traces,
     "pipelines": Pipelines,
     "models": Models,
     "approvals": Approvals,
@@ -83,6 +85,7 @@ class Workspace:
         desk = Desk(self.executor)
         self.pipelines = Pipelines(self.store, self.runs, self.datasets, artifacts, desk)
         self.logged = LoggedModels(self.store, self.experiments)
+        self.traces = Traces(self.store)
         self.models = Models(self.store, self.runs, self.pipelines, self.artifacts, self.logged)
         self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
         self.deployments = Deployments(

@@ -10,11 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from mainspring.core.entity import Entity
-from mainspring.errors import InvalidInput
 from mainspring.registry.model import PROMPT_TAG, Alias, Model, ModelVersion
 from mainspring.store import Store
 from mainspring.store.rows import shape_of
-from mainspring.tracking.query import Part, comparison
+from mainspring.tracking.query import Part, comparison, json_text
 from mainspring.tracking.search import Clause, Grammar, Order
 
 E = TypeVar("E", bound=Entity)
@@ -112,17 +111,9 @@ def _find(
     return [shape.entity(row) for row in rows]
 
 
-def _tag(key: str, *, sqlite: bool) -> Part:
-    if sqlite:
-        if '"' in key:
-            raise InvalidInput(f"a tag's key cannot hold quotes: {key}", hint="search by another tag")
-        return Part("json_extract(tags, ?)", (f'$."{key}"',))
-    return Part("(CAST(tags AS jsonb) ->> ?)", (key,))
-
-
 def _clause(clause: Clause, *, sqlite: bool) -> Part:
     if clause.kind == "tag":
-        tag = _tag(clause.key, sqlite=sqlite)
+        tag = json_text("tags", clause.key, sqlite=sqlite)
         if clause.operator in ("IS NULL", "IS NOT NULL"):
             return Part(f"{tag.text} {clause.operator}", tag.values)
         compared = comparison(tag.text, clause, sqlite=sqlite)
@@ -135,7 +126,7 @@ def _clause(clause: Clause, *, sqlite: bool) -> Part:
 def _order(order: Order, *, sqlite: bool) -> Part:
     way = "ASC" if order.ascending else "DESC"
     if order.kind == "tag":
-        tag = _tag(order.key, sqlite=sqlite)
+        tag = json_text("tags", order.key, sqlite=sqlite)
         return Part(f"{tag.text} {way} NULLS LAST", tag.values)
     # Texts are compared letter by letter, as in Python, whatever the database's language.
     collated = f'"{order.key}" COLLATE "C"' if not sqlite and order.key in ("name", "model") else f'"{order.key}"'

@@ -191,6 +191,45 @@ class LoggedModelMetric(Entity):
     digest: str = ""
 
 
+class Trace(Entity):
+    """What one call of an application did: how long it took, whether it went well, what people think of the answer.
+
+    Attributes:
+        created: When the call came in.
+        name: Its id, such as ``tr-0190…``; unique.
+        experiment: Number of the experiment.
+        title: Name of the outermost span.
+        status: ``ok``, ``error``, ``in_progress`` or ``unspecified``.
+        duration: Milliseconds; None while it is in progress.
+        request: Beginning of what was asked.
+        response: Beginning of what was answered.
+        client: The caller's own id of the call, or empty.
+        metadata: What the application's library noted; never changed.
+        tags: Free labels.
+        assessments: Judgements of people and programs, as they were told.
+    """
+
+    __table__: ClassVar[str] = "trace"
+    __unique__ = (("name",),)
+    __index__ = (("experiment", "created"),)
+    name: str
+    experiment: int = 0
+    title: str = ""
+    status: Literal["ok", "error", "in_progress", "unspecified"] = "unspecified"
+    duration: int | None = None
+    request: str = ""
+    response: str = ""
+    client: str = ""
+    metadata: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    assessments: list[dict[str, Any]] = []
+
+    @property
+    def folder(self) -> str:
+        """Where its spans are, among the artifacts that belong to no run."""
+        return f"{self.experiment}/traces/{self.name}/artifacts"
+
+
 class Point(Value):
     """One value of a metric.
 

@@ -274,6 +274,19 @@ class Search:
         return found.strftime("%Y-%m-%d %H:%M:%S.%f") if self._sqlite else found
 
 
+def json_text(column: str, key: str, *, sqlite: bool) -> Part:
+    """The text under a key of a column of JSON; null where there is none.
+
+    Raises:
+        InvalidInput: SQLite cannot look for such a key.
+    """
+    if not sqlite:
+        return Part(f"(CAST({column} AS jsonb) ->> ?)", (key,))
+    if '"' in key:
+        raise InvalidInput(f"a key with quotes cannot be searched: {key}", hint="search by another one")
+    return Part(f"json_extract({column}, ?)", (f'$."{key}"',))
+
+
 def comparison(column: str, clause: Clause, *, sqlite: bool) -> Part:
     """The comparison of a column with a clause's value."""
     value = clause.value

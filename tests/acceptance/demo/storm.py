@@ -177,10 +177,7 @@ def state(folder: Path) -> dict[str, Any]:
                 for monitor in workspace.monitors.find()
                 for item in workspace.monitors.signals(monitor.name)
             ],
-            "incidents": [
-                _plain(item, "name", "status", "severity", "summary", "monitors", "windows")
-                for item in workspace.incidents.find()
-            ],
+            "alerts": [_plain(item, "name", "status", "summary", "windows") for item in workspace.monitors.alerts()],
             "firings": [_plain(item, "trigger", "status", "reason") for item in workspace.triggers.firings()],
             "kpis": [
                 _plain(item, "start", "value", "met")

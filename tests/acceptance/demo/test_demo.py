@@ -27,7 +27,7 @@ PAGES = {
     "monitoring": ("/monitoring/departures", "roc"),
 }
 SHORT = 10
-"""Weeks of the short round: two trainings, the first canary, incidents."""
+"""Weeks of the short round: two trainings, the first canary, alerts."""
 
 
 def _load(name: str) -> ModuleType:
@@ -92,7 +92,7 @@ def _events(folder: Path, kind: str) -> list:
 def test_the_year_has_every_kind_of_event(year: tuple[Path, dict]) -> None:
     folder, _ = year
     runs = _events(folder, "tracking.run.started")
-    assert {"incident", "data"} <= {run.data["trigger"] for run in runs}
+    assert {"alert", "data"} <= {run.data["trigger"] for run in runs}
     refused = _events(folder, "governance.approval.refused")
     assert refused
     assert all(event.data["failed"] and "does not hold" in event.data["reason"] for event in refused)

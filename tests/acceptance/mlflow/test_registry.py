@@ -63,7 +63,12 @@ def test_names_that_would_be_taken_for_something_else_are_refused(server: Server
 def test_versions_of_remote_models(client: MlflowClient, name: str) -> None:
     client.create_registered_model(name)
     first = client.create_model_version(name, "s3://bucket/model", run_link="https://ci/1", tags={"a": "b"})
-    assert (first.version, first.status, first.source, first.current_stage) == ("1", "READY", "s3://bucket/model", "None")
+    assert (first.version, first.status, first.source, first.current_stage) == (
+        "1",
+        "READY",
+        "s3://bucket/model",
+        "None",
+    )
     assert client.get_model_version_download_uri(name, "1") == "s3://bucket/model"
     second = client.create_model_version(name, "s3://bucket/model2", description="better")
     assert (second.version, second.description) == ("2", "better")
@@ -132,7 +137,11 @@ def test_stages(client: MlflowClient, name: str) -> None:
         moved = client.transition_model_version_stage(name, "2", "Production", archive_existing_versions=True)
         assert moved.current_stage == "Production"
         latest = client.get_latest_versions(name)
-        assert {item.current_stage: item.version for item in latest} == {"Archived": "1", "Production": "2", "None": "3"}
+        assert {item.current_stage: item.version for item in latest} == {
+            "Archived": "1",
+            "Production": "2",
+            "None": "3",
+        }
         assert [item.version for item in client.get_latest_versions(name, ["Production"])] == ["2"]
         with refused("INVALID_PARAMETER_VALUE", "Invalid Model Version stage"):
             client.transition_model_version_stage(name, "1", "Live")

@@ -59,8 +59,8 @@ def test_the_loop_closes(database_url: str, open_mill: Callable[..., Any]) -> No
     assert [signal.status for signal in space.monitors.signals("auc")] == ["ok"]
     assert space.usecases.kpi_values("mill", "gain")[0].met
     mill.week(weight=-1.0)
-    incident = space.incidents.find()[-1]
-    assert (incident.name, incident.monitors, incident.status) == ("mill-1", ["auc", "gain"], "open")
+    alert = space.monitors.alerts()[-1]
+    assert (alert.monitor, alert.status, alert.windows) == ("auc", "open", 1)
     firing = space.triggers.firings("worse")[0]
     assert (firing.status, "no newer data" in firing.reason) == ("skipped", True)
     space.pipelines.update("train", _weight(-1.0))
@@ -74,7 +74,7 @@ def test_the_loop_closes(database_url: str, open_mill: Callable[..., Any]) -> No
     assert [verdict.action for verdict in space.deployments.releases("mill")[0].verdicts] == ["advance", "promote"]
     for _ in range(2):
         mill.week(weight=-1.0)
-    assert {incident.status for incident in space.incidents.find()} == {"resolved"}
+    assert {alert.status for alert in space.monitors.alerts()} == {"resolved"}
     assert mill.events("automation.action") == []
     assert space.store.verify_events() > 60
 
@@ -97,7 +97,7 @@ def test_signals_are_measured_once(mill: Any) -> None:
     assert (mill.workspace.monitors.signals("auc"), mill.events()) == before
 
 
-def test_an_incident_starts_a_run(mill: Any) -> None:
+def test_an_alert_starts_a_run(mill: Any) -> None:
     from mainspring.automation.model import Trigger
     from mainspring.core.entity import change
 
@@ -106,9 +106,9 @@ def test_an_incident_starts_a_run(mill: Any) -> None:
     mill.workspace.triggers.update("worse", change(Trigger, only_new_data=False))
     mill.week(weight=-1.0)
     run = mill.workspace.runs.find(limit=1)[0]
-    event = mill.workspace.store.events(prefix="monitoring.incident.opened")[0]
-    assert (run.trigger, run.cause, run.status) == ("incident", event.id, "ok")
-    assert "incident mill-1: roc_auc" in run.reason
+    event = mill.workspace.store.events(prefix="monitoring.alert.opened")[0]
+    assert (run.trigger, run.cause, run.status) == ("alert", event.id, "ok")
+    assert "alert auc-1: roc_auc" in run.reason
 
 
 def test_a_store_that_does_not_answer_loses_nothing(mill: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,9 +129,9 @@ def test_a_pipeline_that_cannot_start_does_not_block_the_others(mill: Any) -> No
         assert "No module named 'no_such_module'" in firings(mill, name)[0][1]
 
 
-def test_an_incident_without_any_data_is_skipped(mill: Any) -> None:
+def test_an_alert_without_any_data_is_skipped(mill: Any) -> None:
     event = Event(
-        seq=1, id="e", time=mill.clock.now(), type="monitoring.incident.opened", subject="mill-1", data={"monitor": "auc"},
+        seq=1, id="e", time=mill.clock.now(), type="monitoring.alert.opened", subject="auc", data={"alert": "auc-1"},
         actor="", actor_kind="", reason="", cause="", previous="",
     )  # fmt: skip
     mill.workspace.triggers.notice(event)

@@ -17,7 +17,7 @@ HOUR = timedelta(hours=1)
 
 
 def trigger(**facts: Any) -> Trigger:
-    return Trigger(**{"id": "t", "created": NOW, "name": "t", "on": "incident", "pipeline": "p", **facts})
+    return Trigger(**{"id": "t", "created": NOW, "name": "t", "on": "alert", "pipeline": "p", **facts})
 
 
 def event(kind: str, subject: str = "auc", **data: Any) -> Event:
@@ -35,17 +35,17 @@ def started(hours_ago: float) -> Firing:
 @pytest.mark.parametrize(
     ("facts", "happened", "matching"),
     [
-        ({"source": "auc"}, event("monitoring.incident.opened", monitor="auc", deployment="d"), True),
-        ({"source": "auc"}, event("monitoring.incident.continued", monitor="auc", deployment="d"), True),
-        ({"source": ""}, event("monitoring.incident.opened", monitor="other", deployment="e"), True),
-        ({"source": "auc"}, event("monitoring.incident.opened", monitor="other", deployment="e"), False),
-        ({"source": "auc"}, event("monitoring.incident.resolved", monitor="auc"), False),
-        ({"source": "auc", "enabled": False}, event("monitoring.incident.opened", monitor="auc", deployment="d"), False),
+        ({"source": "auc"}, event("monitoring.alert.opened"), True),
+        ({"source": "auc"}, event("monitoring.alert.continued"), True),
+        ({"source": ""}, event("monitoring.alert.opened", "other"), True),
+        ({"source": "auc"}, event("monitoring.alert.opened", "other"), False),
+        ({"source": "auc"}, event("monitoring.alert.resolved"), False),
+        ({"source": "auc", "enabled": False}, event("monitoring.alert.opened"), False),
         ({"on": "data", "source": "flights"}, event("data.version.registered", "flights@3", dataset="flights"), True),
         ({"on": "data", "source": "flights"}, event("data.version.registered", "other@3", dataset="other"), False),
         ({"on": "data", "source": "flights"}, event("data.version.refused", "flights@3", dataset="flights"), False),
         ({"on": "data", "source": ""}, event("data.version.registered", "flights@3", dataset="flights"), True),
-        ({"on": "schedule", "source": "* * * * *"}, event("monitoring.incident.opened", monitor="auc", deployment="d"), False),
+        ({"on": "schedule", "source": "* * * * *"}, event("monitoring.alert.opened"), False),
     ],
 )
 def test_matches(facts: dict[str, Any], happened: Event, matching: bool) -> None:
@@ -105,10 +105,10 @@ def test_start_or_skip(facts: dict[str, Any], earlier: Firing | None, seen: bool
 def test_what_is_no_schedule(source: str) -> None:
     with pytest.raises(InvalidInput, match="not a cron expression"):
         rules.check_trigger(trigger(on="schedule", source=source))
-    rules.check_trigger(trigger(on="incident", source=source))
+    rules.check_trigger(trigger(on="alert", source=source))
 
 
 def test_causes_in_words() -> None:
-    opened = event("monitoring.incident.opened", "mill-1", summary="auc 0.5, at least 0.7")
-    assert rules.spoken_cause(opened) == "incident mill-1: auc 0.5, at least 0.7"
+    opened = event("monitoring.alert.opened", alert="auc-1", summary="auc 0.5, at least 0.7")
+    assert rules.spoken_cause(opened) == "alert auc-1: auc 0.5, at least 0.7"
     assert rules.spoken_cause(event("data.version.registered", "flights@3")) == "flights@3 was registered"

@@ -140,12 +140,12 @@ def event(kind: str, subject: str, **data: object) -> Event:
             "/deployments/eu",
         ),
         (
-            event("monitoring.incident.opened", "eu-1", deployment="eu", summary="auc low"),
-            "incident: auc low",
+            event("monitoring.alert.opened", "auc", deployment="eu", summary="auc low"),
+            "alert: auc low",
             "/monitoring/eu#auc",
         ),
         (
-            event("automation.trigger.started", "auc-incident", run="calm-otter-1", reason="r"),
+            event("automation.trigger.started", "auc-alert", run="calm-otter-1", reason="r"),
             "started a run: r",
             "/runs/calm-otter-1",
         ),

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
 
 from mainspring.errors import MainspringError
-from mainspring.interop.mlflow import artifacts, experiments, logged, messages, metrics, models, runs, versions
+from mainspring.interop.mlflow import artifacts, experiments, logged, messages, metrics, models, runs, traces, versions
 from mainspring.interop.mlflow.errors import INVALID, MlflowError, not_offered, told
 from mainspring.interop.mlflow.rooms import Rooms
 
@@ -31,7 +31,7 @@ MAX_WAITING = 512
 """More requests than this at once are told to come back: the client does, by itself."""
 _ROOTS = ("/api/", "/ajax-api/")
 _ABSENT = (
-    "traces", "webhooks", "scorers", "gateway", "datasets",
+    "webhooks", "scorers", "gateway", "datasets",
     "prompt-optimization", "assessments", "label-schemas", "review-queues", "issues", "workspaces", "artifacts",
     "jobs", "users", "permissions",
 )  # fmt: skip
@@ -69,6 +69,7 @@ _ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     **{key: Endpoint(*value) for key, value in models.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in versions.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in logged.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in traces.ENDPOINTS.items()},
     ("GET", "server-info"): Endpoint(messages.Empty, _info),
 }
 _PATHS = {
@@ -185,7 +186,7 @@ def _done(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _named(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
     """The endpoint of an address that names a thing, and its names; None for other addresses."""
-    if "/logged-models/" not in path:
+    if "/logged-models/" not in path and "/traces/" not in path:
         return None
     for wanted, pattern, endpoint in _PATTERNS:
         if wanted == method and (found := pattern.fullmatch(path)) is not None:
@@ -205,7 +206,9 @@ def _objection(path: str) -> MlflowError | None:
                 if name.partition("/")[0] in _ABSENT:
                     return not_offered(name)
                 return MlflowError("ENDPOINT_NOT_FOUND", f"there is nothing at {path[:200]}")
-    if path.startswith("/v1/traces") or path in ("/graphql", "/get-artifact", "/model-versions/get-artifact"):
+    if path.startswith("/v1/traces"):
+        return MlflowError("NOT_IMPLEMENTED", traces.NO_SPANS)
+    if path in ("/graphql", "/get-artifact", "/model-versions/get-artifact"):
         return not_offered(path)
     return None
 

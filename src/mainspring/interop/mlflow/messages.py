@@ -291,6 +291,48 @@ class SearchLogged(Message):
     page_token: str | None = None
 
 
+class TraceRef(Message):
+    """A trace, with what is to be changed."""
+
+    trace_id: str | None = None
+    request_id: str | None = None
+    allow_partial: bool | None = None
+    trace: dict[str, Any] | None = None
+    key: str | None = None
+    value: str | None = None
+    assessment_id: str | None = None
+    assessment: dict[str, Any] | None = None
+    update_mask: str | None = None
+    trace_ids: list[str] | None = None
+    run_id: str | None = None
+
+
+class Location(Message):
+    """Where traces are kept."""
+
+    type: str | None = None
+    mlflow_experiment: dict[str, Any] | None = None
+
+
+class SearchTraces(Message):
+    """``traces/search``."""
+
+    locations: list[Location] | None = None
+    filter: str | None = None
+    max_results: int | None = None
+    order_by: list[str] | None = None
+    page_token: str | None = None
+
+
+class DeleteTraces(Message):
+    """``traces/delete-traces``."""
+
+    experiment_id: str | None = None
+    max_timestamp_millis: int | None = None
+    max_traces: int | None = None
+    request_ids: list[str] | None = None
+
+
 class Empty(Message):
     """A request without parameters."""
 

@@ -17,6 +17,7 @@ from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.model import RunStatus
 from mainspring.tracking.service import Runs
+from mainspring.tracking.traces import Traces
 
 STATES: dict[str, RunStatus] = {
     "RUNNING": "running", "SCHEDULED": "scheduled", "FINISHED": "ok", "FAILED": "failed", "KILLED": "cancelled",
@@ -46,6 +47,7 @@ class Rooms(NamedTuple):
     artifacts: ArtifactStore
     logged: LoggedModels
     models: Models
+    traces: Traces
 
 
 def run_id(request: RunRef) -> str:

@@ -1,4 +1,4 @@
-"""Models and versions of other systems, logged models."""
+"""Models and versions of other systems, logged models, traces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0007"
 
 
 def upgrade() -> None:
-    """Models and versions of other systems, logged models."""
+    """Models and versions of other systems, logged models, traces."""
     op.create_table(
         "logged_model",
         sa.Column("id", sa.Text(), nullable=False),
@@ -48,6 +48,27 @@ def upgrade() -> None:
             "model", "key", "time", "step", "run", name=op.f("uq_logged_model_metric_model_key_time_step_run")
         ),
     )
+    op.create_table(
+        "trace",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("created", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("experiment", sa.BigInteger(), nullable=False),
+        sa.Column("title", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("duration", sa.BigInteger(), nullable=True),
+        sa.Column("request", sa.Text(), nullable=False),
+        sa.Column("response", sa.Text(), nullable=False),
+        sa.Column("client", sa.Text(), nullable=False),
+        sa.Column("metadata", sa.Text(), nullable=False),
+        sa.Column("tags", sa.Text(), nullable=False),
+        sa.Column("assessments", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_trace")),
+        sa.UniqueConstraint("name", name=op.f("uq_trace_name")),
+    )
+    with op.batch_alter_table("trace", schema=None) as batch_op:
+        batch_op.create_index("ix_trace_experiment_created", ["experiment", "created"], unique=False)
+
     new = {
         "model": {"tags": "{}"},
         "model_version": {
