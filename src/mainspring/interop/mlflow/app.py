@@ -120,7 +120,7 @@ class Face:
         elif path in ("/health", "/version") and scope["method"] == "GET":
             text = b"OK" if path == "/health" else VERSION.encode()
             await respond(send, 200, text, [(b"content-type", b"text/plain; charset=utf-8")])
-        elif artifacts.is_proxied(path):
+        elif artifacts.is_proxied(path) or (path in artifacts.OLDER and scope["method"] in ("GET", "HEAD")):
             await self._proxied(scope, receive, send)
         elif (error := _objection(path)) is not None:
             await refuse(send, error)
@@ -151,7 +151,10 @@ class Face:
 
     async def _proxied(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await artifacts.proxied(self._rooms, self.work, scope, receive, send)
+            if scope["path"] in artifacts.OLDER:
+                await artifacts.older(self._rooms, self.work, scope, send)
+            else:
+                await artifacts.proxied(self._rooms, self.work, scope, receive, send)
         except MlflowError as error:
             await refuse(send, error)
 
@@ -208,7 +211,7 @@ def _objection(path: str) -> MlflowError | None:
                 return MlflowError("ENDPOINT_NOT_FOUND", f"there is nothing at {path[:200]}")
     if path.startswith("/v1/traces"):
         return MlflowError("NOT_IMPLEMENTED", traces.NO_SPANS)
-    if path in ("/graphql", "/get-artifact", "/model-versions/get-artifact"):
+    if path in ("/graphql", *artifacts.OLDER):
         return not_offered(path)
     return None
 

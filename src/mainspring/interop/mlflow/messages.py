@@ -197,6 +197,14 @@ class ListArtifacts(RunRef):
     page_token: str | None = None
 
 
+class GetArtifact(RunRef):
+    """``/get-artifact`` and ``/model-versions/get-artifact``."""
+
+    path: str | None = None
+    name: str | None = None
+    version: str | None = None
+
+
 class ModelName(Message):
     """A registered model, with what is to be changed."""
 
