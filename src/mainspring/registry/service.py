@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -21,6 +21,9 @@ from mainspring.registry.sources import Source, Sources
 from mainspring.store import Store
 from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.service import Runs
+
+if TYPE_CHECKING:
+    from mainspring.registry.adopt import Adopted
 
 LISTING = "mainspring models list"
 
@@ -59,6 +62,7 @@ class Models:
         self._runs = runs
         self._pipelines = pipelines
         self._artifacts = artifacts
+        self._logged = logged
         self.sources = Sources(store, runs, logged, self.version)
         self.followers: list[Follower] = []
 
@@ -216,7 +220,7 @@ class Models:
                 raise InvalidInput(f"`{path}` is not a path within the model", hint="use a relative path without `..`")
         return packed
 
-    def _enter(self, new: ModelVersion, owned: list[Blob]) -> ModelVersion:
+    def _enter(self, new: ModelVersion, owned: list[Blob], why: str = "") -> ModelVersion:
         """Gives the candidate its number and stores it; of a run's output there is one version."""
         with self._store.transaction() as tx:
             if not new.source and (before := self._store.first(ModelVersion, run=new.run, source="")):
@@ -231,7 +235,14 @@ class Models:
             for blob in owned:
                 tx.own(blob.digest, f"model:{version.address}", blob.size)
             tx.update(msgspec.structs.replace(self.show(new.model), changed=now))
-            facts = {"model": new.model, "run": new.run, "metrics": new.metrics, "datasets": new.datasets}
+            facts: dict[str, Any] = {
+                "model": new.model,
+                "run": new.run,
+                "metrics": new.metrics,
+                "datasets": new.datasets,
+            }
+            if why:
+                facts["not_served"] = why
             # What has no files here cannot be evaluated here.
             tx.emit(f"registry.version.{'proposed' if new.files else 'registered'}", version.address, **facts)
         return version
@@ -257,26 +268,44 @@ class Models:
         found = Source(None) if prompt else self.sources.read(source)
         copied = found.version
         kept = ("flavor", "signature", "metrics", "datasets", "holdout", "reference", "twin_difference")
+        files, more = dict(found.files or {}), {name: getattr(copied, name) for name in kept} if copied else {}
+        why = ""
+        if files and not copied:
+            adopted = self._adopt(files)
+            why = adopted.why
+            files = adopted.files | files  # what was logged stays as it is
+            more = {
+                "flavor": adopted.flavor,
+                "signature": adopted.signature,
+                "twin_difference": adopted.twin_difference,
+            }
+        if found.logged:
+            more["metrics"] = self._logged.newest_metrics(found.logged.id)
         new = draft(
             ModelVersion,
             model=model.name,
             run=found.run or run,
             run_link=run_link,
-            files={path: blob.digest for path, blob in (found.files or {}).items()},
+            files={path: blob.digest for path, blob in files.items()},
             source=source,
             logged_model=found.logged.id if found.logged else copied.logged_model if copied else "",
             description=description,
             tags=labels,
-            **({name: getattr(copied, name) for name in kept} if copied else {}),
+            **more,
         )
-        owned = list((found.files or {}).values())
+        owned = list(files.values())
         if copied:
             with self._store.driver() as driver:
                 rows = driver.rows(
                     "SELECT digest, size FROM artifact_owner WHERE owner = ?", (f"model:{copied.address}",)
                 )
             owned = [Blob(*row) for row in rows]
-        return self._enter(new, owned)
+        return self._enter(new, owned, why)
+
+    def _adopt(self, files: dict[str, Blob]) -> Adopted:
+        from mainspring.registry.adopt import adopt  # noqa: PLC0415 - takes ONNX Runtime, which few processes need
+
+        return adopt(files, self._artifacts)
 
     @operation("PATCH", "/model-versions/{address}", command="edit")
     def edit(self, address: str, change: Patch[ModelVersion]) -> ModelVersion:

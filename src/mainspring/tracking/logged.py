@@ -146,6 +146,12 @@ class LoggedModels:
                 except Conflict:
                     continue
 
+    def newest_metrics(self, model: str) -> dict[str, float]:
+        """A logged model's metrics, each as measured last, without those that are NaN (not an operation)."""
+        points = self.metrics([model]).get(model, [])
+        newest = {point.key: point.value for point in points}
+        return {key: value for key, value in newest.items() if value is not None}
+
     def metrics(self, models: Sequence[str]) -> dict[str, list[LoggedModelMetric]]:
         """Logged model's id -> its metrics, in the order of time (not an operation)."""
         found: dict[str, list[LoggedModelMetric]] = {}
