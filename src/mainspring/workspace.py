@@ -36,7 +36,9 @@ from mainspring.serving.service import Predictions
 from mainspring.settings import Settings, load_settings
 from mainspring.store import Store
 from mainspring.tracking.experiments import Experiments
+from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.service import Runs
+from mainspring.tracking.traces import Traces
 from mainspring.usecases.service import UseCases
 
 SERVICES: dict[str, type] = {
@@ -44,6 +46,8 @@ SERVICES: dict[str, type] = {
     "datasets": Datasets,
     "experiments": Experiments,
     "runs": Runs,
+    "logged": LoggedModels,
+    "traces": Traces,
     "pipelines": Pipelines,
     "models": Models,
     "approvals": Approvals,
@@ -89,7 +93,9 @@ class Workspace:
         artifacts = (self.artifacts, self.settings.artifacts_url)
         desk = Desk(self.executor)
         self.pipelines = Pipelines(self.store, self.runs, self.datasets, artifacts, desk)
-        self.models = Models(self.store, self.runs, self.pipelines, self.artifacts)
+        self.logged = LoggedModels(self.store, self.experiments)
+        self.traces = Traces(self.store)
+        self.models = Models(self.store, self.runs, self.pipelines, self.artifacts, self.logged)
         self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
         self.deployments = Deployments(
             self.store, self.usecases, self.models, self.target, folder, self.home / "predictions",

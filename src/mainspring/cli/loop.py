@@ -12,7 +12,7 @@ import msgspec
 from mainspring.cli.options import Command, Context, pass_context
 from mainspring.cli.render import note, show
 from mainspring.core.actor import acting_as, current_actor
-from mainspring.core.address import parse_address
+from mainspring.core.address import parse_model_address
 from mainspring.errors import Conflict, InvalidInput, Refused, StepFailed
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def deploy(
     if skip_checks is not None and not skip_checks.strip():
         raise InvalidInput("leaving out the checks needs a reason", hint="--skip-checks 'why this once'")
     with context.connect() as client:
-        model = parse_address(version).name
+        model = parse_model_address(version).name
         serving = [item.name for item in client.deployments.find() if item.model == model]
         name = deployment or _only(f"deployment of {model}", serving)
         done = client.deployments.release(name, version, reason, list(arms) or None, skip_checks or "")

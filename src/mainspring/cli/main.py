@@ -50,7 +50,13 @@ NOUNS: dict[str, str] = {
     "incidents": "What is wrong, who is at it, and why.",
     "notifications": "Channels and their messages.",
     "rules": "What is done when something happens.",
+    "experiments": "Groups of runs.",
+    "logged": "Models that scripts have logged.",
+    "traces": "What calls of applications did.",
+    "reports": "Counts of models that others serve.",
 }
+RARE = ("edge", "challenges", "experiments", "logged", "traces", "reports")
+"""Things that the first page of help only names."""
 _EXAMPLES = """
 Examples:
   mainspring demo                      see the whole loop on real data
@@ -85,7 +91,10 @@ class _Root(click.Group):
         formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS]")
         for title, rows in (
             ("Commands", [(name, text) for name, (_, text) in COMMANDS.items()]),
-            ("Things (each with its own commands)", list(NOUNS.items())),
+            (
+                "Things (each with its own commands)",
+                [*((name, text) for name, text in NOUNS.items() if name not in RARE), ("and", ", ".join(RARE))],
+            ),
             (
                 "Options of every command",
                 [

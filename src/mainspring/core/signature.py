@@ -101,14 +101,14 @@ class Signature(Value, frozen=True, kw_only=True):
     """What goes in and what comes out.
 
     Attributes:
-        inputs: The columns of one row, in the model's order.
+        inputs: The columns of one row, in the model's order; none when nobody has said what the model reads.
         outputs: What the model answers; the first one is the score.
         kind: ``classifier`` (the score is the probability of yes) or ``regressor``.
         threshold: A classifier says yes when ``score >= threshold``.
         on_extra: What becomes of columns that are not among the inputs.
     """
 
-    inputs: tuple[Field, ...]
+    inputs: tuple[Field, ...] = ()
     outputs: tuple[Field, ...] = (Field(name="score", type="float"),)
     kind: Literal["classifier", "regressor"] = "classifier"
     threshold: float = 0.5
@@ -117,8 +117,8 @@ class Signature(Value, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for side, fields in (("inputs", self.inputs), ("outputs", self.outputs)):
             names = [field.name for field in fields]
-            if not names:
-                raise ValueError(f"a signature needs {side}")
+            if not names and side == "outputs":
+                raise ValueError("a signature needs outputs")
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"`{name}` appears twice among the {side}")

@@ -23,7 +23,6 @@ from mainspring.deploy.model import Check, Checks
 
 _WARM = 10
 _UNIT = 1 if sys.platform == "darwin" else 1024  # of the peak memory that the system tells
-_MADE_UP: dict[str, Any] = {"float": 0.0, "int": 0, "string": "", "bool": False}
 
 
 class _Trial(Value):
@@ -115,14 +114,10 @@ def _memory(peak: float, checks: Checks) -> Check:
 
 def _latency(model: Any, folder: Path, checks: Checks) -> Check:
     """The p99 over calls of ``batch`` rows, after some that do not count."""
-    example = _example(folder)
+    from mainspring.registry.runtime import probe_rows  # noqa: PLC0415 - see `main`
+
     rows = checks.batch
-    columns = {
-        field.name: [
-            example.columns[field.name][row % example.rows] if example else _MADE_UP[field.type] for row in range(rows)
-        ]
-        for field in model.signature.inputs
-    }
+    columns = probe_rows(folder, model.signature, rows)
     times = []
     for _ in range(_WARM + checks.calls):
         start = time.perf_counter()

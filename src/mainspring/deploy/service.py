@@ -75,6 +75,7 @@ class Deployments:
         self._usecases = usecases
         self._rollouts = Rollouts(store, models)
         self._models = models
+        models.followers.append(self)
         self._target = target
         self._folder = folder
         self._log_folder = log_folder
@@ -435,6 +436,20 @@ class Deployments:
         folder = self._models.unpack(version, self._folder)
         self._add_background(version, folder / "background.json")
         return Route(version=version, path=str(folder), role=role, weight=weight)
+
+    def removed(self, model: str, address: str) -> None:
+        """Objects to the removal of a version that is used, or of a model that has a deployment."""
+        for deployment in self._store.find(Deployment, model=model, limit=10_000):
+            used = (deployment.live, deployment.canary, deployment.kept, *deployment.arms)
+            if not address or address in used:
+                raise Conflict(
+                    f"deployment `{deployment.name}` uses {address or model}",
+                    hint=f"release another version there: mainspring deployments show {deployment.name}",
+                )
+
+    def renamed(self, model: str, to: str) -> None:
+        """Objects to a new name for a model that has a deployment: what it answered is on record under the old one."""
+        self.removed(model, "")
 
     def _add_background(self, version: str, path: Path) -> None:
         """Puts rows of the version's reference beside it: scores are explained by comparison with them."""

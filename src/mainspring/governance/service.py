@@ -48,6 +48,7 @@ class Approvals:
         self._models = models
         self._artifacts = artifacts
         self._folder = folder
+        models.followers.append(self)
 
     @operation("PUT", "/policies", command="")
     def set_policy(self, new: Create[Policy]) -> Policy:
@@ -179,6 +180,24 @@ class Approvals:
             self._conclude(approval)
             tx.emit(f"governance.approval.{_past(status)}", approval.version, model=approval.model, reason=reason)
         return approval
+
+    def removed(self, model: str, address: str) -> None:
+        """Forgets the decisions about a version, or a whole model, that is removed; the log of events keeps them."""
+        with self._store.transaction() as tx:
+            which: dict[str, Any] = {"version": address} if address else {"model": model}
+            for approval in self._store.find(Approval, limit=10_000, **which):
+                tx.delete(approval)
+            if not address and (policy := self._store.first(Policy, model=model)):
+                tx.delete(policy)
+
+    def renamed(self, model: str, to: str) -> None:
+        """Follows a model to its new name."""
+        with self._store.transaction() as tx:
+            for approval in self._store.find(Approval, model=model, limit=10_000):
+                number = approval.version.rpartition("@")[2]
+                tx.update(msgspec.structs.replace(approval, model=to, version=f"{to}@{number}"))
+            if policy := self._store.first(Policy, model=model):
+                tx.update(msgspec.structs.replace(policy, model=to))
 
     def _conclude(self, approval: Approval) -> None:
         if approval.status in ("approved", "refused"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from mainspring.core.signature import Signature
-from mainspring.registry.runtime import Columns, OnnxModel, probe_columns
+from mainspring.registry.runtime import Columns, OnnxModel, probe_rows
 
 _MANY = 16
 _WORTH_SECONDS = 50e-6
@@ -20,7 +20,7 @@ class Model(Protocol):
 
     Attributes:
         folder: Where it was loaded from.
-        platform: What computes: ``onnx`` or ``sklearn``.
+        platform: What computes: ``onnx``, ``sklearn`` or ``booster``.
         signature: What it reads and answers.
     """
 
@@ -48,7 +48,7 @@ def load_model(folder: Path, *, trusted: Collection[str] = ()) -> Model:
     """The package in a folder, ready to score.
 
     Args:
-        folder: With ``signature.json``, and ``model.onnx`` or ``model.skops``.
+        folder: With ``signature.json``, and ``model.onnx``, ``model.skops``, or ``MLmodel`` with the file of a booster.
         trusted: Types beyond scikit-learn's own that an original model may be made of.
 
     Raises:
@@ -56,10 +56,16 @@ def load_model(folder: Path, *, trusted: Collection[str] = ()) -> Model:
         Refused: The original is made of types that nobody trusts.
         MissingExtra: The original needs scikit-learn and skops.
     """
-    if (folder / "model.skops").exists() and not (folder / "model.onnx").exists():
+    if (folder / "model.onnx").exists():
+        return OnnxModel(folder)
+    if (folder / "model.skops").exists():
         from mainspring.registry.original import OriginalModel  # noqa: PLC0415 - scikit-learn takes a second to import
 
         return OriginalModel(folder, trusted=trusted)
+    if (folder / "MLmodel").exists() and (folder / "signature.json").exists():
+        from mainspring.registry.boosters import BoosterModel  # noqa: PLC0415 - reads YAML
+
+        return BoosterModel(folder)
     return OnnxModel(folder)
 
 
@@ -74,7 +80,7 @@ def batching_pays(one: float, many: float) -> bool:
 
 
 def _probe(model: Model, rows: int) -> None:
-    model.score(probe_columns(model.signature, rows), rows)
+    model.score(probe_rows(model.folder, model.signature, rows), rows)
 
 
 def _seconds(call: Callable[[], object]) -> float:

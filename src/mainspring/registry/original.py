@@ -10,7 +10,7 @@ import numpy as np
 
 from mainspring.core.signature import Signature
 from mainspring.errors import InvalidInput, MissingExtra, Refused
-from mainspring.registry.runtime import Columns, probe_columns
+from mainspring.registry.runtime import Columns, probe_rows
 
 _PROBES = 16
 _DATA = frozenset(
@@ -56,7 +56,7 @@ class OriginalModel:
             raise InvalidInput(f"no model in {folder}: {error.strerror}", hint="deploy the version again") from None
         self._names = [field.name for field in self.signature.inputs]
         self._numbers = self.signature.numeric
-        self._estimator = _load(folder / "model.skops", trusted)
+        self._estimator = load_estimator(folder / "model.skops", trusted)
         self._frames = True
         self._choose(trusted)
 
@@ -119,7 +119,7 @@ class OriginalModel:
 
     def _choose(self, trusted: Collection[str]) -> None:
         """Arrays if the model answers them as it answers a frame with the names that it was fitted on."""
-        probes = probe_columns(self.signature, _PROBES)
+        probes = probe_rows(self.folder, self.signature, _PROBES)
         try:
             expected = self.score(probes, _PROBES)
         except Exception as error:
@@ -131,10 +131,17 @@ class OriginalModel:
         except Exception:  # noqa: BLE001 - whatever it has against arrays, it gets frames then
             same = False
         if not same:
-            self._estimator, self._frames = _load(self.folder / "model.skops", trusted), True
+            self._estimator, self._frames = load_estimator(self.folder / "model.skops", trusted), True
 
 
-def _load(path: Path, trusted: Collection[str]) -> Any:
+def load_estimator(path: Path, trusted: Collection[str]) -> Any:
+    """The estimator in a file of skops.
+
+    Raises:
+        InvalidInput: It is no such file.
+        Refused: It is made of types that are neither scikit-learn's own nor trusted.
+        MissingExtra: scikit-learn and skops are not installed.
+    """
     try:
         from skops import io  # noqa: PLC0415 - optional
     except ModuleNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib import metadata
 from typing import Any, Literal
 
 import msgspec
@@ -14,6 +15,7 @@ from mainspring.core.package import EXAMPLE, Example, ModelPackage
 from mainspring.core.signature import Field, FieldType, Signature
 from mainspring.errors import InvalidInput, MissingExtra
 from mainspring.measures.schema import Kind, kind_of
+from mainspring.registry import mlmodel
 from mainspring.registry.onnx_export import export
 
 MAX_CATEGORIES = 200
@@ -43,7 +45,7 @@ def package(
 
     Returns:
         The package, with ``model.skops``, ``signature.json``, some rows and their scores in ``example.json`` to compare
-        a deployed model with, and, where there is a twin, ``model.onnx``.
+        a deployed model with, ``MLmodel`` by which MLflow loads it, and, where there is a twin, ``model.onnx``.
 
     Raises:
         MissingExtra: scikit-learn, skl2onnx or skops is not installed.
@@ -54,17 +56,21 @@ def package(
         from skops import io as skops_io  # noqa: PLC0415 - optional
     except ModuleNotFoundError:
         raise MissingExtra.named("packing a scikit-learn model", "sklearn") from None
-    signature = learn_signature(example, threshold=threshold, kind=_kind(estimator), nullable=nullable)
+    signature = learn_signature(example, threshold=threshold, kind=kind_of_estimator(estimator), nullable=nullable)
     names = [field.name for field in signature.inputs]
     rows = example.select(names).gather_every(max(1, example.height // TWIN_ROWS))
-    ours = _scores(estimator, rows, signature)
+    ours = scores_of(estimator, rows, signature)
+    dumped = bytes(skops_io.dumps(estimator))
+    trusted = skops_io.get_untrusted_types(data=dumped)
+    versions = {name: metadata.version(name) for name in ("scikit-learn", "skops", "numpy")}
     files = {
-        "model.skops": bytes(skops_io.dumps(estimator)),
+        "model.skops": dumped,
         "signature.json": signature.to_json(),
-        EXAMPLE: _example(rows, ours),
+        EXAMPLE: example_of(rows, ours),
+        **mlmodel.write(signature, trusted, versions),
     }
     try:
-        onnx, difference = _twin(estimator, ours, rows, signature)
+        onnx, difference = twin_of(estimator, ours, rows, signature)
     except InvalidInput:
         if twin == "required":
             raise
@@ -78,7 +84,7 @@ def package(
     )
 
 
-def _twin(estimator: Any, ours: NDArray[np.float64], rows: pl.DataFrame, signature: Signature) -> tuple[bytes, float]:
+def twin_of(estimator: Any, ours: NDArray[np.float64], rows: pl.DataFrame, signature: Signature) -> tuple[bytes, float]:
     """The twin and how far its scores are off: with all columns in one input where that works, it is far faster."""
     for packed in (True, False) if signature.numeric and len(signature.inputs) > 1 else (False,):
         try:
@@ -134,16 +140,18 @@ def learn_signature(
     return Signature(inputs=tuple(fields), threshold=threshold, kind=kind)
 
 
-def _kind(estimator: Any) -> str:
+def kind_of_estimator(estimator: Any) -> Literal["classifier", "regressor"]:
+    """Whether an estimator tells probabilities or values."""
     return "classifier" if hasattr(estimator, "predict_proba") else "regressor"
 
 
-def _scores(estimator: Any, rows: pl.DataFrame, signature: Signature) -> NDArray[np.float64]:
+def scores_of(estimator: Any, rows: Any, signature: Signature) -> NDArray[np.float64]:
+    """An estimator's score of each row, [rows]."""
     scores = estimator.predict_proba(rows)[:, -1] if signature.kind == "classifier" else estimator.predict(rows)
     return np.asarray(scores, dtype=float)
 
 
-def _example(rows: pl.DataFrame, scores: NDArray[np.float64]) -> bytes:
+def example_of(rows: pl.DataFrame, scores: NDArray[np.float64]) -> bytes:
     """The first rows with the original model's scores."""
     columns = rows.head(EXAMPLE_ROWS).to_dict(as_series=False)
     return msgspec.json.encode(Example(columns=columns, scores=scores[:EXAMPLE_ROWS].tolist()))
@@ -153,6 +161,6 @@ def _difference(ours: NDArray[np.float64], onnx: bytes, rows: pl.DataFrame, sign
     """Largest absolute difference of the original's scores on the rows from those of the twin."""
     from mainspring.registry.runtime import OnnxModel  # noqa: PLC0415 - ONNX Runtime is loaded only to compare
 
-    twin = OnnxModel.from_bytes(onnx, signature)
+    twin = OnnxModel.from_bytes(onnx, signature, example_of(rows, ours))
     theirs = np.array(twin.score(rows.to_dict(as_series=False), rows.height))
     return float(np.max(np.abs(ours - theirs)))

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import msgspec
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from mainspring.core.package import EXAMPLE, Example
 from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput
 
@@ -65,15 +67,17 @@ class OnnxModel:
         self._output = self._find_output()
         self._one: _OneRow | None = None
         self._probe()
-        example = probe_columns(self.signature, 1)
+        example = probe_rows(folder, self.signature, 1)
         self._one = _OneRow(self._session, self._output, self._packed, self._numbers, self._strings, example)
 
     @classmethod
-    def from_bytes(cls, onnx: bytes, signature: Signature) -> OnnxModel:
-        """A model that has no folder yet."""
+    def from_bytes(cls, onnx: bytes, signature: Signature, example: bytes = b"") -> OnnxModel:
+        """A model that has no folder yet; it is tried on the rows of an example (see `mainspring.core.package`)."""
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "model.onnx").write_bytes(onnx)
             (Path(folder) / "signature.json").write_bytes(signature.to_json())
+            if example:
+                (Path(folder) / EXAMPLE).write_bytes(example)
             return cls(Path(folder))  # the session has read the file when this returns
 
     def score(self, columns: Columns, rows: int) -> list[float]:
@@ -199,9 +203,9 @@ class OnnxModel:
         return str((named or floats)[-1])
 
     def _probe(self) -> None:
-        """Scores one made-up row: a model that cannot do that must not come into force."""
+        """Scores one row: a model that cannot do that must not come into force."""
         try:
-            answer = self.score(probe_columns(self.signature, 1), 1)
+            answer = self.score(probe_rows(self.folder, self.signature, 1), 1)
             shape = next(item.shape for item in self._session.get_outputs() if item.name == self._output)
         except Exception as error:  # noqa: BLE001 - see above
             raise InvalidInput(f"{self.folder}/model.onnx cannot score a row: {error}", hint="export anew") from None
@@ -296,6 +300,16 @@ def open_session(folder: Path) -> Any:
 def probe_columns(signature: Signature, rows: int) -> dict[str, list[Any]]:
     """Made-up rows that a signature allows, spread over what was seen in training."""
     return {field.name: [_made_up(field, row, rows) for row in range(rows)] for field in signature.inputs}
+
+
+def probe_rows(folder: Path, signature: Signature, rows: int) -> dict[str, list[Any]]:
+    """Rows to try a model with: those recorded with it, over and over, or made-up ones where there are none."""
+    path = folder / EXAMPLE
+    example = msgspec.json.decode(path.read_bytes(), type=Example) if path.exists() else None
+    names = [field.name for field in signature.inputs]
+    if example is None or not example.rows or not set(names) <= set(example.columns):
+        return probe_columns(signature, rows)
+    return {name: [example.columns[name][row % example.rows] for row in range(rows)] for name in names}
 
 
 def _made_up(field: Field, row: int, rows: int) -> Any:

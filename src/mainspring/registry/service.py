@@ -3,38 +3,74 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from mainspring.core.actor import current_actor
-from mainspring.core.address import parse_address
-from mainspring.core.entity import Create, Patch, born, draft
+from mainspring.core.address import parse_model_address
+from mainspring.core.entity import Create, Patch, born, create_type, draft, patched
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.core.package import ModelPackage
 from mainspring.errors import Conflict, InvalidInput, NotFound, unknown_name
 from mainspring.pipelines.service import Pipelines
 from mainspring.ports.artifacts import ArtifactStore, Blob
-from mainspring.registry.model import Alias, Model, ModelVersion, VersionStatus
+from mainspring.registry.model import PROMPT_TAG, Alias, Model, ModelVersion, Stage, VersionStatus
+from mainspring.registry.sources import Source, Sources
 from mainspring.store import Store
+from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.service import Runs
+
+if TYPE_CHECKING:
+    from mainspring.registry.adopt import Adopted
 
 LISTING = "mainspring models list"
 
 
-class Models:
-    """Models, their versions and aliases."""
+class Follower(Protocol):
+    """A room that keeps the names of models and versions; it is called in the transaction of the change."""
 
-    def __init__(self, store: Store, runs: Runs, pipelines: Pipelines, artifacts: ArtifactStore) -> None:
+    def removed(self, model: str, address: str) -> None:
+        """A model (the address is empty) or a version of it is removed: the room forgets it, or raises `Conflict`."""
+        ...
+
+    def renamed(self, model: str, to: str) -> None:
+        """A model gets another name: the room follows, or raises `Conflict`."""
+        ...
+
+
+class Models:
+    """Models, their versions and aliases.
+
+    Args:
+        store: The database.
+        runs: The room `tracking`.
+        pipelines: The room `pipelines`.
+        artifacts: Where files are.
+        logged: Models that scripts have logged, of the room `tracking`.
+
+    Attributes:
+        followers: Rooms that keep models' names; they are asked before one goes.
+        sources: What addresses stand for.
+    """
+
+    def __init__(
+        self, store: Store, runs: Runs, pipelines: Pipelines, artifacts: ArtifactStore, logged: LoggedModels
+    ) -> None:
         self._store = store
         self._runs = runs
         self._pipelines = pipelines
         self._artifacts = artifacts
+        self._logged = logged
+        self.sources = Sources(store, runs, logged, self.version)
+        self.followers: list[Follower] = []
 
     @operation("POST", "/models")
     def create(self, new: Create[Model]) -> Model:
         """Creates a model; versions are proposed to it afterwards."""
-        model = born(Model, new, id=new_id(), created=self._store.clock.now())
+        now = self._store.clock.now()
+        model = born(Model, new, id=new_id(), created=now, changed=now)
         with self._store.transaction() as tx:
             tx.insert(model)
             tx.emit("registry.model.created", model.name, use_case=model.use_case)
@@ -42,9 +78,62 @@ class Models:
 
     @operation("PATCH", "/models/{name}")
     def update(self, name: str, change: Patch[Model]) -> Model:
-        """Changes a model's description."""
+        """Changes a model's description or tags."""
         with self._store.transaction() as tx:
-            return tx.patch(self.show(name), change, "registry.model.changed", name)
+            after, fields = patched(self.show(name), change)
+            if not fields:
+                return after
+            after = tx.update(msgspec.structs.replace(after, changed=self._store.clock.now()))
+            tx.emit("registry.model.changed", name, fields=sorted(fields))
+        return after
+
+    @operation("POST", "/models/{name}/delete")
+    def delete(self, name: str) -> None:
+        """Removes a model with all its versions; its name is free again, the log keeps what was.
+
+        Raises:
+            Conflict: A deployment uses it.
+        """
+        with self._store.transaction() as tx:
+            model = self.show(name)
+            for follower in self.followers:
+                follower.removed(name, "")
+            for version in self._store.find(ModelVersion, model=name, limit=10_000):
+                tx.delete(version)
+            for alias in self._store.find(Alias, model=name, limit=10_000):
+                tx.delete(alias)
+            prefix = f"model:{name}@"
+            tx.driver.run("DELETE FROM artifact_owner WHERE substr(owner, 1, ?) = ?", (len(prefix), prefix))
+            tx.delete(model)
+            tx.emit("registry.model.deleted", name)
+
+    @operation("POST", "/models/{name}/rename")
+    def rename(self, name: str, to: str) -> Model:
+        """Gives a model another name; its versions and aliases follow.
+
+        Raises:
+            Conflict: The new name is taken, or the model was released anywhere: its name is on record there.
+        """
+        with self._store.transaction() as tx:
+            before = self.show(name)
+            new = msgspec.convert({"name": to}, create_type(Model)).name  # type: ignore[attr-defined]
+            if to == name:
+                return before
+            if self._store.first(Model, name=to) is not None:
+                raise Conflict(f"Registered Model (name={to}) already exists", hint="choose another name")
+            for follower in self.followers:
+                follower.renamed(name, new)
+            after = tx.update(msgspec.structs.replace(before, name=new, changed=self._store.clock.now()))
+            tx.driver.run(
+                "UPDATE model_version SET model = ?, address = ? || '@' || number WHERE model = ?", (to, to, name)
+            )
+            tx.driver.run("UPDATE alias SET model = ? WHERE model = ?", (to, name))
+            tx.driver.run(
+                "UPDATE artifact_owner SET owner = ? || substr(owner, ?) WHERE substr(owner, 1, ?) = ?",
+                (f"model:{to}@", len(f"model:{name}@") + 1, len(f"model:{name}@"), f"model:{name}@"),
+            )
+            tx.emit("registry.model.renamed", to, before=name)
+        return after
 
     @operation("GET", "/models", command="list")
     def find(self, limit: int = 100) -> list[Model]:
@@ -59,7 +148,8 @@ class Models:
     @operation("GET", "/models/{name}/versions")
     def versions(self, name: str, limit: int = 100) -> list[ModelVersion]:
         """Lists the versions of a model, newest first."""
-        return self._store.find(ModelVersion, order="-number", limit=limit, model=self.show(name).name)
+        model = self.show(name).name
+        return self._store.find(ModelVersion, order="-number", limit=limit, model=model, lifecycle="active")
 
     @operation("GET", "/models/{name}/aliases")
     def aliases(self, name: str) -> dict[str, int]:
@@ -69,7 +159,7 @@ class Models:
     @operation("GET", "/model-versions/{address}")
     def version(self, address: str) -> ModelVersion:
         """Shows one version: ``churn@3``, ``churn@live``, or the newest of ``churn``."""
-        name, number, alias = parse_address(address)
+        name, number, alias = parse_model_address(address)
         if alias is not None:
             aliases = self.aliases(name)
             if alias not in aliases:
@@ -77,8 +167,8 @@ class Models:
             number = aliases[alias]
         if number is not None:
             listing = f"mainspring models versions {name}"
-            return self._store.get(ModelVersion, address=f"{name}@{number}", listing=listing)
-        newest = self._store.first(ModelVersion, order="-number", model=self.show(name).name)
+            return self._store.get(ModelVersion, lifecycle="active", address=f"{name}@{number}", listing=listing)
+        newest = self._store.first(ModelVersion, order="-number", model=self.show(name).name, lifecycle="active")
         if newest is None:
             raise NotFound(f"model `{name}` has no version", hint=f"mainspring models propose {name} --run RUN")
         return newest
@@ -94,7 +184,7 @@ class Models:
             Conflict: The run has not succeeded.
             NotFound: It has no output ``model``.
         """
-        if before := self._store.first(ModelVersion, run=run):
+        if before := self._store.first(ModelVersion, run=run, source=""):
             return before
         made_by = self._runs.show(run)
         if made_by.status != "ok":
@@ -130,22 +220,142 @@ class Models:
                 raise InvalidInput(f"`{path}` is not a path within the model", hint="use a relative path without `..`")
         return packed
 
-    def _enter(self, new: ModelVersion, owned: list[Blob]) -> ModelVersion:
-        """Gives the candidate its number and stores it; of one run there is one version."""
+    def _enter(self, new: ModelVersion, owned: list[Blob], why: str = "") -> ModelVersion:
+        """Gives the candidate its number and stores it; of a run's output there is one version."""
         with self._store.transaction() as tx:
-            if before := self._store.first(ModelVersion, run=new.run):
+            if not new.source and (before := self._store.first(ModelVersion, run=new.run, source="")):
                 return before
-            number, actor = self._store.count(ModelVersion, model=new.model) + 1, current_actor()
+            last = self._store.first(ModelVersion, model=new.model, order="-number")
+            number, actor, now = last.number + 1 if last else 1, current_actor(), self._store.clock.now()
             version = born(
-                ModelVersion, new, id=new_id(), created=self._store.clock.now(), number=number,
+                ModelVersion, new, id=new_id(), created=now, changed=now, number=number,
                 address=f"{new.model}@{number}", actor=actor.name, cause=actor.cause,
             )  # fmt: skip
             tx.insert(version)
             for blob in owned:
                 tx.own(blob.digest, f"model:{version.address}", blob.size)
-            facts = {"model": new.model, "run": new.run, "metrics": new.metrics, "datasets": new.datasets}
-            tx.emit("registry.version.proposed", version.address, **facts)
+            tx.update(msgspec.structs.replace(self.show(new.model), changed=now))
+            facts: dict[str, Any] = {
+                "model": new.model,
+                "run": new.run,
+                "metrics": new.metrics,
+                "datasets": new.datasets,
+            }
+            if why:
+                facts["not_served"] = why
+            # What has no files here cannot be evaluated here.
+            tx.emit(f"registry.version.{'proposed' if new.files else 'registered'}", version.address, **facts)
         return version
+
+    @operation("POST", "/models/{name}/register")
+    def register(
+        self, name: str, source: str, run: str = "", run_link: str = "", description: str = "",
+        tags: dict[str, str] | None = None,
+    ) -> ModelVersion:  # fmt: skip
+        """Makes a version of what a script has logged, or of another version.
+
+        Args:
+            name: Name of the model.
+            source: ``runs:/RUN/path``, ``models:/m-ID``, ``models:/name/3``, ``models:/name@alias``, or an address in
+                an object store, which is kept as it is and never fetched.
+            run: The run that made it, where the source does not say.
+            run_link: Address of a page about that run.
+            description: What is special about it.
+            tags: Free labels.
+        """
+        model, labels = self.show(name), tags or {}
+        prompt = labels.get(PROMPT_TAG) == "true"
+        found = Source(None) if prompt else self.sources.read(source)
+        copied = found.version
+        kept = ("flavor", "signature", "metrics", "datasets", "holdout", "reference", "twin_difference")
+        files, more = dict(found.files or {}), {name: getattr(copied, name) for name in kept} if copied else {}
+        why = ""
+        if files and not copied:
+            adopted = self._adopt(files)
+            why = adopted.why
+            files = adopted.files | files  # what was logged stays as it is
+            more = {
+                "flavor": adopted.flavor,
+                "signature": adopted.signature,
+                "twin_difference": adopted.twin_difference,
+            }
+        if found.logged:
+            more["metrics"] = self._logged.newest_metrics(found.logged.id)
+        new = draft(
+            ModelVersion,
+            model=model.name,
+            run=found.run or run,
+            run_link=run_link,
+            files={path: blob.digest for path, blob in files.items()},
+            source=source,
+            logged_model=found.logged.id if found.logged else copied.logged_model if copied else "",
+            description=description,
+            tags=labels,
+            **more,
+        )
+        owned = list(files.values())
+        if copied:
+            with self._store.driver() as driver:
+                rows = driver.rows(
+                    "SELECT digest, size FROM artifact_owner WHERE owner = ?", (f"model:{copied.address}",)
+                )
+            owned = [Blob(*row) for row in rows]
+        return self._enter(new, owned, why)
+
+    def _adopt(self, files: dict[str, Blob]) -> Adopted:
+        from mainspring.registry.adopt import adopt  # noqa: PLC0415 - takes ONNX Runtime, which few processes need
+
+        return adopt(files, self._artifacts)
+
+    @operation("PATCH", "/model-versions/{address}", command="edit")
+    def edit(self, address: str, change: Patch[ModelVersion]) -> ModelVersion:
+        """Changes what is said about a version: its description or tags."""
+        with self._store.transaction() as tx:
+            after, fields = patched(self.version(address), change)
+            if not fields:
+                return after
+            after = tx.update(msgspec.structs.replace(after, changed=self._store.clock.now()))
+            tx.emit("registry.version.changed", after.address, fields=sorted(fields))
+        return after
+
+    @operation("POST", "/model-versions/{address}/stage", command="stage")
+    def set_stage(self, address: str, stage: Stage, archive_others: bool = False) -> ModelVersion:
+        """Moves a version to a stage.
+
+        Args:
+            address: Such as ``churn@3``.
+            stage: ``None``, ``Staging``, ``Production`` or ``Archived``.
+            archive_others: Whether versions that stand there now are archived.
+        """
+        with self._store.transaction() as tx:
+            version, now = self.version(address), self._store.clock.now()
+            if archive_others and stage in ("Staging", "Production"):
+                for other in self._store.find(ModelVersion, model=version.model, stage=stage, limit=10_000):
+                    if other.id != version.id and other.lifecycle == "active":
+                        tx.update(msgspec.structs.replace(other, stage="Archived", changed=now))
+                        tx.emit("registry.version.staged", other.address, stage="Archived", before=stage)
+            after = tx.update(msgspec.structs.replace(version, stage=stage, changed=now))
+            tx.emit("registry.version.staged", version.address, stage=stage, before=version.stage)
+        return after
+
+    @operation("POST", "/model-versions/{address}/delete", command="remove")
+    def delete_version(self, address: str) -> None:
+        """Deletes a version; its number is not given again, its aliases are gone.
+
+        Raises:
+            Conflict: A deployment uses it.
+        """
+        with self._store.transaction() as tx:
+            version, now = self.version(address), self._store.clock.now()
+            for follower in self.followers:
+                follower.removed(version.model, version.address)
+            for alias in self._store.find(Alias, model=version.model, number=version.number):
+                tx.delete(alias)
+            gone = {"lifecycle": "deleted", "status": "retired", "files": {}, "changed": now}
+            tx.update(msgspec.structs.replace(version, **gone))
+            tx.driver.run("DELETE FROM artifact_owner WHERE owner = ?", (f"model:{version.address}",))
+            tx.update(msgspec.structs.replace(self.show(version.model), changed=now))
+            tx.emit("registry.version.deleted", version.address, model=version.model)
 
     @operation("POST", "/models/{name}/aliases/{alias}", command="alias")
     def set_alias(self, name: str, alias: str, number: int) -> Alias:
@@ -166,6 +376,15 @@ class Models:
             )
         return pointed
 
+    @operation("POST", "/models/{name}/aliases/{alias}/delete", command="unalias")
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Removes an alias; one that is not there stays gone."""
+        with self._store.transaction() as tx:
+            before = self._store.first(Alias, model=self.show(name).name, alias=alias)
+            if before is not None:
+                tx.delete(before)
+                tx.emit("registry.alias.deleted", f"{name}@{before.number}", model=name, alias=alias)
+
     def set_status(self, address: str, status: VersionStatus) -> ModelVersion:
         """Notes a decision about a version (for the room `governance`: nobody decides past it)."""
         with self._store.transaction() as tx:
@@ -177,9 +396,9 @@ class Models:
         return version
 
     def unpack(self, address: str, folder: Path) -> Path:
-        """Writes a version's files to ``folder/address``, verified, and returns that folder (not an operation)."""
+        """Writes a version's files below ``folder``, verified, and returns where (not an operation)."""
         version = self.version(address)
-        target = folder / version.address
+        target = folder / version.id / version.address  # another model may bear the name of one that was deleted
         for path, digest in version.files.items():
             place = target / path
             if not place.exists():

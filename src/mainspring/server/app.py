@@ -68,7 +68,10 @@ def create_app(workspace: Workspace, *, token: str = "", pages: list[BaseRoute] 
         for item in operations(type(service)).values():
             handler = _operation(functools.partial(getattr(service, item.name)), item)
             routes.append(RawRoute("/api" + item.path, handler, methods=[item.method]))
-    rooms = Rooms(workspace.store, workspace.experiments, workspace.runs, workspace.artifacts)
+    rooms = Rooms(
+        workspace.store, workspace.experiments, workspace.runs, workspace.artifacts,
+        workspace.logged, workspace.models, workspace.traces,
+    )  # fmt: skip
     return Starlette(
         routes=routes + (pages or []),
         middleware=[Middleware(Guard, token=token), Middleware(Face, rooms=rooms)],

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from mainspring.core.ids import new_id
+from mainspring.core.ids import from_hex, new_id
 from mainspring.errors import InvalidInput, NotFound
 from mainspring.store import Store
-from mainspring.tracking.model import RunArtifact
+from mainspring.tracking.model import Run, RunArtifact
 
 MAX_PATH = 2000
 _DECODINGS = 4
+
+
+_OF_RUN = re.compile(r"(?:^|/)([0-9a-f]{32})/artifacts(?:/(.*))?", re.DOTALL)
+
+
+class Place(NamedTuple):
+    """Where a path among all artifacts leads.
+
+    Attributes:
+        run: Name of the run, empty when it leads to none.
+        path: The path within it.
+    """
+
+    run: str
+    path: str
 
 
 class Entry(NamedTuple):
@@ -24,6 +41,17 @@ class Entry(NamedTuple):
 
     name: str
     size: int | None
+
+
+def entries(files: Iterable[tuple[str, int]], folder: str) -> list[Entry]:
+    """What stands directly in a folder, of files by path and size, by name."""
+    prefix = f"{folder}/" if folder else ""
+    found: dict[str, int | None] = {}
+    for path, size in files:
+        if path.startswith(prefix):
+            name, slash, _ = path[len(prefix) :].partition("/")
+            found[name] = None if slash else size
+    return [Entry(name, found[name]) for name in sorted(found)]
 
 
 def check_path(path: str) -> str:
@@ -83,6 +111,27 @@ class Files:
             raise NotFound(f"No such artifact: '{path}'", hint="list the run's artifacts")
         return found
 
+    def place(self, path: str) -> Place:
+        """The run that a path such as ``0/<run id>/artifacts/plots/roc.png`` leads into, and the path there."""
+        found = _OF_RUN.search(path)
+        if found is not None and (run := self._store.first(Run, id=from_hex(found[1]))) is not None:
+            return Place(run.name, found[2] or "")
+        return Place("", path)
+
+    def under(self, run: str, path: str) -> list[RunArtifact]:
+        """All files in a folder and below, by path; their paths are those within the folder."""
+        prefix = f"{path}/" if path else ""
+        with self._store.driver() as driver:
+            rows = driver.rows(
+                "SELECT path, digest, size FROM run_artifact WHERE run = ? AND substr(path, 1, ?) = ? ORDER BY path",
+                (run, len(prefix), prefix),
+            )
+        now = self._store.clock.now()
+        return [
+            RunArtifact(id="", created=now, run=run, path=full[len(prefix) :], digest=digest, size=size)
+            for full, digest, size in rows
+        ]
+
     def folder(self, run: str, path: str) -> list[Entry]:
         """What stands directly in a folder, by name; empty when there is no such folder."""
         prefix = f"{path}/" if path else ""
@@ -91,11 +140,7 @@ class Files:
                 "SELECT path, size FROM run_artifact WHERE run = ? AND substr(path, 1, ?) = ?",
                 (run, len(prefix), prefix),
             )
-        found: dict[str, int | None] = {}
-        for full, size in rows:
-            name, slash, _ = full[len(prefix) :].partition("/")
-            found[name] = None if slash else size
-        return [Entry(name, found[name]) for name in sorted(found)]
+        return entries(rows, path)
 
     def remove(self, run: str, path: str) -> int:
         """Removes a file, or a folder with all it holds; how many files there were."""

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 from mainspring.core.entity import Entity, Fixed, Server, Value
+from mainspring.core.ids import to_hex
 
 RunStatus = Literal["scheduled", "running", "ok", "failed", "cancelled"]
 Lifecycle = Literal["active", "deleted"]
@@ -125,6 +126,108 @@ class RunArtifact(Entity):
     path: Fixed[str]
     digest: Fixed[str]
     size: Fixed[int]
+
+
+class LoggedModel(Entity):
+    """A model that a script has logged: files of an experiment, with what is known about them.
+
+    Its files are artifacts without a run, under ``<experiment>/models/m-<id as hex>/artifacts``.
+
+    Attributes:
+        name: What its author calls it; need not be unique.
+        experiment: Number of the experiment.
+        changed: When it last changed.
+        run: Id of the run that made it, or empty.
+        kind: What kind of model, such as ``sklearn``; the author's word.
+        params: Parameters.
+        tags: Free labels.
+        status: ``pending`` until its files are all there.
+        lifecycle: Whether it is deleted.
+        actor: Who logged it.
+    """
+
+    __table__: ClassVar[str] = "logged_model"
+    __index__ = (("experiment", "created"), ("run",))
+    name: Fixed[str]
+    changed: Server[datetime]
+    experiment: Fixed[int] = 0
+    run: Fixed[str] = ""
+    kind: Fixed[str] = ""
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    status: Server[Literal["pending", "ready", "failed"]] = "pending"
+    lifecycle: Server[Lifecycle] = "active"
+    actor: Server[str] = ""
+
+    @property
+    def folder(self) -> str:
+        """Where its files are, among the artifacts that belong to no run."""
+        return f"{self.experiment}/models/m-{to_hex(self.id)}/artifacts"
+
+
+class LoggedModelMetric(Entity):
+    """A value of a metric of a logged model.
+
+    Attributes:
+        model: Id of the logged model.
+        key: The metric's name.
+        value: Its value; None for NaN.
+        time: When it was measured.
+        step: Position on the curve.
+        run: Id of the run that measured it.
+        dataset: Name of the dataset that it was measured on, or empty.
+        digest: That dataset's digest, or empty.
+    """
+
+    __table__: ClassVar[str] = "logged_model_metric"
+    __unique__ = (("model", "key", "time", "step", "run"),)
+    model: str
+    key: str
+    value: float | None
+    time: datetime
+    step: int = 0
+    run: str = ""
+    dataset: str = ""
+    digest: str = ""
+
+
+class Trace(Entity):
+    """What one call of an application did: how long it took, whether it went well, what people think of the answer.
+
+    Attributes:
+        created: When the call came in.
+        name: Its id, such as ``tr-0190…``; unique.
+        experiment: Number of the experiment.
+        title: Name of the outermost span.
+        status: ``ok``, ``error``, ``in_progress`` or ``unspecified``.
+        duration: Milliseconds; None while it is in progress.
+        request: Beginning of what was asked.
+        response: Beginning of what was answered.
+        client: The caller's own id of the call, or empty.
+        metadata: What the application's library noted; never changed.
+        tags: Free labels.
+        assessments: Judgements of people and programs, as they were told.
+    """
+
+    __table__: ClassVar[str] = "trace"
+    __unique__ = (("name",),)
+    __index__ = (("experiment", "created"),)
+    name: str
+    experiment: int = 0
+    title: str = ""
+    status: Literal["ok", "error", "in_progress", "unspecified"] = "unspecified"
+    duration: int | None = None
+    request: str = ""
+    response: str = ""
+    client: str = ""
+    metadata: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    assessments: list[dict[str, Any]] = []
+
+    @property
+    def folder(self) -> str:
+        """Where its spans are, among the artifacts that belong to no run."""
+        return f"{self.experiment}/traces/{self.name}/artifacts"
 
 
 class Point(Value):

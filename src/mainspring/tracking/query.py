@@ -229,16 +229,7 @@ class Search:
         return self._compare("(m.value || coalesce(m.rest, ''))", clause)
 
     def _compare(self, column: str, clause: Clause) -> Part:
-        value = clause.value
-        if isinstance(value, tuple):
-            return Part(f"{column} {clause.operator} ({', '.join('?' * len(value))})" if value else "1 = 0", value)
-        if clause.operator == "LIKE":
-            if self._sqlite:  # whose LIKE ignores case; its GLOB does not
-                return Part(f"{column} GLOB ?", (_glob(str(value)),))
-            return Part(f"{column} LIKE ? ESCAPE ''", (value,))
-        if clause.operator == "ILIKE":
-            return Part(f"{column} LIKE ?" if self._sqlite else f"{column} ILIKE ? ESCAPE ''", (value,))
-        return Part(f"{column} {clause.operator} ?", (value,))
+        return comparison(column, clause, sqlite=self._sqlite)
 
     def _attribute(self, clause: Clause) -> Part:
         if clause.key in _TIMES:
@@ -281,6 +272,33 @@ class Search:
     def _moment(self, microseconds: int) -> str | datetime:
         found = moment(microseconds)
         return found.strftime("%Y-%m-%d %H:%M:%S.%f") if self._sqlite else found
+
+
+def json_text(column: str, key: str, *, sqlite: bool) -> Part:
+    """The text under a key of a column of JSON; null where there is none.
+
+    Raises:
+        InvalidInput: SQLite cannot look for such a key.
+    """
+    if not sqlite:
+        return Part(f"(CAST({column} AS jsonb) ->> ?)", (key,))
+    if '"' in key:
+        raise InvalidInput(f"a key with quotes cannot be searched: {key}", hint="search by another one")
+    return Part(f"json_extract({column}, ?)", (f'$."{key}"',))
+
+
+def comparison(column: str, clause: Clause, *, sqlite: bool) -> Part:
+    """The comparison of a column with a clause's value."""
+    value = clause.value
+    if isinstance(value, tuple):
+        return Part(f"{column} {clause.operator} ({', '.join('?' * len(value))})" if value else "1 = 0", value)
+    if clause.operator == "LIKE":
+        if sqlite:  # whose LIKE ignores case; its GLOB does not
+            return Part(f"{column} GLOB ?", (_glob(str(value)),))
+        return Part(f"{column} LIKE ? ESCAPE ''", (value,))
+    if clause.operator == "ILIKE":
+        return Part(f"{column} LIKE ?" if sqlite else f"{column} ILIKE ? ESCAPE ''", (value,))
+    return Part(f"{column} {clause.operator} ?", (value,))
 
 
 def _glob(pattern: str) -> str:

@@ -13,20 +13,24 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from mainspring.errors import InvalidInput
 
-Kind = Literal["metric", "param", "tag", "attribute", "dataset"]
+Kind = Literal["metric", "param", "tag", "attribute", "dataset", "metadata"]
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "LIKE", "ILIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL"]
 Operand: TypeAlias = float | int | str | tuple[str, ...] | None
 
 _KINDS: dict[str, Kind] = {
     "metric": "metric", "metrics": "metric", "param": "param", "params": "param", "parameter": "param",
     "parameters": "param", "tag": "tag", "tags": "tag", "attribute": "attribute", "attributes": "attribute",
-    "attr": "attribute", "run": "attribute", "dataset": "dataset", "datasets": "dataset",
+    "attr": "attribute", "run": "attribute", "dataset": "dataset", "datasets": "dataset", "trace": "attribute",
+    "metadata": "metadata", "request_metadata": "metadata",
 }  # fmt: skip
 _NUMERIC = (">", ">=", "!=", "=", "<", "<=")
 _TEXTUAL = ("=", "!=", "LIKE", "ILIKE")
 _NULL = ("IS NULL", "IS NOT NULL")
 _LISTS = ("IN", "NOT IN")
-_SPEAKING = {"metric": "metric", "param": "parameter", "tag": "tag", "attribute": "attribute", "dataset": "dataset"}
+_SPEAKING = {
+    "metric": "metric", "param": "parameter", "tag": "tag", "attribute": "attribute", "dataset": "dataset",
+    "metadata": "metadata",
+}  # fmt: skip
 
 _NAME = r"`[^`]*`|\"[^\"]*\"|\w+"
 _IDENTIFIER = re.compile(rf"\s*((?:{_NAME})(?:\.(?:{_NAME}))*)")
@@ -153,7 +157,7 @@ class Grammar:
             raise _wrong(f"Invalid comparator '{compared[1]}' not one of '{_offer([*_NUMERIC, *_TEXTUAL, *_LISTS])}'")
         kind, key = self._identifier(named[1], known)
         if operator in _NULL:
-            if kind not in ("tag", "param"):
+            if kind not in ("tag", "param", "metadata"):
                 raise _wrong(
                     f"IS NULL / IS NOT NULL is only supported for tags and params, not for '{_SPEAKING[kind]}' '{key}'"
                 )
@@ -272,3 +276,29 @@ EXPERIMENTS = Grammar(
     listed=frozenset({"name"}),
     sortable={"experiment_id": "experiment_id"},
 )
+LOGGED = Grammar(
+    frozenset({"metric", "param", "tag", "attribute"}),
+    texts={
+        "name": "name", "model_id": "model_id", "model_name": "name", "model_type": "model_type", "status": "status",
+        "source_run_id": "source_run_id",
+    },
+    numbers={
+        "creation_timestamp": "creation_timestamp", "creation_time": "creation_timestamp",
+        "last_updated_timestamp": "last_updated_timestamp", "last_updated_time": "last_updated_timestamp",
+    },
+    listed=frozenset({"name", "model_id", "model_type", "status", "source_run_id"}),
+    sortable={"experiment_id": "experiment_id"},
+)  # fmt: skip
+TRACES = Grammar(
+    frozenset({"tag", "attribute", "metadata"}),
+    texts={
+        "trace_id": "trace_id", "request_id": "trace_id", "name": "name", "trace_name": "name", "status": "status",
+        "state": "status", "run_id": "run_id", "client_request_id": "client",
+    },
+    numbers={
+        "timestamp": "timestamp", "timestamp_ms": "timestamp", "request_time": "timestamp",
+        "execution_time": "duration", "execution_time_ms": "duration", "execution_duration": "duration",
+    },
+    listed=frozenset({"trace_id", "name", "status"}),
+    sortable={"experiment_id": "experiment"},
+)  # fmt: skip

@@ -16,7 +16,7 @@ from mainspring.cli.main import COMMANDS, NOUNS, cli
 from mainspring.settings import load_settings
 from mainspring.workspace import Workspace
 
-ENDLESS = {("up",), ("demo",)}
+ENDLESS = {("up",), ("demo",), ("stream",)}
 """Commands that end only when told to, or that take minutes; they have tests of their own."""
 KNOWN = {
     "name": "mill", "model": "mill", "deployment": "mill", "dataset": "readings", "pipeline": "train",

@@ -118,9 +118,9 @@ def test_bodies_that_are_none(server: Server) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("POST", "/api/2.0/mlflow/registered-models/create", 501),
-        ("GET", "/api/3.0/mlflow/traces/abc", 501),
-        ("POST", "/api/2.0/mlflow/logged-models", 501),
+        ("POST", "/api/2.0/mlflow/registered-models/create", 400),
+        ("GET", "/api/3.0/mlflow/traces/abc", 404),
+        ("POST", "/api/2.0/mlflow/webhooks", 501),
         ("POST", "/graphql", 501),
         ("POST", "/v1/traces", 501),
         ("POST", "/api/2.0/mlflow-artifacts/mpu/create/0/x", 501),
@@ -131,7 +131,7 @@ def test_bodies_that_are_none(server: Server) -> None:
         ("GET", "/version", 200),
         ("GET", "/health", 200),
         ("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0x1", 400),
-        ("GET", "/get-artifact?path=/etc/passwd", 501),
+        ("GET", "/get-artifact?path=/etc/passwd", 400),
         ("GET", "/api/2.0/mlflow/runs/get?run_id=%27", 404),
         ("GET", "/api/2.0/mlflow/runs/get?run_id=%ff", 404),
     ],
@@ -279,3 +279,29 @@ def test_what_was_answered_survives_a_kill(lone_server: Callable[[], Server]) ->
     assert set(acknowledged) <= steps
     assert {f"{writer}-{step}" for writer, step in steps} == params, "a batch is there as a whole or not at all"
     assert json.loads(server.ask("GET", f"/api/2.0/mlflow/runs/get?run_id={run}").body)
+
+
+def test_a_part_of_an_artifact_can_be_fetched(server: Server) -> None:
+    run = create(server)
+    place = f"{ARTIFACTS}/0/{run}/artifacts/a/b.txt"
+    assert server.ask("PUT", place, b"0123456789").status == 200
+
+    def part(asked: str, **headers: str) -> tuple[int, bytes]:
+        answer = server.ask("GET", place, None, Range=asked, **headers)
+        return answer.status, answer.body
+
+    assert part("bytes=2-4") == (206, b"234")
+    assert part("bytes=7-") == (206, b"789")
+    assert part("bytes=-3") == (206, b"789")
+    assert part("bytes=5-500") == (206, b"56789")
+    assert part("bytes=10-") == (416, b"")
+    assert part("bytes=4-2") == (416, b"")
+    assert part("bytes=-") == part("lines=1-2") == part("bytes=0-1,3-4") == (200, b"0123456789")
+    assert part("bytes=2-4", If_Range='"other"') == (200, b"0123456789")
+    whole = server.ask("GET", place)
+    assert whole.headers["accept-ranges"] == "bytes"
+    assert server.ask("GET", place, None, If_None_Match=whole.headers["etag"]).status == 304
+    older = server.ask("GET", f"/get-artifact?run_uuid={run}&path=a/b.txt")
+    assert (older.status, older.body) == (200, b"0123456789")
+    assert server.ask("GET", f"/get-artifact?run_id={run}&path=..%2Fb.txt").status == 400
+    assert server.ask("GET", f"/get-artifact?run_id={run}&path=c").status == 404

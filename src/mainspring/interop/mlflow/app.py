@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
 
 from mainspring.errors import MainspringError
-from mainspring.interop.mlflow import artifacts, experiments, messages, metrics, runs
+from mainspring.interop.mlflow import artifacts, experiments, logged, messages, metrics, models, runs, traces, versions
 from mainspring.interop.mlflow.errors import INVALID, MlflowError, not_offered, told
 from mainspring.interop.mlflow.rooms import Rooms
 
@@ -30,7 +31,7 @@ MAX_WAITING = 512
 """More requests than this at once are told to come back: the client does, by itself."""
 _ROOTS = ("/api/", "/ajax-api/")
 _ABSENT = (
-    "registered-models", "model-versions", "logged-models", "traces", "webhooks", "scorers", "gateway", "datasets",
+    "webhooks", "scorers", "gateway", "datasets",
     "prompt-optimization", "assessments", "label-schemas", "review-queues", "issues", "workspaces", "artifacts",
     "jobs", "users", "permissions",
 )  # fmt: skip
@@ -54,10 +55,6 @@ class Endpoint(NamedTuple):
     handle: Callable[[Rooms, Any], bytes]
 
 
-def _nothing(_: Rooms, __: messages.Message) -> bytes:
-    return b"{}"
-
-
 def _info(_: Rooms, __: messages.Message) -> bytes:
     import msgspec  # noqa: PLC0415
 
@@ -69,8 +66,10 @@ _ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     **{key: Endpoint(*value) for key, value in runs.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in metrics.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in artifacts.ENDPOINTS.items()},
-    # None can be logged here yet, so that a search finds none.
-    ("POST", "logged-models/search"): Endpoint(messages.Empty, _nothing),
+    **{key: Endpoint(*value) for key, value in models.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in versions.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in logged.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in traces.ENDPOINTS.items()},
     ("GET", "server-info"): Endpoint(messages.Empty, _info),
 }
 _PATHS = {
@@ -82,6 +81,12 @@ _TABLE: dict[tuple[str, str], Endpoint] = {
     for root in _ROOTS
     for version in ("2.0", "2.11", "3.0")
 }
+_PATTERNS: list[tuple[str, re.Pattern[str], Endpoint]] = [
+    (method, re.compile(r"/(?:ajax-)?api/[23]\.0/mlflow/" + re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", path)), endpoint)
+    for (method, path), endpoint in _ENDPOINTS.items()
+    if "{" in path
+]
+"""Addresses that name a thing; those of the others are looked up, which is faster."""
 
 
 class Face:
@@ -110,23 +115,31 @@ class Face:
         endpoint = _TABLE.get((scope["method"], path))
         if endpoint is not None:
             await self._answer(endpoint, scope, receive, send)
+        elif (named := _named(scope["method"], path)) is not None:
+            await self._answer(named[0], scope, receive, send, named[1])
         elif path in ("/health", "/version") and scope["method"] == "GET":
             text = b"OK" if path == "/health" else VERSION.encode()
             await respond(send, 200, text, [(b"content-type", b"text/plain; charset=utf-8")])
-        elif artifacts.is_proxied(path):
+        elif artifacts.is_proxied(path) or (path in artifacts.OLDER and scope["method"] in ("GET", "HEAD")):
             await self._proxied(scope, receive, send)
         elif (error := _objection(path)) is not None:
             await refuse(send, error)
         else:
             await self._app(scope, receive, send)
 
-    async def _answer(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(
+        self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, named: dict[str, str] | None = None
+    ) -> None:
         try:
             if scope["method"] == "GET":
                 request = messages.read_query(endpoint.message, scope["query_string"])
             else:
-                _check_type(scope)
-                request = messages.read_json(endpoint.message, await body(receive))
+                content = await body(receive)
+                if content or scope["method"] != "DELETE":  # what to delete may stand in the address alone
+                    _check_type(scope)
+                request = messages.read_json(endpoint.message, content)
+            for name, value in (named or {}).items():
+                setattr(request, name, value)
             if endpoint in self._at_once:
                 answer = _done(endpoint.handle, self._rooms, request)
             else:
@@ -138,7 +151,10 @@ class Face:
 
     async def _proxied(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await artifacts.proxied(self._rooms, self.work, scope, receive, send)
+            if scope["path"] in artifacts.OLDER:
+                await artifacts.older(self._rooms, self.work, scope, send)
+            else:
+                await artifacts.proxied(self._rooms, self.work, scope, receive, send)
         except MlflowError as error:
             await refuse(send, error)
 
@@ -171,6 +187,16 @@ def _done(function: Callable[..., Any], *arguments: Any) -> Any:
         raise MlflowError("INTERNAL_ERROR", f"an internal error ({type(error).__name__})") from error
 
 
+def _named(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
+    """The endpoint of an address that names a thing, and its names; None for other addresses."""
+    if "/logged-models/" not in path and "/traces/" not in path:
+        return None
+    for wanted, pattern, endpoint in _PATTERNS:
+        if wanted == method and (found := pattern.fullmatch(path)) is not None:
+            return endpoint, found.groupdict()
+    return None
+
+
 def _objection(path: str) -> MlflowError | None:
     """Why an address under MLflow's roots is not answered; None for addresses of others."""
     if path in _PATHS:
@@ -183,7 +209,9 @@ def _objection(path: str) -> MlflowError | None:
                 if name.partition("/")[0] in _ABSENT:
                     return not_offered(name)
                 return MlflowError("ENDPOINT_NOT_FOUND", f"there is nothing at {path[:200]}")
-    if path.startswith("/v1/traces") or path in ("/graphql", "/get-artifact", "/model-versions/get-artifact"):
+    if path.startswith("/v1/traces"):
+        return MlflowError("NOT_IMPLEMENTED", traces.NO_SPANS)
+    if path in ("/graphql", *artifacts.OLDER):
         return not_offered(path)
     return None
 

@@ -10,37 +10,27 @@ import mimetypes
 import re
 import tempfile
 from collections.abc import Awaitable, Callable
-from typing import Any, BinaryIO, NamedTuple, cast
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from mainspring.core.ids import from_hex
 from mainspring.errors import MainspringError
-from mainspring.interop.mlflow.errors import INVALID, MISSING, MlflowError, told
-from mainspring.interop.mlflow.messages import ListArtifacts, Message, read_query
+from mainspring.interop.mlflow.errors import INVALID, MISSING, MlflowError, missing, told
+from mainspring.interop.mlflow.messages import GetArtifact, ListArtifacts, Message, read_query
 from mainspring.interop.mlflow.rooms import SCHEME, Rooms, artifact_uri, run_id
+from mainspring.interop.mlflow.versions import VERSIONS, version_of
 from mainspring.ports.artifacts import CHUNK, Blob
-from mainspring.tracking.files import check_path
-from mainspring.tracking.model import Run, RunArtifact
+from mainspring.tracking.files import Entry, check_path, entries
+from mainspring.tracking.model import RunArtifact
 
+OLDER = ("/get-artifact", "/model-versions/get-artifact")
+"""Addresses of downloads that older clients and pages know."""
 MAX_SPOOL = 8 * 1024 * 1024
 _PROXIED = re.compile(r"/(?:api|ajax-api)/2\.0/mlflow-artifacts/(artifacts|mpu|presigned)(?:/|$)")
-_OF_RUN = re.compile(r"(?:^|/)([0-9a-f]{32})/artifacts(?:/(.*))?", re.DOTALL)
 _encode = msgspec.json.encode
 Work = Callable[..., Awaitable[Any]]
-
-
-class Place(NamedTuple):
-    """Where a path leads.
-
-    Attributes:
-        run: Name of the run, empty when it leads to none.
-        path: The path within it.
-    """
-
-    run: str
-    path: str
 
 
 def is_proxied(path: str) -> bool:
@@ -65,7 +55,7 @@ async def proxied(rooms: Rooms, work: Work, scope: Any, receive: Any, send: Any)
         asked = read_query(ListArtifacts, scope["query_string"]).path
         await _send_json(send, await work(_list_folder, rooms, _checked(asked) if asked else ""))
     elif method in ("GET", "HEAD"):
-        await _download(rooms, work, path, send, head=method == "HEAD")
+        await _send(rooms, work, await work(_find, rooms, path), scope, send)
     elif method == "PUT":
         await _upload(rooms, work, path, receive)
         await _send_json(send, b"{}")
@@ -91,20 +81,37 @@ def _checked(path: str) -> str:
         raise told(error) from None
 
 
-def _placed(rooms: Rooms, path: str) -> Place:
-    found = _OF_RUN.search(path)
-    if found is not None and (run := rooms.store.first(Run, id=from_hex(found[1]))) is not None:
-        return Place(run.name, found[2] or "")
-    return Place("", path)
+def _version(rooms: Rooms, path: str) -> tuple[list[RunArtifact], str] | None:
+    """The files of the registered version that a path leads to, and the rest of the path; None for other paths."""
+    if not path.startswith(VERSIONS):
+        return None
+    model, number, within = [*path.removeprefix(VERSIONS).split("/", 2), "", ""][:3]
+    version = version_of(rooms, unquote(model), number)
+    files = rooms.models.sources.files_of(version)
+    return [_artifact(item, *blob) for item, blob in files.items()], within
+
+
+def _artifact(path: str, digest: str, size: int) -> RunArtifact:
+    return RunArtifact(id="", created=datetime.now(UTC), run="", path=path, digest=digest, size=size)
+
+
+def _entries(rooms: Rooms, path: str) -> list[Entry]:
+    found = _version(rooms, path)
+    if found is None:
+        return rooms.runs.files.folder(*rooms.runs.files.place(path))
+    return entries([(item.path, item.size) for item in found[0]], found[1])
+
+
+def _unchanging(path: str) -> None:
+    if path.startswith(VERSIONS):
+        raise MlflowError("PERMISSION_DENIED", "the files of a registered version cannot be changed")
 
 
 def _list_folder(rooms: Rooms, path: str) -> bytes:
-    place = _placed(rooms, path)
-    entries = rooms.runs.files.folder(*place)
     told = [
         {"path": item.name, "is_dir": True} if item.size is None
         else {"path": item.name, "is_dir": False, "file_size": item.size}
-        for item in entries
+        for item in _entries(rooms, path)
     ]  # fmt: skip
     return _encode({"files": told} if told else {})
 
@@ -125,7 +132,8 @@ def _list(rooms: Rooms, request: ListArtifacts) -> bytes:
 
 
 def _delete(rooms: Rooms, path: str) -> None:
-    place = _placed(rooms, path)
+    _unchanging(path)
+    place = rooms.runs.files.place(path)
     if not path or not rooms.runs.files.remove(*place):
         raise MlflowError(MISSING, f"No such artifact: '{path}'")
 
@@ -133,6 +141,7 @@ def _delete(rooms: Rooms, path: str) -> None:
 async def _upload(rooms: Rooms, work: Work, path: str, receive: Any) -> None:
     if not path:
         raise MlflowError(INVALID, "Invalid path")
+    _unchanging(path)
     message = await receive()
     if not message.get("more_body"):
         await work(_keep, rooms, path, message.get("body", b""))
@@ -151,28 +160,92 @@ async def _upload(rooms: Rooms, work: Work, path: str, receive: Any) -> None:
 
 def _keep(rooms: Rooms, path: str, content: bytes | BinaryIO) -> None:
     blob: Blob = rooms.artifacts.put(content)
-    place = _placed(rooms, path)
+    place = rooms.runs.files.place(path)
     if not place.path:
         raise MlflowError(INVALID, "Invalid path")
     rooms.runs.files.put(*place, blob.digest, blob.size)
 
 
 def _find(rooms: Rooms, path: str) -> RunArtifact:
-    return rooms.runs.files.get(*_placed(rooms, path))
+    if (of_version := _version(rooms, path)) is not None:
+        for item in of_version[0]:
+            if item.path == of_version[1]:
+                return item
+        raise MlflowError(MISSING, f"No such artifact: '{path}'")
+    return rooms.runs.files.get(*rooms.runs.files.place(path))
 
 
-async def _download(rooms: Rooms, work: Work, path: str, send: Any, *, head: bool) -> None:
-    found: RunArtifact = await work(_find, rooms, path)
+def _asked_for(rooms: Rooms, path: str, query: bytes) -> RunArtifact:
+    """The file that the older addresses of downloads ask for: of a run, or of a registered version."""
+    request = read_query(GetArtifact, query)
+    if not request.path:
+        raise missing("path")
+    within = _checked(request.path)
+    if path == OLDER[0]:
+        return rooms.runs.files.get(rooms.runs.journal.run(run_id(request)).name, within)
+    version = version_of(rooms, request.name, request.version)
+    return _find(rooms, f"{VERSIONS}{quote(version.model, safe='')}/{version.number}/{within}")
+
+
+async def older(rooms: Rooms, work: Work, scope: Any, send: Any) -> None:
+    """Answers ``/get-artifact`` and ``/model-versions/get-artifact``.
+
+    Raises:
+        MlflowError: There is no such artifact.
+    """
+    found: RunArtifact = await work(_asked_for, rooms, scope["path"], scope["query_string"])
+    await _send(rooms, work, found, scope, send)
+
+
+async def _send(rooms: Rooms, work: Work, found: RunArtifact, scope: Any, send: Any) -> None:
+    """Sends a file, or the one part of it that is asked for."""
+    asked = {name: value for name, value in scope["headers"] if name in (b"range", b"if-none-match", b"if-range")}
+    headers, tag = _headers(found), f'"{found.digest.partition(":")[2]}"'.encode()
+    if tag in [item.strip() for item in asked.get(b"if-none-match", b"").split(b",")]:
+        await send({"type": "http.response.start", "status": 304, "headers": [(b"etag", tag)]})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    part = _part(asked.get(b"range", b""), found.size) if asked.get(b"if-range", tag) == tag else None
+    start, end, status = (0, found.size, 200) if part is None else (*part, 206)
+    if start >= end and part is not None:
+        headers = [(b"content-range", f"bytes */{found.size}".encode()), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 416, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    if part is not None:
+        headers.append((b"content-range", f"bytes {start}-{end - 1}/{found.size}".encode()))
+    headers.append((b"content-length", str(end - start).encode()))
     content: BinaryIO = await work(rooms.artifacts.open, found.digest)
     try:
-        await send({"type": "http.response.start", "status": 200, "headers": _headers(found)})
-        left = 0 if head else found.size
-        while left > 0 and (chunk := await work(content.read, CHUNK)):
+        if start:
+            await work(_skip, content, start)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        left = 0 if scope["method"] == "HEAD" else end - start
+        while left > 0 and (chunk := await work(content.read, min(CHUNK, left))):
             left -= len(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
     finally:
         content.close()
+
+
+def _skip(content: BinaryIO, size: int) -> None:
+    """Passes over the beginning; what comes out of an object store may only be read forwards."""
+    if content.seekable():
+        content.seek(size)
+        return
+    while size > 0 and (chunk := content.read(min(CHUNK, size))):
+        size -= len(chunk)
+
+
+def _part(asked: bytes, size: int) -> tuple[int, int] | None:
+    """Beginning and end of the one range of bytes that is asked for; None: the whole; empty: there is no such."""
+    found = re.fullmatch(rb"bytes=(\d{0,18})-(\d{0,18})", asked.strip())
+    if found is None or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        return max(size - int(found[2]), 0), size if int(found[2]) else 0
+    return int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
 
 
 def _headers(found: RunArtifact) -> list[tuple[bytes, bytes]]:
@@ -182,7 +255,7 @@ def _headers(found: RunArtifact) -> list[tuple[bytes, bytes]]:
     kind = "text/plain" if kind.endswith(("html", "xml", "javascript")) else kind
     return [
         (b"content-type", kind.encode()),
-        (b"content-length", str(found.size).encode()),
+        (b"accept-ranges", b"bytes"),
         (b"content-disposition", f"attachment; filename*=UTF-8''{quote(name)}".encode()),
         (b"x-content-type-options", b"nosniff"),
         (b"etag", f'"{found.digest.partition(":")[2]}"'.encode()),

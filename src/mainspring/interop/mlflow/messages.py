@@ -31,6 +31,9 @@ class Metric(Message):
     value: float | None = None
     timestamp: int | None = None
     step: int | None = None
+    model_id: str | None = None
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
 
 
 class CreateExperiment(Message):
@@ -93,6 +96,9 @@ class LogMetric(RunRef):
     value: float | None = None
     timestamp: int | None = None
     step: int | None = None
+    model_id: str | None = None
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
 
 
 class LogPair(RunRef):
@@ -189,6 +195,150 @@ class ListArtifacts(RunRef):
 
     path: str | None = None
     page_token: str | None = None
+
+
+class GetArtifact(RunRef):
+    """``/get-artifact`` and ``/model-versions/get-artifact``."""
+
+    path: str | None = None
+    name: str | None = None
+    version: str | None = None
+
+
+class ModelName(Message):
+    """A registered model, with what is to be changed."""
+
+    name: str | None = None
+    new_name: str | None = None
+    description: str | None = None
+    tags: list[Pair] | None = None
+    stages: list[str] | None = None
+    key: str | None = None
+    value: str | None = None
+    alias: str | None = None
+    version: str | None = None
+
+
+class VersionRef(Message):
+    """A version of a registered model, with what is to be changed."""
+
+    name: str | None = None
+    version: str | None = None
+    description: str | None = None
+    key: str | None = None
+    value: str | None = None
+    stage: str | None = None
+    archive_existing_versions: bool | None = None
+
+
+class CreateVersion(Message):
+    """``model-versions/create``."""
+
+    name: str | None = None
+    source: str | None = None
+    run_id: str | None = None
+    tags: list[Pair] | None = None
+    run_link: str | None = None
+    description: str | None = None
+    model_id: str | None = None
+
+
+class SearchRegistry(Message):
+    """``registered-models/search`` and ``model-versions/search``."""
+
+    filter: str | None = None
+    max_results: int | None = None
+    order_by: list[str] | None = None
+    page_token: str | None = None
+
+
+class CreateLogged(Message):
+    """``logged-models``."""
+
+    experiment_id: str | None = None
+    name: str | None = None
+    model_type: str | None = None
+    source_run_id: str | None = None
+    params: list[Pair] | None = None
+    tags: list[Pair] | None = None
+
+
+class LoggedRef(Message):
+    """A logged model, with what is to be changed."""
+
+    model_id: str | None = None
+    status: str | int | None = None
+    params: list[Pair] | None = None
+    tags: list[Pair] | None = None
+    tag_key: str | None = None
+    artifact_directory_path: str | None = None
+
+
+class DatasetRef(Message):
+    """A dataset that a metric was measured on."""
+
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
+
+
+class LoggedOrder(DatasetRef):
+    """One level of the order of logged models."""
+
+    field_name: str | None = None
+    ascending: bool | None = None
+
+
+class SearchLogged(Message):
+    """``logged-models/search``."""
+
+    experiment_ids: list[str] | None = None
+    filter: str | None = None
+    datasets: list[DatasetRef] | None = None
+    max_results: int | None = None
+    order_by: list[LoggedOrder] | None = None
+    page_token: str | None = None
+
+
+class TraceRef(Message):
+    """A trace, with what is to be changed."""
+
+    trace_id: str | None = None
+    request_id: str | None = None
+    allow_partial: bool | None = None
+    trace: dict[str, Any] | None = None
+    key: str | None = None
+    value: str | None = None
+    assessment_id: str | None = None
+    assessment: dict[str, Any] | None = None
+    update_mask: str | None = None
+    trace_ids: list[str] | None = None
+    run_id: str | None = None
+
+
+class Location(Message):
+    """Where traces are kept."""
+
+    type: str | None = None
+    mlflow_experiment: dict[str, Any] | None = None
+
+
+class SearchTraces(Message):
+    """``traces/search``."""
+
+    locations: list[Location] | None = None
+    filter: str | None = None
+    max_results: int | None = None
+    order_by: list[str] | None = None
+    page_token: str | None = None
+
+
+class DeleteTraces(Message):
+    """``traces/delete-traces``."""
+
+    experiment_id: str | None = None
+    max_timestamp_millis: int | None = None
+    max_traces: int | None = None
+    request_ids: list[str] | None = None
 
 
 class Empty(Message):

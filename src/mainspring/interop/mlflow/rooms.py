@@ -10,11 +10,14 @@ from mainspring.errors import InvalidInput
 from mainspring.interop.mlflow.errors import INVALID, MISSING, MlflowError, invalid, missing
 from mainspring.interop.mlflow.messages import RunRef
 from mainspring.ports.artifacts import ArtifactStore
+from mainspring.registry.service import Models
 from mainspring.store import Store
 from mainspring.tracking import rules
 from mainspring.tracking.experiments import Experiments
+from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.model import RunStatus
 from mainspring.tracking.service import Runs
+from mainspring.tracking.traces import Traces
 
 STATES: dict[str, RunStatus] = {
     "RUNNING": "running", "SCHEDULED": "scheduled", "FINISHED": "ok", "FAILED": "failed", "KILLED": "cancelled",
@@ -42,6 +45,9 @@ class Rooms(NamedTuple):
     experiments: Experiments
     runs: Runs
     artifacts: ArtifactStore
+    logged: LoggedModels
+    models: Models
+    traces: Traces
 
 
 def run_id(request: RunRef) -> str:

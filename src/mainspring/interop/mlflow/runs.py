@@ -12,6 +12,7 @@ from mainspring.core.ids import to_hex
 from mainspring.errors import InvalidInput
 from mainspring.interop.mlflow.errors import INVALID, MlflowError, invalid, missing
 from mainspring.interop.mlflow.experiments import compare, read_token, write_token
+from mainspring.interop.mlflow.logged import measured
 from mainspring.interop.mlflow.messages import (
     CreateRun,
     LogBatch,
@@ -224,7 +225,13 @@ def _points(metrics: Iterable[Metric]) -> list[Logged]:
 
 
 def _log_metric(rooms: Rooms, request: LogMetric) -> bytes:
-    rooms.runs.journal.log(run_id(request), [_point(request)])
+    run, points = run_id(request), [_point(request)]
+    if request.model_id:
+        with rooms.store.transaction():
+            rooms.runs.journal.log(run, points)
+            rooms.logged.measured(measured(run, [request], points))
+    else:
+        rooms.runs.journal.log(run, points)
     return b"{}"
 
 
@@ -275,10 +282,14 @@ def _log_batch(rooms: Rooms, request: LogBatch) -> bytes:
                 f"A batch logging request can contain at most {limit} {what}. Got {count} {what}. "
                 f"Please split up {what} across multiple requests and try again.",
             )
-    _params(
-        rooms, run, _points(metrics), _labels("param", params, "params", rules.MAX_PARAM),
-        _labels("tag", tags, "tags", rules.MAX_TAG), batch=True,
-    )  # fmt: skip
+    points = _points(metrics)
+    labels = _labels("param", params, "params", rules.MAX_PARAM), _labels("tag", tags, "tags", rules.MAX_TAG)
+    if any(item.model_id for item in metrics):
+        with rooms.store.transaction():
+            _params(rooms, run, points, *labels, batch=True)
+            rooms.logged.measured(measured(run, metrics, points))
+    else:
+        _params(rooms, run, points, *labels, batch=True)
     return b"{}"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mainspring.core.address import parse_address
+from mainspring.core.address import parse_model_address
 from mainspring.governance.model import Approval
 from mainspring.monitoring.rules import LOWER_IS_BETTER
 from mainspring.ui.page import Page, Query
@@ -57,7 +57,7 @@ def page(workspace: Workspace, query: Query, version: str) -> Page:
     reasons = {gate.name: gate.why for gate in policy.gates}
     kpis = workspace.usecases.show(approval.use_case).kpis if approval.use_case else []
     failed = [gate.name for gate in approval.gates if not gate.passed]
-    parsed = parse_address(version)
+    parsed = parse_model_address(version)
     context = {
         "approval": approval,
         "gates": [_gate(gate, reasons.get(gate.name, "")) for gate in approval.gates],

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from mainspring.core.address import parse_address
+from mainspring.core.address import parse_model_address
 from mainspring.deploy.model import Deployment, Release
 from mainspring.governance.model import Approval
 from mainspring.registry.model import Alias, ModelVersion
@@ -39,7 +39,7 @@ def index(workspace: Workspace, query: Query) -> Page:
 
 def page(workspace: Workspace, query: Query, address: str) -> Page:
     """A model, or one of its versions where the address names one."""
-    parsed = parse_address(address)
+    parsed = parse_model_address(address)
     if parsed.number is None and parsed.alias is None:
         return model(workspace, parsed.name)
     return version(workspace, workspace.models.version(address))
