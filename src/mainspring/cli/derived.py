@@ -42,8 +42,9 @@ def group(noun: str) -> click.Group:
 
 def _command(noun: str, item: Operation) -> click.Command:
     parameters: list[click.Parameter] = []
+    named = {parameter.name for parameter in item.parameters if parameter.place == "path"}
     for parameter in item.parameters:
-        parameters += _options(parameter)
+        parameters += _options(parameter, named)
 
     def call(**given: Any) -> None:
         context = click.get_current_context().find_object(Context) or Context()
@@ -54,7 +55,7 @@ def _command(noun: str, item: Operation) -> click.Command:
     return Command(item.command, params=parameters, callback=call, help=f"{item.summary}\n\n{item.description.strip()}")
 
 
-def _options(parameter: Parameter) -> list[click.Parameter]:
+def _options(parameter: Parameter, named: set[str]) -> list[click.Parameter]:
     if parameter.place == "path":
         return [click.Argument([parameter.name])]
     if not parameter.struct:
@@ -68,9 +69,9 @@ def _options(parameter: Parameter) -> list[click.Parameter]:
         ]
     options: list[click.Parameter] = []
     for field in msgspec.structs.fields(parameter.type):
-        required = field.required
-        flag = f"--{field.name.replace('_', '-')}"
-        options.append(click.Option([flag, field.name], type=_click_type(field.type), required=required))
+        name = f"new_{field.name}" if field.name in named else field.name  # a change of what the thing is found by
+        flag = f"--{name.replace('_', '-')}"
+        options.append(click.Option([flag, name], type=_click_type(field.type), required=field.required))
     return options
 
 
@@ -88,10 +89,14 @@ def _click_type(kind: Any) -> Any:
 
 def _arguments(item: Operation, given: dict[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
+    named = {parameter.name for parameter in item.parameters if parameter.place == "path"}
     for parameter in item.parameters:
         if parameter.struct:
-            fields = {field.name: field.type for field in msgspec.structs.fields(parameter.type)}
-            sent = {name: _value(given[name], kind) for name, kind in fields.items() if given.get(name) is not None}
+            sent = {}
+            for field in msgspec.structs.fields(parameter.type):
+                value = given.get(f"new_{field.name}" if field.name in named else field.name)
+                if value is not None:
+                    sent[field.name] = _value(value, field.type)
             try:
                 arguments[parameter.name] = msgspec.convert(sent, parameter.type, strict=False)
             except msgspec.ValidationError as error:
