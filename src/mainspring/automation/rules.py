@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-import cel
 import msgspec
 
 from mainspring.automation import schedule
 from mainspring.automation.model import Action, Rule, Trigger
 from mainspring.core.events import Event
 from mainspring.errors import InvalidInput
+from mainspring.governance import expressions
 
 EVENTS: dict[str, tuple[str, ...]] = {
     "incident": ("monitoring.incident.opened", "monitoring.incident.continued"),
@@ -128,8 +128,8 @@ def unmet(rule: Rule, facts: Facts) -> str:
     if not rule.condition:
         return ""
     try:
-        answer = cel.evaluate(rule.condition, {"event": dict(facts.event), "facts": spoken_facts(facts)})
-    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        answer = expressions.evaluate(rule.condition, {"event": dict(facts.event), "facts": spoken_facts(facts)})
+    except expressions.FAILURES as error:
         return f"`{rule.condition}` cannot be decided ({error})"
     return "" if answer is True else f"`{rule.condition}` does not hold"
 
@@ -316,8 +316,8 @@ def _check_numbers(rule: Rule) -> None:
         raise InvalidInput("`debounce_hours`, `cooldown_hours` and `max_running` must not be negative")
     if rule.condition:
         try:
-            cel.compile(rule.condition)
-        except (ValueError, RuntimeError, TypeError) as error:
+            expressions.check(rule.condition)
+        except expressions.FAILURES as error:
             hint = 'for instance: event.data.severity == "page"'
             raise InvalidInput(f"`{rule.condition}` is not CEL: {error}", hint=hint) from None
 

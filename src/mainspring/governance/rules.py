@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import cel
-
 from mainspring.errors import InvalidInput
+from mainspring.governance import expressions
 from mainspring.governance.model import ApprovalRule, ApprovalStatus, Gate, GateResult
 
 _NAME = re.compile(r"\b(candidate|champion|training|model)((?:\.\w+)*)")
@@ -16,8 +15,8 @@ _NAME = re.compile(r"\b(candidate|champion|training|model)((?:\.\w+)*)")
 def check_gate(gate: Gate) -> None:
     """Raises `InvalidInput` when a gate's condition is not CEL."""
     try:
-        cel.compile(gate.require)
-    except (ValueError, RuntimeError, TypeError) as error:
+        expressions.check(gate.require)
+    except expressions.FAILURES as error:
         raise InvalidInput(
             f"gate `{gate.name}`: `{gate.require}` is not CEL: {error}", hint="for instance: candidate.auc >= 0.8"
         ) from None
@@ -30,8 +29,8 @@ def evaluate_gate(gate: Gate, evidence: dict[str, Any]) -> GateResult:
         f"{name} = {_spoken(value)}" for name, value in sorted(measured.items()) if not isinstance(value, dict)
     )
     try:
-        answer = cel.evaluate(gate.require, evidence)
-    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        answer = expressions.evaluate(gate.require, evidence)
+    except expressions.FAILURES as error:
         sentence = f"`{gate.require}` cannot be decided ({error}): {shown}"
         return GateResult(name=gate.name, require=gate.require, passed=False, measured=measured, sentence=sentence)
     passed = answer is True

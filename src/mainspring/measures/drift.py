@@ -139,11 +139,7 @@ def psi_expected(bins: int, n: float, m: float) -> float:
 
 def ks(reference: ArrayLike, current: ArrayLike, starts: Starts = None) -> Floats:
     """Kolmogorov-Smirnov: the largest gap of the two distribution functions at the edges (ordered slots)."""
-    return _ks(shares(reference, starts), shares(current, starts), starts)
-
-
-def _ks(p: Floats, q: Floats, starts: Starts) -> Floats:
-    return _max(np.abs(_gaps(p, q, starts)), starts)
+    return _max(np.abs(_gaps(shares(reference, starts), shares(current, starts), starts)), starts)
 
 
 def ks_p_value(distance: ArrayLike, n: ArrayLike, m: ArrayLike) -> Floats:
@@ -213,12 +209,14 @@ def wasserstein(
     """
     p, q = shares(reference, scale.starts), shares(current, scale.starts)
     low, high = scale.first if low is None else np.asarray(low), scale.last if high is None else np.asarray(high)
-    return _wasserstein(scale, p, q, low, high, None if shift is None else np.asarray(shift, dtype=np.float64))
+    gaps = _gaps(p, q, scale.starts)
+    return _wasserstein(scale, p, q, gaps, low, high, None if shift is None else np.asarray(shift, dtype=np.float64))
 
 
-def _wasserstein(scale: Scale, p: Floats, q: Floats, low: Floats, high: Floats, shift: Floats | None) -> Floats:
+def _wasserstein(
+    scale: Scale, p: Floats, q: Floats, after: Floats, low: Floats, high: Floats, shift: Floats | None
+) -> Floats:
     starts = scale.starts
-    after = _gaps(p, q, starts)
     before = np.concatenate([np.zeros_like(after[..., :1]), after[..., :-1]], axis=-1)
     before[..., starts] = 0.0
     widths = np.array(scale.widths)
@@ -362,14 +360,16 @@ def distances(scale: Scale, reference: Window, current: Window) -> Distances:
         left, right = np.add.reduceat(a, scale.groups), np.add.reduceat(b, scale.groups)
         seen = np.add.reduceat(((left + right) > 0).astype(np.float64), scale.group_starts)
         noise = np.maximum(seen - 1, 0) * (1 / n + 1 / m)
-        statistic, dof = chi2(a, b, starts)
-        gap = np.where(empty, np.nan, _ks(p, q, starts))
+        # A fleet without texts, as most are, is spared the table that only their columns are judged by.
+        statistic, dof = (n, n) if numeric.all() else chi2(a, b, starts)
+        gaps = _gaps(p, q, starts)
+        gap = np.where(empty, np.nan, _max(np.abs(gaps), starts))
         one, two = reference.stats, current.stats
         whole = (one[FINITE] == n) & (two[FINITE] == m)  # an infinite value is counted but has no part in the mean
         shift = np.where(whole, two[MEAN] - one[MEAN], np.nan)
         low, high = np.minimum(one[MIN], two[MIN]), np.maximum(one[MAX], two[MAX])
         low, high = np.where(np.isfinite(low), low, scale.first), np.where(np.isfinite(high), high, scale.last)
-        moved = _wasserstein(scale, p, q, low, high, shift)
+        moved = _wasserstein(scale, p, q, gaps, low, high, shift)
         std = np.sqrt(one[M2] / np.maximum(one[FINITE] - 1, 1))
         return Distances(
             n, m, one[NULLS] / np.maximum(one[N], 1), two[NULLS] / np.maximum(two[N], 1),

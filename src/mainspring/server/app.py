@@ -22,7 +22,7 @@ from mainspring.core.operation import Operation, operations
 from mainspring.errors import InvalidInput, MainspringError, NotFound, StorageFull
 from mainspring.interop.mlflow.app import Face
 from mainspring.interop.mlflow.rooms import Rooms
-from mainspring.server import edge, hooks, openapi, reports, stream
+from mainspring.server import edge, hooks, metrics, openapi, reports, stream
 from mainspring.server.guard import Guard
 from mainspring.server.route import RawRoute
 from mainspring.workspace import Workspace
@@ -58,6 +58,7 @@ def create_app(workspace: Workspace, *, token: str = "", pages: list[BaseRoute] 
         Route("/api/openapi.json", _openapi(workspace), methods=["GET"]),
         Route("/api/events/stream", stream.endpoint(workspace), methods=["GET"]),
         Route("/api/events", _events(workspace), methods=["GET"]),
+        Route("/metrics", metrics.endpoint(workspace), methods=["GET"]),
         Route("/api/reports", reports.endpoint(workspace, _body), methods=["POST"]),
         Route("/api/artifacts", _put_artifact(workspace), methods=["POST"]),
         RawRoute("/api/artifacts/{digest}", _get_artifact(workspace), methods=["GET", "HEAD"]),

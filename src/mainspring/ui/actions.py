@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import msgspec
 
+from mainspring.automation.model import Rule
 from mainspring.core.actor import acting_as
+from mainspring.core.entity import change
 from mainspring.errors import InvalidInput
 from mainspring.monitoring.model import Expected
 from mainspring.ui import address
@@ -104,6 +106,26 @@ def undo(workspace: Workspace, form: Form, id: str) -> str:
     """Takes a change of a rule back; leads to the incident it was made for."""
     with acting_as(_actor(form)):
         return address.path("incidents", workspace.incidents.undo(id).incident)
+
+
+def fire(workspace: Workspace, form: Form, name: str) -> str:
+    """Fires a rule by hand; leads back to it."""
+    reason = form.get("reason", "")
+    with acting_as(_actor(form), reason=reason):
+        workspace.rules.fire(name, reason)
+    return address.path("rules", name)
+
+
+def enable(workspace: Workspace, form: Form, name: str) -> str:
+    """Switches a rule on; leads back to it."""
+    with acting_as(_actor(form)):
+        return address.path("rules", workspace.rules.update(name, change(Rule, enabled=True)).name)
+
+
+def disable(workspace: Workspace, form: Form, name: str) -> str:
+    """Switches a rule off; leads back to it."""
+    with acting_as(_actor(form)):
+        return address.path("rules", workspace.rules.update(name, change(Rule, enabled=False)).name)
 
 
 def decide(workspace: Workspace, form: Form, id: str) -> str:

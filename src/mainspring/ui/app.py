@@ -18,6 +18,7 @@ from mainspring.ui.page import Page
 from mainspring.ui.pages import (
     approvals,
     audit,
+    channels,
     data,
     deployments,
     home,
@@ -27,6 +28,7 @@ from mainspring.ui.pages import (
     pattern,
     reviews,
     rollouts,
+    rules,
     runs,
     search,
     trying,
@@ -67,6 +69,9 @@ PAGES: tuple[tuple[str, Maker], ...] = (
     ("/monitoring/{deployment}", monitoring.page),
     ("/incidents", incidents.index),
     ("/incidents/{name}", incidents.page),
+    ("/rules", rules.index),
+    ("/rules/{name}", rules.page),
+    ("/channels", channels.index),
     ("/events", audit.index),
     ("/search", search.index),
     ("/pattern", pattern.index),
@@ -86,6 +91,9 @@ FORMS: tuple[tuple[str, Callable[..., str | Page]], ...] = (
     ("/incidents/{name}/resolve", actions.resolve),
     ("/incidents/{name}/dismiss", actions.dismiss),
     ("/rule-changes/{id}/undo", actions.undo),
+    ("/rules/{name}/fire", actions.fire),
+    ("/rules/{name}/enable", actions.enable),
+    ("/rules/{name}/disable", actions.disable),
     ("/reviews/{id}/decide", actions.decide),
 )
 """Path -> function ``(workspace, form, **path parameters)`` that acts and says where to go then, or is the answer."""

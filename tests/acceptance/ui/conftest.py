@@ -313,6 +313,7 @@ class Sample:
         model = self.workspace.artifacts.put(f"a model {number}".encode() * 4000)
         made = self.insert(
             ModelVersion,
+            changed=self.clock.now(),
             address=address,
             model="churn",
             number=number,
@@ -662,6 +663,10 @@ ADDRESSES = (
     "/deployments/churn-eu",
     "/deployments/churn-eu/rollout",
     "/deployments/churn-eu/try",
+    "/rules",
+    "/rules/new-data",
+    "/rules/worse?since=365d",
+    "/channels",
     "/monitoring",
     "/monitoring/churn-eu",
     "/events",

@@ -112,6 +112,9 @@ def test_links_of_the_pages_lead_somewhere(client: Any, addresses: tuple[str, ..
         ("/deployments/churn-eu", "live: churn@3, churn@4 answers 10 %, 1 incident open"),
         ("/monitoring/churn-eu", "churn@3: 1 incident open, inputs beyond the limit in the last window"),
         ("/incidents", "1 incident open"),
+        ("/rules", "2 rules armed"),
+        ("/rules/worse?since=365d", "worse: "),
+        ("/channels", "Nobody is told yet"),
         ("/incidents/churn-eu-2", "churn-eu, drift: psi 0.2993 (4200 rows), at most 0.25"),
         ("/events?verify=1", "the chain is unbroken"),
     ],
@@ -128,7 +131,19 @@ def test_a_refused_version_says_why(client: Any) -> None:
 
 
 def test_an_empty_workspace_teaches_the_next_command(empty: Any) -> None:
-    for address in ("/", "/u", "/data", "/runs", "/models", "/approvals", "/deployments", "/monitoring", "/events"):
+    for address in (
+        "/",
+        "/u",
+        "/data",
+        "/runs",
+        "/models",
+        "/approvals",
+        "/deployments",
+        "/monitoring",
+        "/rules",
+        "/channels",
+        "/events",
+    ):
         answer = empty.get(address)
         assert answer.status == 200
         assert '<pre class="command"><code>mainspring ' in answer.text
