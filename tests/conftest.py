@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings as hypothesis_settings
 
 from mainspring.client.client import Client
 from mainspring.client.http import HttpTransport
@@ -28,6 +29,9 @@ from mainspring.workspace import Workspace
 PROJECTS = Path(__file__).parent / "projects"
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 _numbers = itertools.count(1)
+# A busy machine is slow; what takes how long is for benchmarks to say.
+hypothesis_settings.register_profile("house", deadline=None)
+hypothesis_settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

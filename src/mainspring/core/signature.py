@@ -146,7 +146,10 @@ class Signature(Value, frozen=True, kw_only=True):
             InvalidInput: The document is not a signature.
         """
         try:
-            return msgspec.json.decode(document, type=cls)
+            signature = msgspec.json.decode(document, type=cls)
+            if not signature.inputs:
+                raise ValueError("it needs inputs")
+            return signature
         except (ValueError, RecursionError) as error:
             raise InvalidInput(
                 f"this is not a model signature: {error}",

@@ -119,7 +119,8 @@ def _lightgbm(path: Path) -> tuple[Callable[[Any], Any], list[str], Any, bool]:
         booster = lightgbm.Booster(model_file=str(path))
     except lightgbm.basic.LightGBMError as error:
         raise InvalidInput(f"{path.name} is no model of LightGBM: {str(error)[:200]}", hint="log it again") from None
-    objective = next((line for line in path.open(errors="replace") if line.startswith("objective=")), "")
+    with path.open(errors="replace") as lines:
+        objective = next((line for line in lines if line.startswith("objective=")), "")
     several = booster.num_model_per_iteration() > 1
 
     def predict(values: Any) -> Any:
