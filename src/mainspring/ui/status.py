@@ -18,7 +18,7 @@ MEANINGS: dict[State, str] = {
 
 _STATES: dict[str, State] = {
     "accepted": "ok", "approved": "ok", "live": "ok", "resolved": "ok", "cached": "ok", "started": "ok", "passed": "ok",
-    "met": "ok", "armed": "ok", "advance": "ok", "promote": "ok",
+    "met": "ok", "armed": "ok", "acts": "ok", "advance": "ok", "promote": "ok",
     "rolling": "running", "canary": "running",
     "pending": "waiting", "candidate": "waiting", "no_data": "waiting", "hold": "waiting", "empty": "waiting",
     "open": "attention", "acknowledged": "attention", "breach": "attention", "dismissed": "retired",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mainspring.monitoring.model import Incident
+from mainspring.monitoring.timeline import Moment
 from mainspring.ui.address import path
 from mainspring.ui.page import Page, Query
 from mainspring.workspace import Workspace
@@ -40,7 +41,11 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
         "segments": workspace.incidents.segments(name, by) if by else [],
         "rows": workspace.incidents.rows(name, column, limit=5) if column and column != "score" else [],
         "moments": [
-            {"moment": item, "href": path(_ROOMS[item.kind], item.subject) if item.kind in _ROOMS else ""}
+            {
+                "moment": item,
+                "state": _state(item),
+                "href": path(_ROOMS[item.kind], item.subject) if item.kind in _ROOMS else "",
+            }
             for item in workspace.incidents.timeline(name)
         ],
         "changes": workspace.incidents.changes(name),
@@ -48,6 +53,14 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
     crumbs = (("Monitoring", "/monitoring"), ("Incidents", "/incidents"), (name, ""))
     return Page(title=_answer(incident), template="incidents/page.html", context=context, section="monitoring",
                 crumbs=crumbs)  # fmt: skip
+
+
+def _state(moment: Moment) -> str:
+    """How a moment looks beside the others."""
+    if moment.text.startswith(("failed", "refused", "rolled_back")):
+        return "failed"
+    bad = moment.kind == "finding" or (moment.kind == "incident" and moment.text.startswith("opened"))
+    return "attention" if bad else "ok"
 
 
 def _answer(incident: Incident) -> str:
