@@ -29,6 +29,9 @@ class Trigger(Value):
             taken at the first moment after it; one that comes twice is taken the first time.
         catch_up: Slots of the schedule that were missed are made up for ``once``, by the newest, or not at all.
         late_minutes: How late a slot may be seen before it counts as missed.
+        stream: Message: address of a broker's subject that is followed, such as ``nats://host:4222/sales`` (see
+            `mainspring.ports.stream`); ``${NAME}`` in it stands for the environment variable
+            ``MAINSPRING_SECRET_NAME`` of the controller. Without one, messages are posted to the rule's hook.
         branches: Git: patterns of branches; any when empty.
         paths: Git: patterns of files, of which one must have changed; any when empty.
     """
@@ -38,6 +41,7 @@ class Trigger(Value):
     timezone: str = "UTC"
     catch_up: Literal["once", "skip"] = "once"
     late_minutes: float = 15.0
+    stream: str = ""
     branches: list[str] = []
     paths: list[str] = []
 

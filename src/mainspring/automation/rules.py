@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -291,6 +293,16 @@ def _check_triggers(rule: Rule) -> None:
             schedule.check_schedule(trigger)
         if trigger.on == "upstream" and trigger.source in ("", *(pipeline_of(rule, item) for item in rule.then)):
             raise InvalidInput("`upstream` names another pipeline", hint='{ on = "upstream", source = "features" }')
+        if trigger.stream:
+            _check_stream(trigger)
+
+
+def _check_stream(trigger: Trigger) -> None:
+    if trigger.on != "message":
+        raise InvalidInput("only messages come from a `stream`", hint='{ on = "message", stream = "nats://…" }')
+    _, password, secret = urlsplit(trigger.stream).netloc.rpartition("@")[0].partition(":")
+    if password and not re.fullmatch(r"\$\{[A-Za-z0-9_]+\}", secret):
+        raise InvalidInput("a password is not stored", hint="write ${NAME}, and set MAINSPRING_SECRET_NAME")
 
 
 def _check_actions(rule: Rule) -> None:

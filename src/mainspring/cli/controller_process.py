@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import signal
 import sys
 import threading
 from pathlib import Path
 
+from mainspring.automation.messages import Listener
 from mainspring.cli.lifeline import end_with, only_one
 from mainspring.errors import MainspringError
+from mainspring.ports.plugins import resolve
 from mainspring.settings import load_settings
 from mainspring.workspace import Workspace
 
@@ -45,6 +48,8 @@ def _repair(workspace: Workspace, stop: threading.Event, pause: float) -> None:
 
 def _work(workspace: Workspace, stop: threading.Event, pause: float) -> None:
     threading.Thread(target=_repair, args=(workspace, stop, pause), daemon=True).start()
+    listener = Listener(workspace.rules, functools.partial(resolve, "streams"))
+    listener.start()
     ticks = 0
     while not stop.is_set():
         try:
@@ -57,6 +62,7 @@ def _work(workspace: Workspace, stop: threading.Event, pause: float) -> None:
             log.exception("a tick failed; the next one tries again")
         ticks += 1
         stop.wait(pause)
+    listener.close()
     for deployment in workspace.deployments.find(limit=1000):
         with contextlib.suppress(MainspringError):
             workspace.deployments.stop(deployment.name)

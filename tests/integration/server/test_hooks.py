@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mainspring.automation.hooks import MAX_MESSAGE, receive
-from mainspring.automation.messages import consume
+from mainspring.automation.messages import take
 from mainspring.automation.model import Action, Rule, Trigger
 from mainspring.core.entity import draft
 from mainspring.errors import InvalidInput
+from mainspring.ports.stream import Message
 from mainspring.workspace import Workspace
 
 COMMIT = "a" * 40
@@ -192,34 +193,16 @@ def test_whatever_is_signed_is_read_or_refused(field: str, value: Any, host: str
         assert len(receive(headers, body, SECRET).id) <= 300
 
 
-class Broker:
-    """Delivers what was not acknowledged again."""
-
-    def __init__(self, *messages: tuple[str, str, bytes]) -> None:
-        self.left = list(messages)
-        self.dies = False
-
-    def receive(self) -> Any:
-        yield from list(self.left)
-
-    def ack(self, identity: str) -> None:
-        if self.dies:
-            raise SystemExit
-        self.left = [message for message in self.left if message[1] != identity]
-
-
 def test_messages_of_a_broker_fire_once_also_when_the_acknowledgement_is_lost(rules: Any) -> None:
-    broker = Broker(
-        ("shop.sold", "m-1", b'{"n": 1}'), ("shop.sold", "m-2", json.dumps(EVENT).encode()),
-        ("weather", "m-3", b"\xff\x00"), ("shop.sold", "m-4", b"x" * (MAX_MESSAGE + 1)),
-    )  # fmt: skip
-    broker.dies = True
-    with pytest.raises(SystemExit):
-        consume(rules, "told", broker)
-    assert len(broker.left) == 4
-    broker.dies = False
-    assert consume(rules, "told", broker) == 1
-    assert broker.left == []
+    def message(subject: str, identity: str, data: bytes) -> Message:
+        return Message(id=identity, data=data, subject=subject)
+
+    sent = [
+        message("shop.sold", "m-1", b'{"n": 1}'), message("shop.sold", "m-2", json.dumps(EVENT).encode()),
+        message("weather", "m-3", b"\xff\x00"), message("shop.sold", "m-4", b"x" * (MAX_MESSAGE + 1)),
+    ]  # fmt: skip
+    assert [take(rules, "told", item) for item in sent] == [True, True, False, False]
+    assert [take(rules, "told", item) for item in sent] == [False] * 4
     assert sorted(firing.cause for firing in rules.firings("told")) == [
         "message:shop.sold/m-1", f"message:/shop/{EVENT['id']}",
     ][::-1]  # fmt: skip
