@@ -31,7 +31,9 @@ _ASK_SECONDS = 5.0
 _RELOAD_SECONDS = 60.0
 _POLL_SECONDS = 0.01
 _LOG_LIMIT = 8 << 20
-_FIXED = ("host", "port", "log_dir", "workers", "tls_cert", "tls_key")
+_FIXED = (
+    "host", "port", "log_dir", "workers", "tls_cert", "tls_key", "access_log", "otlp_endpoint", "grpc_port",
+)  # fmt: skip
 
 
 class _Address(msgspec.Struct):
