@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from mainspring.core.signature import Field, Signature
 from mainspring.registry.runtime import OnnxModel
-from mainspring.serving.explain import BACKGROUND, shapley
+from mainspring.serving.explaining import BACKGROUND
+from mainspring.serving.explanation import shapley
 from mainspring.testing.models import RECORD, write_model, write_product
 from mainspring.testing.targets import ask
 
