@@ -24,7 +24,7 @@ class Explanation(msgspec.Struct, frozen=True):
         base: Mean of the background rows that the row was compared with.
         score: What the model says of the row.
         contributions: Column -> what it added; together with `base` they are the score, on its scale.
-        scale: ``score``; ``log-odds`` where a linear classifier is explained before its logistic function.
+        scale: ``score``; ``log-odds`` where a linear or boosted classifier is explained before its logistic function.
     """
 
     method: str

@@ -11,7 +11,7 @@ from mainspring.core.humility import HumilityRule
 
 
 class Segment(Entity):
-    """A stored piece of a deployment's predictions or outcomes, a Parquet file.
+    """A stored piece of a deployment's predictions, outcomes or explanations, a Parquet file.
 
     Attributes:
         deployment: Name of the deployment.
@@ -26,7 +26,7 @@ class Segment(Entity):
     __unique__ = (("deployment", "kind", "digest"),)
     __index__ = (("deployment", "kind", "end"),)
     deployment: str
-    kind: Literal["predictions", "outcomes"]
+    kind: Literal["predictions", "outcomes", "explanations"]
     digest: str
     rows: int
     start: datetime

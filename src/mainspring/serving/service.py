@@ -24,7 +24,7 @@ from mainspring.measures.sequential import Comparison, sample_ratio_p
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.serving.evidence import Side, ab_course, against_live, keys_of, models_own, sides, version_evidence
 from mainspring.serving.key import key_text
-from mainspring.serving.log import Frame, log_files, read_frames, remove_finished, to_frame
+from mainspring.serving.log import Frame, log_files, read_frames, remove_finished, to_attributions, to_frame
 from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment
 from mainspring.serving.outcomes import OUTCOMES, join
 from mainspring.serving.reviews import enter
@@ -221,6 +221,9 @@ class Predictions:
                 continue
             frames, offset = read_frames(path, before)
             if offset > before:
+                if explained := [frame for frame in frames if frame.why]:
+                    self._add(deployment, "explanations", to_attributions(explained), "time")
+                    frames = [frame for frame in frames if not frame.why]
                 rows = to_frame(frames, key)
                 now = self._store.clock.now()
                 position = LogPosition(id=new_id(), created=now, deployment=deployment, file=path.name, offset=offset)
@@ -265,6 +268,19 @@ class Predictions:
         outcomes = [self._outcomes(item.digest).lazy() for item in self._segments(deployment, "outcomes")]
         known = pl.concat([pl.LazyFrame(schema=OUTCOMES), *outcomes], how="diagonal_relaxed")
         return join(predictions, known).sort("time", "id")
+
+    def attributions(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
+        """What explains the sampled predictions of ``[start, end)``, one row each: see `to_attributions`.
+
+        The mean absolute value of each ``at_…`` column of one version is what
+        `mainspring.measures.ranking.attribution_drift` compares.
+        """
+        columns = self._store.columns(Segment)
+        found = self._segments(deployment, "explanations", columns.end >= start, columns.start < end)
+        parts = [to_attributions([]).lazy(), *(self._read(item.digest).lazy() for item in found)]
+        within = (pl.col("time") >= start) & (pl.col("time") < end)
+        rows = pl.concat(parts, how="diagonal_relaxed").filter(within)
+        return rows.unique(["id", "version"], keep="first", maintain_order=True).collect()
 
     def _segments(self, deployment: str, kind: str, *where: Any) -> Iterator[Segment]:
         for offset in itertools.count(0, _PAGE):

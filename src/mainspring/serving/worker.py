@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _DRAIN_SECONDS = 0.25
 _MOST_DRAIN_SECONDS = 10.0
+_EXPLAIN_SECONDS = 2.0
 _TELL_SECONDS = 0.25
 _CHANGE_SECONDS = 60.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -112,6 +113,7 @@ class _Worker:
         if face:
             await face.stop(_MOST_DRAIN_SECONDS)
         await self._server.drain(_DRAIN_SECONDS, _MOST_DRAIN_SECONDS)
+        await self._app.explained.settle(_EXPLAIN_SECONDS)
         if observers:
             observers.flush()
 

@@ -135,10 +135,7 @@ def soak(mill: Any, rabble: Callable[..., Rabble], folder: Path, *, seed: int, c
     strangers.join()
     deployments.stop("mill")
     logged = {
-        id
-        for path in log_files(deployments.log_folder("mill"))
-        for frame in read_frames(path)[0]
-        for id in frame.ids
+        id for path in log_files(deployments.log_folder("mill")) for frame in read_frames(path)[0] for id in frame.ids
     }
     assert {sample.id for sample in report.samples} <= logged
 
