@@ -26,6 +26,7 @@ from mainspring.serving.log import Frame, PredictionLog
 from mainspring.serving.message import GRPC, STREAM, TEXT, Call, Reply, WrongMethod
 from mainspring.serving.metrics import Metrics, Snapshot
 from mainspring.serving.protocol import OpenInference, changes_models
+from mainspring.serving.recent import Recent
 from mainspring.serving.records import predict
 from mainspring.serving.request import Answer, Batch
 from mainspring.serving.sampled import SampledExplanations
@@ -85,6 +86,7 @@ class App:
         self._keep = Keep.of(config)
         self._refusal = ""
         self._started = time.time()
+        self._recent = Recent(self._started)
         self._turn = asyncio.Lock()
         self.logs: dict[str, PredictionLog] = {}
         self._encoder = msgspec.json.Encoder()
@@ -299,6 +301,10 @@ class App:
         self.measure()
         return Metrics([self.metrics.snapshot(), *self.others()])
 
+    def note(self) -> None:
+        """Remembers what was counted, for the figures of the last minute; see `Recent.note`."""
+        self._recent.note(time.time(), self._total())
+
     def _metrics(self, call: Call) -> Reply:
         alive = sum(map(bool, self.workers()))
         return Reply(200, self._total().render(self.config.name, self.config.revision, alive).encode(), TEXT)
@@ -319,6 +325,7 @@ class App:
                     for item in self.config.routes
                 ],
                 "requests": sum(total.requests.values()),
+                "recent": self._recent.figures(time.time(), total),
                 "errors": dict(total.errors),
                 "lost_frames": total.lost,
                 "refused_change": self._refusal,

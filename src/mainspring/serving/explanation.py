@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mainspring.registry.load import Model
+if TYPE_CHECKING:
+    from mainspring.registry.load import Model
 
 _PAIRS = 32
 

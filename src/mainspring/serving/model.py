@@ -33,6 +33,28 @@ class Segment(Entity):
     end: datetime
 
 
+class Traffic(Value):
+    """How a deployment does just now, by its own counts.
+
+    Attributes:
+        seconds: What the figures are of: the last minute, or less after a start.
+        requests: How many were answered.
+        refused: Of these with a 4xx: what was asked was wrong.
+        failed: Of these with a 5xx.
+        rate: Requests per second.
+        p50_ms: Median time from a whole request to its scores, milliseconds; None without any.
+        p99_ms: What 99 % of them do not exceed.
+    """
+
+    seconds: float
+    requests: int
+    refused: int
+    failed: int
+    rate: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
 class LogPosition(Entity):
     """How far a prediction log file has been read.
 

@@ -25,7 +25,7 @@ from mainspring.ports.artifacts import ArtifactStore
 from mainspring.serving.evidence import Side, ab_course, against_live, keys_of, models_own, sides, version_evidence
 from mainspring.serving.key import key_text
 from mainspring.serving.log import Frame, log_files, read_frames, remove_finished, to_attributions, to_frame
-from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment
+from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment, Traffic
 from mainspring.serving.outcomes import OUTCOMES, join
 from mainspring.serving.reviews import enter
 from mainspring.store import Store
@@ -64,31 +64,43 @@ class Predictions:
         self._outcomes = functools.lru_cache(maxsize=_OUTCOME_SEGMENTS)(self._read)
 
     @operation("POST", "/deployments/{deployment}/predict", command="")
-    def predict(self, deployment: str, records: list[dict[str, Any]], ids: list[str] | None = None) -> dict[str, Any]:
+    def predict(
+        self, deployment: str, records: list[dict[str, Any]], ids: list[str] | None = None, explain: bool = False
+    ) -> dict[str, Any]:
         """Asks a deployment, through its own address, for predictions.
 
         Args:
             deployment: Its name.
             records: Column -> value, one dict per row.
             ids: One per row; outcomes are matched by them. Made up when left out.
+            explain: Whether each score comes with what its columns added to it.
         """
         body = {"records": records} | ({"ids": ids} if ids else {})
-        return self.ask(deployment, body)
+        return self.ask(deployment, body, explain=explain)
 
-    def ask(self, deployment: str, body: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, deployment: str, body: dict[str, Any], *, explain: bool = False) -> dict[str, Any]:
         """Sends a request to the serving process (not an operation)."""
+        path = "/predict?explain=true" if explain else "/predict"
+        return self._asked(deployment, "POST", path, msgspec.json.encode(body), 60)
+
+    @operation("GET", "/deployments/{deployment}/traffic", command="traffic")
+    def traffic(self, deployment: str) -> Traffic:
+        """Tells how a deployment does just now: requests per second, errors, latency within the last minute."""
+        return msgspec.convert(self._asked(deployment, "GET", "/-/status", None, 2)["recent"], Traffic)
+
+    def _asked(self, deployment: str, method: str, path: str, body: bytes | None, seconds: float) -> dict[str, Any]:
         url = urlsplit(self._deployments.status(deployment).url)
         if not url.hostname:
             raise Unreachable(f"deployment {deployment} does not run", hint="mainspring up repairs it")
         wanted = self._deployments.show(deployment)
-        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=seconds)
         if url.scheme == "https":
-            connection = http.client.HTTPSConnection(url.hostname, url.port, timeout=60, context=_trust(wanted))
+            connection = http.client.HTTPSConnection(url.hostname, url.port, timeout=seconds, context=_trust(wanted))
         headers = {"content-type": "application/json"}
         if token := self._deployments.token(wanted):
             headers["authorization"] = f"Bearer {token}"
         try:
-            connection.request("POST", "/predict", msgspec.json.encode(body), headers)
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
             content = msgspec.json.decode(answer.read())
         except (OSError, http.client.HTTPException) as error:
