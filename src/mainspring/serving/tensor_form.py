@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mainspring.core.signature import Field
+from mainspring.serving.codecs import AS_THEY_ARE
 from mainspring.serving.request import PredictionId, list_of, value_type
 
 _WHOLE = tuple(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
@@ -103,6 +104,8 @@ class TensorForm:
         tensor = asked.inputs[0]
         data, shape, names = tensor.data, tensor.shape, self._all
         width = len(names)
+        if tensor.parameters and tensor.parameters.get("content_type", "np") not in AS_THEY_ARE:
+            return None
         if tensor.name in self._known or len(shape) != 2 or shape[1] != width or shape[0] * width != len(data):
             return None
         rows = shape[0]
@@ -130,6 +133,8 @@ class TensorForm:
         for tensor in inputs:
             data, shape = tensor.data, tensor.shape
             if len(data) != rows or shape not in (flat, standing):
+                return None
+            if tensor.parameters and tensor.parameters.get("content_type", "np") not in AS_THEY_ARE:
                 return None
             columns[names[tensor.__class__]] = data
         if len(columns) != len(inputs) or not columns.keys() >= self._required:
