@@ -183,8 +183,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._peer, self._here = _host(transport, "peername"), _host(transport, "sockname")
         server.connections.add(self)
-        if server.draining:  # it has only just come, whenever the timer was last here
-            server.now = time.monotonic()
+        server.now = time.monotonic()  # it has only just come, whenever the timer was last here
         self._expect("idle")
         if len(server.connections) > server.limits.connections:
             self._refuse("", Overloaded("too many connections", hint="close some, or raise `connection_limit`"))
