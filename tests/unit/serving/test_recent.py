@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainspring.serving.metrics import BOUNDS, Metrics
@@ -31,6 +31,7 @@ def test_nothing_asked_has_no_latency() -> None:
     assert (told["requests"], told["rate"], told["p50_ms"], told["p99_ms"]) == (0, 0, None, None)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=len(BOUNDS) + 1, max_size=len(BOUNDS) + 1), st.floats(0.01, 1))
 def test_quantile_lies_in_its_bucket(buckets: list[int], share: float) -> None:
     found = quantile(buckets, share)
