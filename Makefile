@@ -14,7 +14,7 @@ setup: $(READY) ## create the virtual environment with everything, from uv.lock
 $(READY): pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Mainspring needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
 	@test -x $(RUN)/uv || { $(PYTHON) -m venv $(VENV) && $(RUN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'; }
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(RUN)/uv sync --frozen --quiet --inexact --all-extras --no-extra ray --python $(RUN)/python
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(RUN)/uv sync --frozen --quiet --inexact --all-extras --no-extra ray --no-extra explain --python $(RUN)/python
 	@touch $@
 
 demo: $(READY) ## replay a year of real flights through the whole loop

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.report import Row
+from benchmarks.serving import swap
 from benchmarks.serving.load import Face, Load, load, script
 from benchmarks.serving.model import COLUMNS, bare_call, numbers, request_by_column, request_by_name, request_packed
 
@@ -43,7 +44,7 @@ def rows() -> list[Row]:
         with Face.serving(folder / "original") as ours:
             run = load(ours, script(folder, "original", "/v2/models/bench/infer", request_packed(1)), connections=64)
             found.append(_rate("scikit-learn without a twin, 1 row, 64 connections", run, 20 * 200))
-        return found
+        return found + swap.rows(folder)
 
 
 def _single(face: Face, folder: Path) -> tuple[Load, str]:

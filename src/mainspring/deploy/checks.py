@@ -30,17 +30,19 @@ class _Trial(Value):
 
     folder: str
     checks: Checks
+    trusted: tuple[str, ...] = ()
 
 
-def try_out(folder: Path, checks: Checks, live: Signature | None) -> list[Check]:
+def try_out(folder: Path, checks: Checks, live: Signature | None, trusted: tuple[str, ...] = ()) -> list[Check]:
     """Tries a version's folder; every check in the order in which it was made, the first failure of loading ends it.
 
     Args:
         folder: The unpacked version.
         checks: Limits.
         live: Signature of the version that answers now; None when nothing is live.
+        trusted: Types beyond scikit-learn's own that an original model may be made of.
     """
-    trial = msgspec.json.encode(_Trial(folder=str(folder), checks=checks))
+    trial = msgspec.json.encode(_Trial(folder=str(folder), checks=checks, trusted=trusted))
     command = [sys.executable, "-m", "mainspring.deploy.checks"]
     try:
         tried = subprocess.run(command, input=trial, capture_output=True, timeout=checks.seconds, check=False)
@@ -78,14 +80,14 @@ def failure(checks: list[Check]) -> str:
 
 def main() -> int:
     """Tries a model and prints what was found as JSON."""
-    from mainspring.errors import InvalidInput  # noqa: PLC0415
+    from mainspring.errors import MainspringError  # noqa: PLC0415
     from mainspring.registry.load import load_model  # noqa: PLC0415 - only the process that tries pays for it
 
     trial = msgspec.json.decode(sys.stdin.buffer.read(), type=_Trial)
     folder, checks = Path(trial.folder), trial.checks
     try:
-        model = load_model(folder)
-    except InvalidInput as error:
+        model = load_model(folder, trusted=trial.trusted)
+    except MainspringError as error:
         found = [Check(name="loads", ok=False, detail=error.message)]
     else:
         found = [Check(name="loads", ok=True, detail="it is loaded and has scored a row")]

@@ -10,6 +10,7 @@ from mainspring.core.address import Name
 from mainspring.core.entity import Entity, Fixed, Server, Value
 from mainspring.core.humility import HumilityRule
 from mainspring.core.mask import Masking
+from mainspring.deploy.serving import ServingPlan
 from mainspring.measures.sequential import Comparison, Moments
 
 ReleaseStatus = Literal["rolling", "live", "retired", "rolled_back", "refused"]
@@ -276,6 +277,7 @@ class Deployment(Entity):
         follow: Whether approved versions of the model are released by themselves.
         humility: Rules for rows where the model is not to be trusted.
         log: What the prediction log keeps.
+        serving: How it is served.
         live: Address of the version that answers, or empty.
         canary: Address of the version that is to take over, by whatever strategy, or empty.
         arms: Further new versions of an A/B test.
@@ -309,6 +311,7 @@ class Deployment(Entity):
     kept_until: Server[datetime | None] = None
     challenge: ChallengePlan = ChallengePlan()
     log: LogPlan = LogPlan()
+    serving: ServingPlan = ServingPlan()
 
 
 class Figure(Value):

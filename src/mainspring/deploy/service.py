@@ -37,7 +37,7 @@ from mainspring.deploy.rollout import LISTING, Rollouts
 from mainspring.errors import Conflict, InvalidInput, NotFound, Refused
 from mainspring.governance.service import LABEL
 from mainspring.ports.artifacts import ArtifactStore
-from mainspring.ports.target import Role, Route, Target, TargetSpec, TargetStatus
+from mainspring.ports.target import HostedModel, Role, Route, Target, TargetSpec, TargetStatus
 from mainspring.registry.load import load_model
 from mainspring.registry.service import Models
 from mainspring.store import Store
@@ -109,6 +109,7 @@ class Deployments:
         deployment = born(Deployment, new, id=new_id(), created=self._store.clock.now())
         self.kpi_values(deployment)
         check_names(deployment.humility)
+        self._check_beside(deployment)
         with self._store.transaction() as tx:
             tx.insert(deployment)
             tx.emit(
@@ -126,6 +127,7 @@ class Deployments:
                 self.kpi_values(deployment)
                 rules.check_change(before, deployment)
                 self._check_humility(deployment)
+                self._check_beside(deployment)
                 if deployment.canary and before.strategy.shares != deployment.strategy.shares:  # the test begins anew
                     facts = {"weight": deployment.strategy.shares[0], "step_since": self._store.clock.now()}
                     deployment = msgspec.structs.replace(deployment, **facts)
@@ -216,7 +218,8 @@ class Deployments:
 
     def _tried(self, deployment: Deployment, version: str) -> list[Check]:
         live = self.signature(deployment.live) if deployment.live else None
-        return try_out(self._models.unpack(version, self._folder), deployment.checks, live)
+        trusted = deployment.serving.trusted_types
+        return try_out(self._models.unpack(version, self._folder), deployment.checks, live, trusted)
 
     @operation("POST", "/deployments/{name}/promote")
     def promote(self, name: str, version: str = "", reason: str = "") -> Deployment:
@@ -322,9 +325,9 @@ class Deployments:
 
     def _apply(self, deployment: Deployment, before: TargetStatus) -> TargetStatus:
         """Tells the target what is wanted; a new version that the target refuses is taken back."""
-        name = deployment.name
+        name, spec = deployment.name, self._spec(deployment)
         try:
-            status = self._target_of(deployment).apply(self._spec(deployment))
+            status = self._target_of(deployment).apply(spec)
         except InvalidInput as error:
             with self._store.transaction():
                 present = self.show(name)
@@ -360,6 +363,7 @@ class Deployments:
 
     def _spec(self, deployment: Deployment) -> TargetSpec:
         routes = [self._route(*wanted) for wanted in rules.wanted_routes(deployment)]
+        beside = [self._models.version(address) for address in deployment.serving.models]
         return TargetSpec(
             name=deployment.name,
             revision=deployment.revision,
@@ -369,9 +373,28 @@ class Deployments:
             log_dir=str(self.log_folder(deployment.name)),
             humility=deployment.humility,
             outcome_key=deployment.log.outcome_key,
+            token=self.token(deployment),
+            models=tuple(HostedModel(name=item.model, path=str(self._folder_of(item.address))) for item in beside),
+            **deployment.serving.facts(),
             log_sample=deployment.log.sample,
             log_mask=deployment.log.mask,
             mask_key=self.mask_key() if deployment.log.mask else "",
+        )
+
+    def token(self, deployment: Deployment) -> str | None:
+        """What callers of a deployment must send; None where they need not (not an operation).
+
+        Raises:
+            InvalidInput: Its file cannot be read, or is empty.
+        """
+        path = deployment.serving.token_file
+        if not path:
+            return None
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if told := Path(path).read_text().strip():
+                return told
+        raise InvalidInput(
+            f"the token of {deployment.name} cannot be read from {path}", hint="put it there, on one line, mode 0600"
         )
 
     @operation("GET", "/versions/{version}/recommended-rules", command="recommended_rules")
@@ -432,10 +455,23 @@ class Deployments:
         for version in filter(None, (deployment.live, deployment.canary, *deployment.arms)):
             Humility(deployment.humility, self.signature(version))
 
-    def _route(self, version: str, role: Role, weight: float) -> Route:
+    def _check_beside(self, deployment: Deployment) -> None:
+        """Raises `Refused` when a model that is to answer beside the deployment's own is not approved."""
+        for item in map(self._models.version, deployment.serving.models):
+            if item.model == deployment.name:
+                raise InvalidInput(f"{item.model} is the deployment's own name", hint="deploy it under another name")
+            if item.status != "approved":
+                hint = f"mainspring approvals show {item.address}"
+                raise Refused(f"{item.address} is {item.status}, not approved", hint=hint)
+
+    def _folder_of(self, version: str) -> Path:
+        """The version's unpacked folder, with rows to explain its scores by."""
         folder = self._models.unpack(version, self._folder)
         self._add_background(version, folder / "background.json")
-        return Route(version=version, path=str(folder), role=role, weight=weight)
+        return folder
+
+    def _route(self, version: str, role: Role, weight: float) -> Route:
+        return Route(version=version, path=str(self._folder_of(version)), role=role, weight=weight)
 
     def removed(self, model: str, address: str) -> None:
         """Objects to the removal of a version that is used, or of a model that has a deployment."""
@@ -473,5 +509,5 @@ class Deployments:
 def _running(deployment: Deployment) -> tuple[Any, ...]:
     """What of a declaration reaches the target."""
     kept = deployment.log.sample, deployment.log.mask, deployment.log.outcome_key
-    facts = deployment.durable, deployment.strategy.key, deployment.humility
+    facts = deployment.durable, deployment.strategy.key, deployment.humility, deployment.serving
     return rules.wanted_routes(deployment), *facts, *kept

@@ -30,6 +30,28 @@ class Route(Value, frozen=True, kw_only=True):
     weight: float = 0.0
 
 
+class HostedModel(Value, frozen=True, kw_only=True):
+    """A model of a process.
+
+    Attributes:
+        name: Its name in addresses.
+        path: A package's folder, or a folder of packages named 1, 2, 3 …: the versions, of which the highest answers.
+        routes: The versions and their roles, instead of `path`.
+        pinned: Whether it is loaded at the start and stays.
+        key: What rows stick to an arm of an A/B test by; see `TargetSpec.key`.
+        humility: Rules for rows where the model is not to be trusted.
+        outcome_key: Columns that outcomes may be sent under.
+    """
+
+    name: str
+    path: str = ""
+    routes: tuple[Route, ...] = ()
+    pinned: bool = False
+    key: str = ""
+    humility: tuple[HumilityRule, ...] = ()
+    outcome_key: tuple[str, ...] = ()
+
+
 class TargetSpec(Value, frozen=True, kw_only=True):
     """The desired state of one deployment.
 
@@ -53,6 +75,15 @@ class TargetSpec(Value, frozen=True, kw_only=True):
             or that a humility rule fired on are logged always.
         log_mask: Column -> what the log keeps of it: a keyed hash, or nothing.
         mask_key: The hash's key, hexadecimal.
+        models: Other models of the same processes, loaded when they are first asked for.
+        models_dir: A folder of models, each a sub-folder named as the model; empty for none.
+        memory_budget: Bytes that all loaded models may take together, per worker.
+        trusted_types: Types, beyond scikit-learn's own, that original models may be made of.
+        grpc_port: The port of the inference protocol's gRPC face (needs the extra ``grpc``); None for no such face, 0
+            for any free port, with one worker.
+        access_log: File for a JSON line of each request; empty for none.
+        otlp_endpoint: Where a collector takes OpenTelemetry traces (needs the extra ``otel``); empty for none.
+        explain_sample: Share of logged rows, 0 to 1, whose scores are explained in the log, beside the answering.
     """
 
     name: str
@@ -73,6 +104,14 @@ class TargetSpec(Value, frozen=True, kw_only=True):
     log_sample: float = 1.0
     log_mask: dict[str, Masking] = {}
     mask_key: str = ""
+    models: tuple[HostedModel, ...] = ()
+    models_dir: str = ""
+    memory_budget: int = 2 << 30
+    trusted_types: tuple[str, ...] = ()
+    grpc_port: int | None = None
+    access_log: str = ""
+    otlp_endpoint: str = ""
+    explain_sample: float = 0.0
 
 
 class TargetStatus(Value, frozen=True, kw_only=True):

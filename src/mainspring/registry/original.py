@@ -62,19 +62,26 @@ class OriginalModel:
 
     def score(self, columns: Columns, rows: int) -> list[float]:
         """The score of each row: the probability of yes, or the regressor's value; see `OnnxModel.score`."""
-        if rows == 0:
-            return []
+        return self._answer(self.table(columns, rows)) if rows else []
+
+    @property
+    def estimator(self) -> Any:
+        """The model itself."""
+        return self._estimator
+
+    def table(self, columns: Columns, rows: int) -> Any:
+        """The rows as the model reads them: an array [rows, columns], or a frame."""
         nulls = (None,) * rows
         values = [columns.get(name, nulls) for name in self._names]
         if self._frames:
-            return self._answer(self._frame(values))
+            return self._frame(values)
         if self._numbers:
-            return self._answer(np.array(values, dtype=np.float64).T)
+            return np.array(values, dtype=np.float64).T
         table = np.empty((rows, len(values)), dtype=object)
         for place, (field, column) in enumerate(zip(self.signature.inputs, values, strict=True)):
             lost = None if field.type == "string" else np.nan
             table[:, place] = [lost if value is None else value for value in column]
-        return self._answer(table)
+        return table
 
     def score_packed(self, values: Any) -> list[float]:
         """The score of each row of an array of numbers; see `Model.score_packed`."""

@@ -26,8 +26,10 @@ from mainspring.serving.log import Frame, PredictionLog
 from mainspring.serving.message import GRPC, STREAM, TEXT, Call, Reply, WrongMethod
 from mainspring.serving.metrics import Metrics, Snapshot
 from mainspring.serving.protocol import OpenInference, changes_models
+from mainspring.serving.recent import Recent
 from mainspring.serving.records import predict
 from mainspring.serving.request import Answer, Batch
+from mainspring.serving.sampled import SampledExplanations
 from mainspring.serving.scoring import After, Scoring
 
 _MORE = {
@@ -52,6 +54,7 @@ class App:
         others: What those have counted.
         workers: Their process ids and ours, 0 for one that does not answer just now.
         scoring: What answers questions to the models.
+        explained: The sample of answers that are explained in the log.
         logs: The prediction log of each model that has answered.
         measure: Called before the metrics are told.
 
@@ -70,6 +73,9 @@ class App:
         self.scoring = Scoring(self.host, self._record)
         self._protocol = OpenInference(self.scoring, self._check_ready)
         self.metrics = Metrics()
+        self.explained = SampledExplanations(
+            self.scoring.explainer, lambda name, frame: self._log(name).append(frame), self._count_unexplained
+        )
         self.nonce = nonce or secrets.token_hex(16)
         self.on_change: Callable[[], None] = lambda: None
         self.reload_all: Callable[[], Awaitable[int]] = self.reload
@@ -80,6 +86,7 @@ class App:
         self._keep = Keep.of(config)
         self._refusal = ""
         self._started = time.time()
+        self._recent = Recent(self._started)
         self._turn = asyncio.Lock()
         self.logs: dict[str, PredictionLog] = {}
         self._encoder = msgspec.json.Encoder()
@@ -237,9 +244,20 @@ class App:
             self.metrics.rows[answer.versions[0], answer.roles[0]] += batch.rows
         else:
             self.metrics.rows.update(zip(answer.versions, answer.roles, strict=True))
-        if not lineup.watched:
+        share = self.config.explain_sample
+        if not (lineup.watched or share):
             return None
-        return lambda: self._watch(name, lineup, batch._replace(times=frame.times), answer.ids, call.caller)
+
+        def after() -> None:
+            if share:
+                self.explained.draw(name, lineup, batch, answer, frame.times, share)
+            if lineup.watched:
+                self._watch(name, lineup, batch._replace(times=frame.times), answer.ids, call.caller)
+
+        return after
+
+    def _count_unexplained(self, rows: int) -> None:
+        self.metrics.errors["unexplained"] += rows
 
     def _unscored(self, name: str, frame: Frame) -> None:
         """Puts on record that a version could not score rows."""
@@ -283,6 +301,10 @@ class App:
         self.measure()
         return Metrics([self.metrics.snapshot(), *self.others()])
 
+    def note(self) -> None:
+        """Remembers what was counted, for the figures of the last minute; see `Recent.note`."""
+        self._recent.note(time.time(), self._total())
+
     def _metrics(self, call: Call) -> Reply:
         alive = sum(map(bool, self.workers()))
         return Reply(200, self._total().render(self.config.name, self.config.revision, alive).encode(), TEXT)
@@ -303,6 +325,7 @@ class App:
                     for item in self.config.routes
                 ],
                 "requests": sum(total.requests.values()),
+                "recent": self._recent.figures(time.time(), total),
                 "errors": dict(total.errors),
                 "lost_frames": total.lost,
                 "refused_change": self._refusal,

@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from mainspring.core.humility import HumilityRule
 from mainspring.errors import InvalidInput, Refused
-from mainspring.ports.target import Route, TargetSpec
+from mainspring.ports.target import HostedModel, TargetSpec
 from mainspring.serving.message import Limits
 
 if TYPE_CHECKING:
@@ -36,28 +35,6 @@ FIXED = (
     "streams",
 )
 """What a running process cannot change."""
-
-
-class HostedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model of a process.
-
-    Attributes:
-        name: Its name in addresses.
-        path: A package's folder, or a folder of packages named 1, 2, 3 …: the versions, of which the highest answers.
-        routes: The versions and their roles, instead of `path`.
-        pinned: Whether it is loaded at the start and stays.
-        key: What rows stick to an arm of an A/B test by; see `TargetSpec.key`.
-        humility: Rules for rows where the model is not to be trusted.
-        outcome_key: Columns that outcomes may be sent under.
-    """
-
-    name: str
-    path: str = ""
-    routes: tuple[Route, ...] = ()
-    pinned: bool = False
-    key: str = ""
-    humility: tuple[HumilityRule, ...] = ()
-    outcome_key: tuple[str, ...] = ()
 
 
 class StreamPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,38 +67,23 @@ class Config(TargetSpec, frozen=True, kw_only=True):
     Attributes:
         state_dir: Where the process writes ``address.json`` once it answers.
         admin_token: What ``POST /-/reload`` asks for; without one, only SIGHUP reloads.
-        access_log: File for a JSON line of each request; empty for none.
-        otlp_endpoint: Where a collector takes OpenTelemetry traces (needs the extra ``otel``); empty for none.
         body_limit: The largest request body, bytes, as it came and unpacked.
         head_limit: The largest request line with its headers, bytes.
         read_seconds: For a request's head, and again for its body, to arrive.
         idle_seconds: How long a connection may stay without a request.
         connection_limit: Connections at a time, per worker.
         waiting_limit: Requests that wait for their answer at a time, per worker.
-        models: Other models of this process, loaded when they are first asked for.
-        models_dir: A folder of models, each a sub-folder named as the model; empty for none.
-        memory_budget: Bytes that all loaded models may take together, per worker.
-        trusted_types: Types, beyond scikit-learn's own, that original models may be made of.
-        grpc_port: The port of the inference protocol's gRPC face (needs the extra ``grpc``); None for no such face, 0
-            for any free port, with one worker.
         streams: Messages to answer.
     """
 
     state_dir: str
     admin_token: str | None = None
-    access_log: str = ""
-    otlp_endpoint: str = ""
     body_limit: int = 16 << 20
     head_limit: int = 32 << 10
     read_seconds: float = 9.0
     idle_seconds: float = 75.0
     connection_limit: int = 4096
     waiting_limit: int = 1024
-    models: tuple[HostedModel, ...] = ()
-    models_dir: str = ""
-    memory_budget: int = 2 << 30
-    trusted_types: tuple[str, ...] = ()
-    grpc_port: int | None = None
     streams: tuple[StreamPlan, ...] = ()
 
     @property
@@ -214,6 +176,10 @@ def _check_log(config: Config) -> None:
         raise InvalidInput("the configuration has no `log_dir`", hint="name the folder of the prediction log")
     if not 0 <= config.log_sample <= 1:
         raise InvalidInput(f"`log_sample` is a share from 0 to 1, not {config.log_sample}", hint="leave it out for all")
+    if not 0 <= config.explain_sample <= 1:
+        raise InvalidInput(
+            f"`explain_sample` is a share from 0 to 1, not {config.explain_sample}", hint="leave it out for none"
+        )
     if "hash" in config.log_mask.values() and not config.mask_key:
         raise InvalidInput("columns are to be hashed and there is no `mask_key`", hint="give a key, hexadecimal")
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from mainspring.errors import InvalidInput, MainspringError, MissingExtra, Unreachable
+from mainspring.serving.codecs import decoded
 from mainspring.serving.inference import Inference, Inferred, refuse_extras
 from mainspring.serving.message import GRPC, Call
 from mainspring.serving.scoring import Scoring
@@ -196,6 +197,10 @@ def _asked(request: Any) -> Inference:
             f"there are {len(raw)} raw contents for {len(request.inputs)} inputs", hint="send one per input, in order"
         )
     inputs = [_tensor(item, raw[place] if raw else None) for place, item in enumerate(request.inputs)]
+    for place, item in enumerate(request.inputs):
+        if "content_type" in item.parameters:
+            told = item.parameters["content_type"].string_param
+            inputs[place] = inputs[place]._replace(values=decoded(item.name, inputs[place].values, told))
     outputs = []
     for item in request.outputs:
         refuse_extras(item.name, item.parameters)

@@ -14,9 +14,8 @@ from pathlib import Path
 import msgspec
 
 from mainspring.errors import Conflict, InvalidInput, MainspringError, NotFound, Unreachable, unknown_name
-from mainspring.ports.target import Route
+from mainspring.ports.target import HostedModel, Route
 from mainspring.registry.tensor_runtime import TensorModel
-from mainspring.serving.config import HostedModel
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.log import Frame
 

@@ -24,6 +24,7 @@ import httptools
 
 from mainspring.errors import MainspringError
 from mainspring.serving.coding import COMPRESS_FROM, compress, decompress
+from mainspring.serving.farewell import admit_no_more
 from mainspring.serving.message import (
     Call,
     Handler,
@@ -39,6 +40,7 @@ from mainspring.serving.message import (
 from mainspring.serving.request import Malformed
 
 _TICK_SECONDS = 0.25
+_HANDSHAKE_SECONDS = 0.05  # for connections that the kernel is just making
 _SECONDS = {"unread": 30.0, "linger": 2.0}
 _OUT_BYTES = 64 << 10
 _BACKLOG = 2048
@@ -79,23 +81,28 @@ class Server:
         self._listeners.append((server, mine, tls))
 
     async def drain(self, seconds: float, most: float) -> None:
-        """Takes no new connection, asks clients to leave, then closes what is idle and waits for what is not.
+        """Asks clients to leave, then takes no new one, closes what is idle and waits for what is not.
 
         Args:
-            seconds: How long clients have to notice: who is just writing must not find the connection closed.
+            seconds: How long clients have to notice, each of them: who is just writing, or has only just come, must
+                not find the connection closed.
             most: How long unfinished requests are waited for.
         """
         self.draining = True
+        end = time.monotonic() + most
+        await asyncio.sleep(seconds)
+        for _, listener, _ in self._listeners:
+            admit_no_more(listener)
+        await asyncio.sleep(_HANDSHAKE_SECONDS)
         for server, _, _ in self._listeners:
             server.close()
         await asyncio.sleep(0)
         for _, listener, tls in self._listeners:
             await self._close(listener, tls)
-        end = time.monotonic() + most
-        await asyncio.sleep(seconds)
-        while self.connections and time.monotonic() < end:
+        while self.connections and (now := time.monotonic()) < end:
+            self.now = now
             for connection in list(self.connections):
-                connection.leave()
+                connection.leave(seconds)
             await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.abort()
@@ -176,6 +183,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._peer, self._here = _host(transport, "peername"), _host(transport, "sockname")
         server.connections.add(self)
+        server.now = time.monotonic()  # it has only just come, whenever the timer was last here
         self._expect("idle")
         if len(server.connections) > server.limits.connections:
             self._refuse("", Overloaded("too many connections", hint="close some, or raise `connection_limit`"))
@@ -414,9 +422,10 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
             self._transport.resume_reading()
 
-    def leave(self) -> None:
-        """Closes the connection if no request is under way."""
-        if self._wait == "idle" and not (self._busy or self._queue):
+    def leave(self, seconds: float) -> None:
+        """Closes the connection if no request has been under way for so long."""
+        since = self._deadline - self._server.limits.idle_seconds
+        if self._wait == "idle" and not (self._busy or self._queue) and self._server.now - since >= seconds:
             self._transport.close()
 
     def abort(self) -> None:

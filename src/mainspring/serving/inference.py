@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from mainspring.core.signature import Signature
 from mainspring.errors import InvalidInput
 from mainspring.registry.tensor_runtime import TensorModel, TensorSpec
+from mainspring.serving.codecs import decoded
 from mainspring.serving.lineup import OUTPUTS, Lineup, outputs_of
 from mainspring.serving.request import Answer, Batch, Form, Malformed
 from mainspring.serving.tensor_form import ACCEPTED, PLAIN, Wanted
@@ -162,6 +163,8 @@ def read_body(body: bytes, header_length: bytes | None = None) -> Inference:
     inputs = []
     for item in asked.inputs:
         values, rest = _values(item, rest)
+        if item.parameters:
+            values = decoded(item.name, values, item.parameters.get("content_type"))
         inputs.append(Tensor(item.name, item.datatype, values))
     if len(rest):
         raise InvalidInput(f"{len(rest)} bytes are left over after the last tensor", hint="announce their sizes")

@@ -8,7 +8,7 @@ import time
 import traceback
 from asyncio import Future
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, islice
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ class Lineup:
     @staticmethod
     def make_ids(rows: int) -> list[str]:
         """Prediction ids for rows that came without."""
-        return [f"{_process}-{next(_serial):x}" for _ in range(rows)]
+        return [f"{_process}-{number}" for number in islice(_serial, rows)]
 
     def shadows(self, batch: Batch, ids: list[str], caller: str = "") -> Iterator[Frame]:
         """What each shadow says about its share of the same rows; not a number where it fails."""

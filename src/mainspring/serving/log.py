@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from mainspring.errors import CorruptArtifact, StorageFull, StoreError
+from mainspring.serving.explanation import Explanation
 from mainspring.serving.key import key_text
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
         marks: Row -> what humility rules made of it, where any fired.
         weights: How many rows each stands for where rows are sampled: 0 for one that is only here because it failed,
             was refused or a rule fired on it. None: 1 each.
+        why: Why the one row of a frame has its score; such a frame is no prediction, but follows one.
     """
 
     times: list[int]
@@ -81,6 +83,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     request: str = ""
     marks: dict[int, Mark] | None = None
     weights: list[float] | None = None
+    why: Explanation | None = None
 
 
 class PredictionLog:
@@ -290,10 +293,37 @@ def to_frame(frames: Iterable[Frame], key: Sequence[str] = ()) -> pl.DataFrame:
     return table.with_columns(pl.Series(f"in_{name}", values, strict=False) for name, values in inputs.items())
 
 
+def to_attributions(frames: Iterable[Frame]) -> pl.DataFrame:
+    """What explains predictions, one row per explained one.
+
+    Columns: id, time (UTC), version, method, scale, base, score; the contributions as ``at_…``, null for columns that
+    the version does not read.
+    """
+    import polars as pl  # noqa: PLC0415 - as above
+
+    found = [(frame, frame.why) for frame in frames if frame.why]
+    names = dict.fromkeys(f"at_{name}" for _, why in found for name in why.contributions)
+    rows = [
+        {
+            "id": frame.ids[0], "time": frame.times[0], "version": frame.versions[0], "method": why.method,
+            "scale": why.scale, "base": why.base, "score": why.score,
+        }
+        | {f"at_{name}": value for name, value in why.contributions.items()}
+        for frame, why in found
+    ]  # fmt: skip
+    schema = {name: getattr(pl, kind) for name, kind in ATTRIBUTIONS.items()} | dict.fromkeys(names, pl.Float64)
+    return pl.DataFrame(rows, schema=schema).with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")))
+
+
 def _lists(frame: Frame) -> tuple[Sequence[Any], ...]:
     return frame.ids, frame.times, frame.versions, frame.roles, frame.scores, frame.labels
 
 
+ATTRIBUTIONS = {
+    "id": "String", "time": "Int64", "version": "String", "method": "String", "scale": "String", "base": "Float64",
+    "score": "Float64",
+}  # fmt: skip
+"""Column of the table of explanations -> its type in Polars, beside a column for each input."""
 SCHEMA: dict[str, str | list[str]] = {
     "id": "String", "time": "Int64", "version": "String", "role": "String", "score": "Float64", "label": "Boolean",
     "latency_us": "Int64", "caller": "String", "route": "String", "request": "String",

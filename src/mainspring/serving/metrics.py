@@ -10,7 +10,8 @@ import msgspec
 
 from mainspring.serving.log import Mark
 
-_BOUNDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+BOUNDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+"""Ends of the buckets of answer times, seconds."""
 
 
 class Snapshot(msgspec.Struct, array_like=True):
@@ -61,14 +62,14 @@ class Metrics:
         self.errors: Counter[str] = Counter()
         self.humility: Counter[tuple[str, str]] = Counter()
         self.lost = self.connections = self.waiting = 0
-        self._buckets = [0] * (len(_BOUNDS) + 1)
+        self._buckets = [0] * (len(BOUNDS) + 1)
         self._seconds = self.delay = 0.0
         for snapshot in told:
             self._add(snapshot)
 
     def observe(self, seconds: float) -> None:
         """Counts the time that one answered prediction request took."""
-        self._buckets[bisect_left(_BOUNDS, seconds)] += 1
+        self._buckets[bisect_left(BOUNDS, seconds)] += 1
         self._seconds += seconds
 
     def count_rules(self, marks: Iterable[Mark | None]) -> None:
@@ -107,6 +108,11 @@ class Metrics:
         self.waiting += told.waiting
         self.delay = max(self.delay, told.delay)
 
+    @property
+    def buckets(self) -> list[int]:
+        """How many answers took up to each of `BOUNDS`, and more than the last."""
+        return list(self._buckets)
+
     def render(self, deployment: str, revision: int, workers: int = 1) -> str:
         """All of them as text."""
         name = f'deployment="{deployment}"'
@@ -125,7 +131,7 @@ class Metrics:
             lines.append(f'mainspring_errors_total{{{name},code="{code}"}} {count}')
         lines.append("# TYPE mainspring_latency_seconds histogram")
         total = 0
-        for bound, count in zip((*_BOUNDS, "+Inf"), self._buckets, strict=True):
+        for bound, count in zip((*BOUNDS, "+Inf"), self._buckets, strict=True):
             total += count
             lines.append(f'mainspring_latency_seconds_bucket{{{name},le="{bound}"}} {total}')
         lines.append(f"mainspring_latency_seconds_sum{{{name}}} {self._seconds:.6f}")

@@ -13,7 +13,7 @@ Verdict = Literal["better", "worse", "no difference", "worse on a slice", "too l
 
 
 class Segment(Entity):
-    """A stored piece of a deployment's predictions or outcomes, a Parquet file.
+    """A stored piece of a deployment's predictions, outcomes or explanations, a Parquet file.
 
     Attributes:
         deployment: Name of the deployment.
@@ -28,11 +28,33 @@ class Segment(Entity):
     __unique__ = (("deployment", "kind", "digest"),)
     __index__ = (("deployment", "kind", "end"),)
     deployment: str
-    kind: Literal["predictions", "outcomes"]
+    kind: Literal["predictions", "outcomes", "explanations"]
     digest: str
     rows: int
     start: datetime
     end: datetime
+
+
+class Traffic(Value):
+    """How a deployment does just now, by its own counts.
+
+    Attributes:
+        seconds: What the figures are of: the last minute, or less after a start.
+        requests: How many were answered.
+        refused: Of these with a 4xx: what was asked was wrong.
+        failed: Of these with a 5xx.
+        rate: Requests per second.
+        p50_ms: Median time from a whole request to its scores, milliseconds; None without any.
+        p99_ms: What 99 % of them do not exceed.
+    """
+
+    seconds: float
+    requests: int
+    refused: int
+    failed: int
+    rate: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
 
 
 class LogPosition(Entity):

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from mainspring.errors import InvalidInput
-from mainspring.serving.explain import Explanation, asks
+from mainspring.serving.explain import asks
+from mainspring.serving.explanation import Explanation
 from mainspring.serving.host import Served
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.message import Call, Reply

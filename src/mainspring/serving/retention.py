@@ -54,7 +54,7 @@ class Retention:
 
     def _shorten(self, segment: Segment, cutoff: datetime) -> int:
         """Removes the old rows of a segment, in one transaction; it is gone when no row is left."""
-        time = "time" if segment.kind == "predictions" else "known"
+        time = "known" if segment.kind == "outcomes" else "time"
         left = pl.DataFrame()
         if segment.end >= cutoff:
             left = pl.read_parquet(io.BytesIO(self._artifacts.read(segment.digest))).filter(pl.col(time) >= cutoff)

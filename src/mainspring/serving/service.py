@@ -6,6 +6,7 @@ import functools
 import http.client
 import io
 import itertools
+import ssl
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -23,8 +24,8 @@ from mainspring.measures.sequential import Comparison, sample_ratio_p
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.serving.evidence import Side, ab_course, against_live, keys_of, models_own, sides, version_evidence
 from mainspring.serving.key import key_text
-from mainspring.serving.log import Frame, log_files, read_frames, remove_finished, to_frame
-from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment
+from mainspring.serving.log import Frame, log_files, read_frames, remove_finished, to_attributions, to_frame
+from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment, Traffic
 from mainspring.serving.outcomes import OUTCOMES, join
 from mainspring.serving.reviews import enter
 from mainspring.store import Store
@@ -63,26 +64,43 @@ class Predictions:
         self._outcomes = functools.lru_cache(maxsize=_OUTCOME_SEGMENTS)(self._read)
 
     @operation("POST", "/deployments/{deployment}/predict", command="")
-    def predict(self, deployment: str, records: list[dict[str, Any]], ids: list[str] | None = None) -> dict[str, Any]:
+    def predict(
+        self, deployment: str, records: list[dict[str, Any]], ids: list[str] | None = None, explain: bool = False
+    ) -> dict[str, Any]:
         """Asks a deployment, through its own address, for predictions.
 
         Args:
             deployment: Its name.
             records: Column -> value, one dict per row.
             ids: One per row; outcomes are matched by them. Made up when left out.
+            explain: Whether each score comes with what its columns added to it.
         """
         body = {"records": records} | ({"ids": ids} if ids else {})
-        return self.ask(deployment, body)
+        return self.ask(deployment, body, explain=explain)
 
-    def ask(self, deployment: str, body: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, deployment: str, body: dict[str, Any], *, explain: bool = False) -> dict[str, Any]:
         """Sends a request to the serving process (not an operation)."""
+        path = "/predict?explain=true" if explain else "/predict"
+        return self._asked(deployment, "POST", path, msgspec.json.encode(body), 60)
+
+    @operation("GET", "/deployments/{deployment}/traffic", command="traffic")
+    def traffic(self, deployment: str) -> Traffic:
+        """Tells how a deployment does just now: requests per second, errors, latency within the last minute."""
+        return msgspec.convert(self._asked(deployment, "GET", "/-/status", None, 2)["recent"], Traffic)
+
+    def _asked(self, deployment: str, method: str, path: str, body: bytes | None, seconds: float) -> dict[str, Any]:
         url = urlsplit(self._deployments.status(deployment).url)
         if not url.hostname:
             raise Unreachable(f"deployment {deployment} does not run", hint="mainspring up repairs it")
-        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        connection = kind(url.hostname, url.port, timeout=60)
+        wanted = self._deployments.show(deployment)
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=seconds)
+        if url.scheme == "https":
+            connection = http.client.HTTPSConnection(url.hostname, url.port, timeout=seconds, context=_trust(wanted))
+        headers = {"content-type": "application/json"}
+        if token := self._deployments.token(wanted):
+            headers["authorization"] = f"Bearer {token}"
         try:
-            connection.request("POST", "/predict", msgspec.json.encode(body), {"content-type": "application/json"})
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
             content = msgspec.json.decode(answer.read())
         except (OSError, http.client.HTTPException) as error:
@@ -215,6 +233,9 @@ class Predictions:
                 continue
             frames, offset = read_frames(path, before)
             if offset > before:
+                if explained := [frame for frame in frames if frame.why]:
+                    self._add(deployment, "explanations", to_attributions(explained), "time")
+                    frames = [frame for frame in frames if not frame.why]
                 rows = to_frame(frames, key)
                 now = self._store.clock.now()
                 position = LogPosition(id=new_id(), created=now, deployment=deployment, file=path.name, offset=offset)
@@ -259,6 +280,19 @@ class Predictions:
         outcomes = [self._outcomes(item.digest).lazy() for item in self._segments(deployment, "outcomes")]
         known = pl.concat([pl.LazyFrame(schema=OUTCOMES), *outcomes], how="diagonal_relaxed")
         return join(predictions, known).sort("time", "id")
+
+    def attributions(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
+        """What explains the sampled predictions of ``[start, end)``, one row each: see `to_attributions`.
+
+        The mean absolute value of each ``at_…`` column of one version is what
+        `mainspring.measures.ranking.attribution_drift` compares.
+        """
+        columns = self._store.columns(Segment)
+        found = self._segments(deployment, "explanations", columns.end >= start, columns.start < end)
+        parts = [to_attributions([]).lazy(), *(self._read(item.digest).lazy() for item in found)]
+        within = (pl.col("time") >= start) & (pl.col("time") < end)
+        rows = pl.concat(parts, how="diagonal_relaxed").filter(within)
+        return rows.unique(["id", "version"], keep="first", maintain_order=True).collect()
 
     def _segments(self, deployment: str, kind: str, *where: Any) -> Iterator[Segment]:
         for offset in itertools.count(0, _PAGE):
@@ -327,3 +361,11 @@ class Predictions:
         names = ["id", "time", "version", "score", "label", "outcome", "rules"]
         told = rows.select(names).with_columns(pl.col("rules").fill_null([]))
         return [Prediction(**row) for row in told.to_dicts()]
+
+
+def _trust(deployment: Deployment) -> ssl.SSLContext:
+    """What a deployment's certificate is checked with: itself, whoever signed it and whatever name it has."""
+    context = ssl.create_default_context(cafile=deployment.serving.tls_cert or None)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context

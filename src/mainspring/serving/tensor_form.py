@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import struct
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mainspring.core.signature import Field
+from mainspring.serving.codecs import AS_THEY_ARE
 from mainspring.serving.request import SINGLE, PredictionId, list_of, value_type
 
 _WHOLE = tuple(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
@@ -102,16 +104,22 @@ class TensorForm:
         tensor = asked.inputs[0]
         data, shape, names = tensor.data, tensor.shape, self._all
         width = len(names)
+        if tensor.parameters and tensor.parameters.get("content_type", "np") not in AS_THEY_ARE:
+            return None
         if tensor.name in self._known or len(shape) != 2 or shape[1] != width or shape[0] * width != len(data):
             return None
         rows = shape[0]
-        if data and not (max(data) <= SINGLE and min(data) >= -SINGLE):
-            return None
         if rows == 1:
+            if not (max(data) <= SINGLE and min(data) >= -SINGLE):
+                return None
             columns: dict[str, Sequence[Any]] = dict(zip(names, zip(data)))  # noqa: B905 - as many, see above
             return Read(columns, 1, asked, np.array((data,), np.float32))
+        # Three times as fast as numpy from a list; what single precision does not reach becomes infinite.
+        packed = np.frombuffer(struct.pack(f"{len(data)}f", *data), np.float32).reshape(rows, width)
+        if not np.isfinite(packed).all():
+            return None
         columns = {name: data[place::width] for place, name in enumerate(names)}
-        return Read(columns, rows, asked, np.array(data, np.float32).reshape(rows, width))
+        return Read(columns, rows, asked, packed)
 
     def _by_column(self, body: bytes) -> Read | None:
         try:
@@ -127,6 +135,8 @@ class TensorForm:
         for tensor in inputs:
             data, shape = tensor.data, tensor.shape
             if len(data) != rows or shape not in (flat, standing):
+                return None
+            if tensor.parameters and tensor.parameters.get("content_type", "np") not in AS_THEY_ARE:
                 return None
             columns[names[tensor.__class__]] = data
         if len(columns) != len(inputs) or not columns.keys() >= self._required:

@@ -19,6 +19,7 @@ from mainspring.serving.app import App
 from mainspring.serving.board import Board
 from mainspring.serving.http import Server
 from mainspring.serving.observe import AccessLog, Observers, Tracer
+from mainspring.serving.recent import EVERY_SECONDS
 
 if TYPE_CHECKING:
     from mainspring.serving.grpc import GrpcFace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _DRAIN_SECONDS = 0.25
 _MOST_DRAIN_SECONDS = 10.0
+_EXPLAIN_SECONDS = 2.0
 _TELL_SECONDS = 0.25
 _CHANGE_SECONDS = 60.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -106,12 +108,14 @@ class _Worker:
         self._app.on_change()
         if self._place:
             self._tell()
+        self._note()
         await self._ended.wait()
         self._app.draining = True
         await asyncio.gather(*(stream.stop(_MOST_DRAIN_SECONDS) for stream in streams))
         if face:
             await face.stop(_MOST_DRAIN_SECONDS)
         await self._server.drain(_DRAIN_SECONDS, _MOST_DRAIN_SECONDS)
+        await self._app.explained.settle(_EXPLAIN_SECONDS)
         if observers:
             observers.flush()
 
@@ -158,6 +162,11 @@ class _Worker:
         metrics = self._app.metrics
         metrics.lost = self._app.lost
         metrics.connections, metrics.waiting = len(self._server.connections), self._server.waiting
+
+    def _note(self) -> None:
+        self._app.note()
+        if not self._ended.is_set():
+            asyncio.get_running_loop().call_later(EVERY_SECONDS, self._note)
 
     def _tell(self) -> None:
         """Puts on the board how this worker is, again and again."""

@@ -270,6 +270,14 @@ def test_trying_a_deployment(lived: Any, mainspring: Any) -> None:
     given = mainspring("try", "mill", "--record", '{"x": 0.75}', "--json")
     assert given.json[0]["label"] is True, given
     assert "answered in" in mainspring("try", "mill").err
+    why = mainspring("try", "mill", "--record", '{"x": 0.75}', "--explain")
+    assert (why.code, "x = 0.75" in why.out, "on average" in why.out, "explanation" in why.out) == (
+        0,
+        True,
+        True,
+        False,
+    )
+    assert mainspring("try", "mill", "--explain", "--json").json[0]["explanation"]["contributions"].keys() == {"x"}
     wrong = mainspring("try", "mill", "--record", '{"y": 1}')
     assert wrong.code != 0
     assert "`x` is missing" in wrong.err

@@ -269,3 +269,16 @@ def test_typed_grpc_contents(place: Place) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             ask(**bad)
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_content_type_over_grpc(place: Place) -> None:
+    face = Face("grpc", place)
+    columns = {
+        name: np.array([value], dtype=object if isinstance(value, str) else None) for name, value in RECORD.items()
+    }
+    plain = face.infer("flights", [face.input(name, values) for name, values in columns.items()])
+    inputs = [face.input(name, values) for name, values in ({**columns, "carrier": np.array(["VUE="], object)}).items()]
+    for item in inputs:
+        item._get_tensor().parameters["content_type"].string_param = "base64" if item.name() == "carrier" else "np"
+    assert face.infer("flights", inputs).as_numpy("score") == plain.as_numpy("score")
+    face.client.close()

@@ -64,6 +64,24 @@ def mill(open_mill: Callable[..., Mill]) -> Mill:  # noqa: F811
     return mill
 
 
+def test_trying_a_deployment_explains_its_answer(mill: Mill) -> None:
+    status, text = Door(mill).ask("/deployments/mill/try", {"v:x": "0.75", "explain": "yes"})
+    assert status == 200
+    assert "What each column added to the score" in text
+    assert "x = 0.75" in text
+
+
+def test_the_list_tells_how_deployments_do_just_now(mill: Mill) -> None:
+    door = Door(mill)
+    door.ask("/deployments/mill/try", {"v:x": "0.75"})
+    assert mill.workspace.predictions.traffic("mill").requests == 1
+    status, text = door.ask("/deployments")
+    assert (status, "Requests/s" in text, "none</td>" in text, " ms</td>" in text) == (200, True, True, True)
+    mill.workspace.deployments.stop("mill")
+    status, text = door.ask("/deployments")
+    assert (status, " ms</td>" in text) == (200, False)
+
+
 def test_trying_a_deployment_gives_its_answer_and_the_call_as_code(mill: Mill) -> None:
     door = Door(mill)
     status, text = door.ask("/deployments/mill/try")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mainspring.core.entity import change
+from mainspring.core.ids import point
 from mainspring.core.signature import Field, Signature
+from mainspring.deploy.model import Deployment
+from mainspring.deploy.serving import ServingPlan
 from mainspring.registry.runtime import OnnxModel
-from mainspring.serving.explain import BACKGROUND, shapley
+from mainspring.serving.explaining import BACKGROUND
+from mainspring.serving.explanation import shapley
 from mainspring.testing.models import RECORD, write_model, write_product
 from mainspring.testing.targets import ask
 
@@ -173,3 +182,44 @@ def test_sampled_values_are_near_the_exact_ones(folder: Path) -> None:
     found = shapley(model, RECORD, background, pairs=1000)
     assert found is not None
     assert found.contributions == pytest.approx(exact, abs=0.03)
+
+
+def test_sampled_answers_are_explained_in_the_log(mill: Any) -> None:
+    deployments, predictions = mill.workspace.deployments, mill.workspace.predictions
+    mill.register()
+    deployments.update("mill", change(Deployment, serving=ServingPlan(explain_sample=0.5)))
+    deployments.release("mill", mill.approved().address)
+    deployments.reconcile("mill")
+    now = mill.clock.now()
+    body = {"columns": {"x": [number / 10 for number in range(40)]}, "ids": [f"r{number}" for number in range(40)]}
+    predictions.ask("mill", {**body, "times": [now.isoformat()] * 40})
+    start, end = now - timedelta(hours=1), now + timedelta(hours=1)
+    drawn = {id for id in body["ids"] if point(f"explain\0{id}") < 1 << 63}
+    while (told := predictions.attributions("mill", start, end)).height < len(drawn):
+        predictions.ingest("mill")
+        time.sleep(0.05)
+    assert set(told["id"]) == drawn
+    assert set(told["version"]) == {"mill@1"}
+    rows = predictions.rows("mill", start, end).join(told, on=["id", "version"], suffix="_why")
+    assert rows.height == told.height
+    assert rows["score"].to_list() == pytest.approx(rows["score_why"].to_list(), abs=1e-5)
+    assert rows.sort("in_x")["at_x"].is_sorted()
+    assert predictions.attributions("mill", end, end + timedelta(hours=1)).is_empty()
+
+
+def test_explaining_process_that_is_killed_is_replaced_and_ends_with_the_server(serve: Any, folder: Path) -> None:
+    server = serve(routes=[{"version": "flights@1", "path": str(folder)}]).ready()
+
+    def asked() -> tuple[int, list[int]]:
+        status, _ = server.ask("/predict?explain=true", {"records": [RECORD]})
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        return status, [int(child) for child in children]
+
+    status, (child,) = asked()
+    assert status == 200
+    os.kill(child, signal.SIGKILL)
+    status, (other,) = asked()
+    assert (status, other == child) == (200, False)
+    server.end(signal.SIGKILL)
+    while Path(f"/proc/{other}/exe").exists():
+        time.sleep(0.01)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainspring.core.mask import Mask
@@ -34,6 +34,7 @@ def joined(rows: list[tuple[tuple[str | None, str | None], float | None, datetim
     return join(PREDICTIONS, frame.lazy()).sort("id").select("id", "outcome", "known").rows()
 
 
+@settings(deadline=None)
 @given(st.lists(told, max_size=12), st.randoms(use_true_random=False))
 def test_neither_order_nor_repetition_changes_the_join(rows: list[object], shuffle: random.Random) -> None:
     others = [*rows, *shuffle.choices(rows, k=len(rows))] if rows else []

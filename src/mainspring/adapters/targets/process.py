@@ -29,9 +29,12 @@ _START_SECONDS = 60.0
 _END_SECONDS = 15.0
 _ASK_SECONDS = 5.0
 _RELOAD_SECONDS = 60.0
+_ATTEMPTS = 5
 _POLL_SECONDS = 0.01
 _LOG_LIMIT = 8 << 20
-_FIXED = ("host", "port", "log_dir", "workers", "tls_cert", "tls_key")
+_FIXED = (
+    "host", "port", "log_dir", "workers", "tls_cert", "tls_key", "access_log", "otlp_endpoint", "grpc_port",
+)  # fmt: skip
 
 
 class _Address(msgspec.Struct):
@@ -157,8 +160,11 @@ class ProcessTarget:
         _write_config(folder, config)
         try:
             status, body = _ask(address.url, "POST", "/-/reload", config, _RELOAD_SECONDS)
-        except OSError as cause:
+        except (OSError, http.client.HTTPException) as cause:
             raise Unreachable(f"`{config.name}` did not take the change: {cause}", hint="apply it again") from None
+        if status == Unreachable.status:
+            told = body.get("error", {}).get("message", "it is busy")
+            raise Unreachable(f"`{config.name}` has not taken the change: {told}", hint="apply it again")
         if status != 200:
             _write_config(folder, before)
             error = body.get("error", {})
@@ -271,6 +277,15 @@ def _read_address(folder: Path) -> _Address | None:
 
 
 def _ask(url: str, method: str, path: str, config: _Config, timeout: float) -> tuple[int, dict[str, Any]]:
+    """Asks the process; again where a worker of several died with the question, which another one answers."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError, http.client.IncompleteRead):
+            return _asked(url, method, path, config, timeout)
+        time.sleep(_POLL_SECONDS)
+    return _asked(url, method, path, config, timeout)
+
+
+def _asked(url: str, method: str, path: str, config: _Config, timeout: float) -> tuple[int, dict[str, Any]]:
     place = urlsplit(url)
     host, port = place.hostname or "", place.port
     connection = http.client.HTTPConnection(host, port, timeout=timeout)

@@ -8,7 +8,7 @@ from mainspring.deploy.model import Deployment, Difference, Release
 from mainspring.errors import MainspringError
 from mainspring.monitoring.model import Incident
 from mainspring.ports.target import TargetStatus
-from mainspring.serving.model import Prediction
+from mainspring.serving.model import Prediction, Traffic
 from mainspring.ui.page import Page, Query
 from mainspring.ui.pages.trying import calls
 from mainspring.workspace import Workspace
@@ -19,7 +19,11 @@ _SHOWN = 10
 def index(workspace: Workspace, query: Query) -> Page:
     """All deployments, wanted and actual."""
     found = workspace.deployments.find(limit=200)
-    rows = [{"deployment": item, "target": _target(workspace, item)} for item in found]
+    rows = []
+    for item in found:
+        target = _target(workspace, item)
+        running = target is not None and target.state == "running"
+        rows.append({"deployment": item, "target": target, "traffic": _traffic(workspace, item) if running else None})
     rolling = sum(bool(item.canary) for item in found)
     live = sum(bool(item.live) for item in found)
     title = (
@@ -84,6 +88,13 @@ def _target(workspace: Workspace, deployment: Deployment) -> TargetStatus | None
     """What really runs; None when nothing was ever started there, or nobody can say."""
     with contextlib.suppress(MainspringError):
         return workspace.deployments.status(deployment.name)
+    return None
+
+
+def _traffic(workspace: Workspace, deployment: Deployment) -> Traffic | None:
+    """How it does just now; None when it does not say."""
+    with contextlib.suppress(MainspringError):
+        return workspace.predictions.traffic(deployment.name)
     return None
 
 

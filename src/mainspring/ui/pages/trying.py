@@ -14,6 +14,7 @@ from mainspring.core.signature import Field, Signature
 from mainspring.data.local import local_copy
 from mainspring.errors import InvalidInput, MainspringError
 from mainspring.registry.model import ModelVersion
+from mainspring.ui.charts.contributions import contributions
 from mainspring.ui.page import Page, Query, whole
 from mainspring.workspace import Workspace
 
@@ -39,7 +40,7 @@ def ask(workspace: Workspace, form: Mapping[str, str], name: str) -> Page:
     try:
         record = {field.name: _read(field, str(record[field.name])) for field in version.signature.inputs}
         start = time.perf_counter()
-        told = workspace.predictions.ask(name, {"records": [record]})
+        told = workspace.predictions.ask(name, {"records": [record]}, explain=bool(form.get("explain")))
         milliseconds = (time.perf_counter() - start) * 1000
     except MainspringError as error:
         return _page(workspace, name, version, record, error=error)
@@ -82,6 +83,7 @@ def _page(
         "answer": answer,
         "milliseconds": milliseconds,
         "error": {"message": error.message, "hint": error.hint} if error else None,
+        "explanation": _explanation(answer, record) if answer else None,
         "next": (place + 1) % _EXAMPLES,
         "calls": calls(version.signature, url, record) if version and not error else {},
     }
@@ -90,6 +92,22 @@ def _page(
         title=title, template="deployments/try.html", context=context, section="deployments", crumbs=crumbs,
         status=error.status if error else 200,
     )  # fmt: skip
+
+
+def _explanation(answer: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Why the answer is what it is, where that was asked for and there is a score."""
+    why = answer.get("explanation")
+    if not why:
+        return None
+    added = why["contributions"]
+    exact = {"linear": "exact, from the weights of the linear model", "tree": "exact, from its trees"}
+    return {
+        "picture": contributions(added, record, title="What each column added to the score"),
+        "base": why["base"],
+        "total": why["base"] + sum(added.values()),
+        "scale": why["scale"],
+        "method": exact.get(why["method"], "sampled orders of the columns"),
+    }
 
 
 def _said(answer: Mapping[str, Any]) -> str:

@@ -1,0 +1,73 @@
+"""How a deployment is served: the table ``[deployment.serving]``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mainspring.core.entity import Value
+
+
+class ServingPlan(Value):
+    """What of the serving processes is declared with the deployment. Paths are those of the machine it runs on.
+
+    Attributes:
+        workers: Processes that answer behind the one port.
+        host: The address to listen on; beyond this machine only with `token_file`.
+        port: The port to listen on; 0 for any free one, kept over restarts where that can be.
+        token_file: File with the token that callers must send; empty for none.
+        tls_cert: PEM file of the certificate that is answered with; empty for plain HTTP.
+        tls_key: PEM file of its key; empty when it is in the same file.
+        grpc_port: Port of the inference protocol's gRPC face (needs the extra ``grpc``); none by default.
+        models: Addresses of approved versions of other models that answer beside the deployment's own, such as
+            ``fares@3``; each is loaded when it is first asked for.
+        models_dir: A folder of more such models, each a sub-folder named as the model; empty for none.
+        memory_budget_mb: What all loaded models may take together, megabytes per worker.
+        trusted_types: Types, beyond scikit-learn's own, that original models may be made of.
+        access_log: File for a JSON line of each request; empty for none.
+        otlp_endpoint: Where a collector takes OpenTelemetry traces (needs the extra ``otel``); empty for none.
+        explain_sample: Share of logged rows, 0 to 1, whose scores are explained in the log.
+    """
+
+    workers: int = 1
+    host: str = "127.0.0.1"
+    port: int = 0
+    token_file: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    grpc_port: int | None = None
+    models: tuple[str, ...] = ()
+    models_dir: str = ""
+    memory_budget_mb: float = 2048.0
+    trusted_types: tuple[str, ...] = ()
+    access_log: str = ""
+    otlp_endpoint: str = ""
+    explain_sample: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.workers <= 64:
+            raise ValueError("`workers` is 1 to 64; one for each core")
+        for name, port in (("port", self.port), ("grpc_port", self.grpc_port or 0)):
+            if not 0 <= port < 65536:
+                raise ValueError(f"`{name}` is a port up to 65535, or 0 for any free one")
+        if self.grpc_port == 0 and self.workers > 1:
+            raise ValueError("`grpc_port` must be a port of its own where there are several `workers`")
+        for name in ("token_file", "tls_cert", "tls_key", "models_dir", "access_log"):
+            if (path := getattr(self, name)) and not path.startswith("/"):
+                raise ValueError(f"`{name}` is a whole path, beginning with a slash")
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("`tls_key` needs a `tls_cert`")
+        if not self.memory_budget_mb > 0:
+            raise ValueError("`memory_budget_mb` is above 0")
+        if not 0 <= self.explain_sample <= 1:
+            raise ValueError("`explain_sample` is a share from 0 to 1")
+        names = [address.partition("@")[0] for address in self.models]
+        if len(set(names)) < len(names) or not all("@" in address for address in self.models):
+            raise ValueError("`models` has one version of each model, such as fares@3")
+
+    def facts(self) -> dict[str, Any]:
+        """What the target's spec has under the same name."""
+        same = (
+            "workers", "host", "port", "tls_cert", "tls_key", "grpc_port", "models_dir", "trusted_types", "access_log",
+            "otlp_endpoint", "explain_sample",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in same} | {"memory_budget": int(self.memory_budget_mb * 2**20)}

@@ -1,0 +1,64 @@
+"""What each column added to a score: bars to the right of the middle raise it, bars to the left lower it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from markupsafe import Markup
+
+from mainspring.ui.charts.svg import element, finite, fitted, label, picture, tip
+from mainspring.ui.formats import number
+
+_MOST = 12
+_NAMES, _SIDE, _ROOM = 168.0, 150.0, 58.0
+_ROW = 26.0
+
+
+def contributions(added: Mapping[str, float], values: Mapping[str, object], *, title: str) -> Markup:
+    """The columns that moved a score most, the strongest first; the others are summed up in the last bar.
+
+    Args:
+        added: Column -> what it added.
+        values: Column -> the value that did.
+        title: What it shows.
+    """
+    known = {name: finite(value) or 0.0 for name, value in added.items()}
+    order = sorted(known, key=lambda name: -abs(known[name]))
+    shown = order if len(order) <= _MOST else order[: _MOST - 1]
+    rows = [(name, _value(values.get(name)), known[name]) for name in shown]
+    if rest := order[len(shown) :]:
+        rows.append((f"{len(rest)} others", "", sum(known[name] for name in rest)))
+    most = max((abs(value) for _, _, value in rows), default=0.0) or 1.0
+    middle = _NAMES + _ROOM + _SIDE
+    parts = []
+    for index, (name, value, moved) in enumerate(rows):
+        y = index * _ROW + 2
+        words = f"{name} = {value}" if value else name
+        long = max(abs(moved) / most * _SIDE, 1.0)
+        start = middle if moved >= 0 else middle - long
+        end = middle + long + 6 if moved >= 0 else middle - long - 6
+        bar = element(
+            "rect", tip(f"{words}: {moved:+.6g}"), x=start, y=y + 3, width=long, height=_ROW - 9, rx=2,
+            fill="currentColor", class_="bar" if moved >= 0 else "bar over",
+        )  # fmt: skip
+        parts += [
+            element("g", tip(words), label(_NAMES, y + 15, fitted(words, _NAMES, 12), "chart-text", "end")),
+            bar,
+            label(
+                end,
+                y + 15,
+                f"{'+' if moved > 0 else ''}{number(moved, 3)}",
+                "chart-text",
+                None if moved >= 0 else "end",
+            ),
+        ]
+    height = len(rows) * _ROW + 4
+    parts.append(element("path", d=f"M{middle:g} 0V{height:g}", class_="grid", stroke="currentColor"))
+    words = ", ".join(f"{name} {moved:+.3g}" for name, _, moved in rows)
+    return picture(middle + _SIDE + _ROOM, height, title, words, *parts, class_="contributions")
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "no value"
+    return number(value, 4) if isinstance(value, float) else str(value)
