@@ -15,7 +15,7 @@ from mainspring.monitoring.kinds import Holdout
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.load import load_model
 from mainspring.registry.service import Models
-from mainspring.serving.explain import shapley
+from mainspring.serving.explanation import shapley
 
 _VERSIONS = 8
 _EXPLAINED = 64
