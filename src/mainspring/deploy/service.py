@@ -34,6 +34,7 @@ from mainspring.deploy.model import (
 )
 from mainspring.deploy.recommend import RecommendedRule, input_rules, score_rule
 from mainspring.deploy.rollout import LISTING, Rollouts
+from mainspring.deploy.usage import Usage
 from mainspring.errors import Conflict, InvalidInput, NotFound, Refused
 from mainspring.governance.service import LABEL
 from mainspring.ports.artifacts import ArtifactStore
@@ -75,7 +76,7 @@ class Deployments:
         self._usecases = usecases
         self._rollouts = Rollouts(store, models)
         self._models = models
-        models.followers.append(self)
+        models.followers.append(Usage(store))
         self._target = target
         self._folder = folder
         self._log_folder = log_folder
@@ -472,20 +473,6 @@ class Deployments:
 
     def _route(self, version: str, role: Role, weight: float) -> Route:
         return Route(version=version, path=str(self._folder_of(version)), role=role, weight=weight)
-
-    def removed(self, model: str, address: str) -> None:
-        """Objects to the removal of a version that is used, or of a model that has a deployment."""
-        for deployment in self._store.find(Deployment, model=model, limit=10_000):
-            used = (deployment.live, deployment.canary, deployment.kept, *deployment.arms)
-            if not address or address in used:
-                raise Conflict(
-                    f"deployment `{deployment.name}` uses {address or model}",
-                    hint=f"release another version there: mainspring deployments show {deployment.name}",
-                )
-
-    def renamed(self, model: str, to: str) -> None:
-        """Objects to a new name for a model that has a deployment: what it answered is on record under the old one."""
-        self.removed(model, "")
 
     def _add_background(self, version: str, path: Path) -> None:
         """Puts rows of the version's reference beside it: scores are explained by comparison with them."""
