@@ -7,10 +7,12 @@ import json
 import math
 import posixpath
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from mainspring.errors import Conflict, InvalidInput
-from mainspring.tracking.model import Lifecycle
+from mainspring.tracking.model import Lifecycle, Run
 
 MAX_KEY = 250
 MAX_PARAM = 6000
@@ -97,3 +99,61 @@ def check_lifecycle(kind: str, name: str, found: Lifecycle, wanted: Lifecycle = 
             lifecycle=found,
             wanted=wanted,
         )
+
+
+_SMALL_IS_GOOD = re.compile(
+    r"(^|[_./ -])(loss|error|err|rmse|mse|mae|mape|nll|perplexity|ppl|wer|cer|fid|brier|ece|latency|time|duration|"
+    r"seconds|ms|cost|bias|regret|drift|psi|entropy|distance|violations?)($|[_./ -])|loss|error",
+    re.IGNORECASE,
+)
+
+
+def less_is_better(key: str) -> bool:
+    """Whether small values of a metric are the good ones, as its name tells."""
+    return bool(_SMALL_IS_GOOD.search(key))
+
+
+def fields_of(run: Run) -> dict[str, Any]:
+    """What may tell a run from another, by the names that the filter language knows them by."""
+    named = {
+        "status": run.status, "experiment": run.experiment, "pipeline": run.pipeline, "use_case": run.use_case,
+        "source": run.source, "trigger": run.trigger, "user": run.actor, "code": run.code.commit[:12],
+        "datasets": ", ".join(run.datasets),
+    }  # fmt: skip
+    return {
+        **{f"metrics.{key}": value for key, value in run.metrics.items()},
+        **{f"params.{key}": value for key, value in run.params.items()},
+        **{f"tags.{key}": value for key, value in run.tags.items() if not key.startswith("mlflow.")},
+        **named,
+        **{f"environment.{key}": value for key, value in run.environment.items()},
+    }
+
+
+def common_metrics(runs: Sequence[Run], most: int = 4) -> list[str]:
+    """The metrics that most of these runs have, as columns."""
+    counted = Counter(key for run in runs for key in run.metrics)
+    return [f"metrics.{key}" for key, _ in counted.most_common(most)]
+
+
+def differing(runs: Sequence[Run], *, everything: bool = False) -> list[dict[str, Any]]:
+    """A line per field in which runs differ (or per field at all): ``field``, then every run's name -> its value."""
+    told = {run.name: fields_of(run) for run in runs}
+    fields = dict.fromkeys(field for found in told.values() for field in found)
+    lines = []
+    for kind in ("metrics.", "params.", ""):
+        for field in fields:
+            if not field.startswith(kind) or (not kind and field.startswith(("metrics.", "params."))):
+                continue
+            values = [found.get(field) for found in told.values()]
+            if everything or len({text_of(value) for value in values}) > 1:
+                lines.append({"field": field, **{name: found.get(field) for name, found in told.items()}})
+    return lines
+
+
+def smoothed(values: Sequence[float], weight: float) -> list[float]:
+    """The exponential moving average of a curve, corrected for its beginning at zero (Kingma and Ba, 2015)."""
+    last, found = 0.0, []
+    for index, value in enumerate(values, 1):
+        last = weight * last + (1 - weight) * value
+        found.append(last / (1 - weight**index))
+    return found

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -18,12 +19,16 @@ from mainspring.core.operation import operation
 from mainspring.errors import Conflict, InvalidInput
 from mainspring.store import Store, Transaction
 from mainspring.tracking import rules
+from mainspring.tracking.curves import Curves
 from mainspring.tracking.environment import is_alive, this_process
 from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.files import Files
 from mainspring.tracking.journal import Journal, no_run
 from mainspring.tracking.model import Lifecycle, Point, Run, RunArtifact, RunStatus
 from mainspring.tracking.store import Logged, Place, microseconds, moment, put_labels
+from mainspring.tracking.table import Table
+
+MAX_COMPARED = 100
 
 
 class Runs:
@@ -34,6 +39,8 @@ class Runs:
         self._experiments = experiments or Experiments(store)
         self.journal = Journal(store)
         self.files = Files(store)
+        self.table = Table(store, self._experiments)
+        self.curves = Curves(store)
         self._lock = threading.Lock()
         self._executing: set[str] = set()
 
@@ -121,6 +128,69 @@ class Runs:
         given = {"experiment": experiment, "use_case": use_case, "pipeline": pipeline, "status": status}
         equals = {name: value for name, value in given.items() if value}
         return self._store.find(Run, order="-created", limit=limit, offset=offset, lifecycle="active", **equals)
+
+    @operation("POST", "/runs/search", command="")
+    def search(
+        self, filter: str = "", order: tuple[str, ...] = (), experiment: str = "", limit: int = 100, offset: int = 0
+    ) -> list[Run]:
+        """Searches runs that are not deleted; without an order, newest first.
+
+        Args:
+            filter: Comparisons joined by AND, such as ``metrics.auc > 0.9 AND params.depth = '3'``.
+            order: Such as ``metrics.auc DESC``, first to last; what has no value comes last.
+            experiment: Name of the experiment; all by default.
+            limit: How many at most.
+            offset: How many to pass over.
+
+        Raises:
+            InvalidInput: The filter or the order cannot be read.
+        """
+        return self.table.page(self.table.asked(filter, order, experiment), limit, offset)[0]
+
+    @operation("POST", "/runs/table", command="search", words=("filter",))
+    def lines(
+        self,
+        filter: str = "",
+        order: tuple[str, ...] = (),
+        columns: tuple[str, ...] = (),
+        experiment: str = "",
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[dict[str, Any]]:
+        """Searches runs, each told in one line: name, state, start, and columns such as ``metrics.auc``.
+
+        Args:
+            filter: Comparisons joined by AND, such as ``metrics.auc > 0.9 AND params.depth = '3'``.
+            order: Such as ``metrics.auc DESC``, first to last; what has no value comes last.
+            columns: Which metrics, parameters and tags; by default the metrics that most of these runs have.
+            experiment: Name of the experiment; all by default.
+            limit: How many at most.
+            offset: How many to pass over.
+        """
+        runs = self.search(filter, order, experiment, limit, offset)
+        asked = [word.split()[0] for word in order if word.split()]
+        shown = columns or tuple(dict.fromkeys([*asked, *rules.common_metrics(runs)]))
+        told = ((run, rules.fields_of(run)) for run in runs)
+        return [
+            {"name": run.name, "status": run.status, "created": run.created, **{key: of.get(key) for key in shown}}
+            for run, of in told
+        ]
+
+    @operation("POST", "/runs/compare", command="compare", words=("names",))
+    def compare(self, names: tuple[str, ...], everything: bool = False) -> list[dict[str, Any]]:
+        """Shows in what runs differ: a line per field, with the value of each run.
+
+        Args:
+            names: The runs.
+            everything: Whether fields in which they are equal are shown too.
+
+        Raises:
+            InvalidInput: Fewer than two runs, or more than a hundred.
+        """
+        names = tuple(dict.fromkeys(names))
+        if not 2 <= len(names) <= MAX_COMPARED:
+            raise InvalidInput(f"2 to {MAX_COMPARED} runs can be compared, not {len(names)}", hint="name two runs")
+        return rules.differing([self.show(name) for name in names], everything=everything)
 
     @operation("GET", "/runs/{name}")
     def show(self, name: str) -> Run:

@@ -18,6 +18,7 @@ from mainspring.ui.page import Page
 from mainspring.ui.pages import (
     approvals,
     audit,
+    compare,
     data,
     deployments,
     home,
@@ -26,6 +27,7 @@ from mainspring.ui.pages import (
     pattern,
     reviews,
     rollouts,
+    run,
     runs,
     search,
     trying,
@@ -51,8 +53,10 @@ PAGES: tuple[tuple[str, Maker], ...] = (
     ("/u/{name}", usecases.page),
     ("/data", data.index),
     ("/data/{address}", data.page),
+    ("/experiments", runs.experiments),
     ("/runs", runs.index),
-    ("/runs/{name}", runs.page),
+    ("/runs/compare", compare.page),
+    ("/runs/{name}", run.page),
     ("/models", models.index),
     ("/models/{address}", models.page),
     ("/approvals", approvals.index),
@@ -108,7 +112,7 @@ def _page(workspace: Workspace, renderer: Renderer, maker: Maker) -> Handler:
     async def serve(request: Request) -> Response:
         if str(request.path_params.get("rest", "")).startswith("api/"):
             raise NotFound("there is nothing at this address", hint="see /api/openapi.json")
-        query = dict(request.query_params)
+        query = _query(request)
         here = request.url.path + ("?" + request.url.query if request.url.query else "")
 
         def work() -> Response:
@@ -123,6 +127,14 @@ def _page(workspace: Workspace, renderer: Renderer, maker: Maker) -> Handler:
     return serve
 
 
+def _query(request: Request) -> dict[str, str]:
+    """Name -> value; several values of a name, as ticked boxes send them, become one with commas."""
+    found: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        found[name] = f"{found[name]},{value}" if name in found else value
+    return found
+
+
 def _explained(error: MainspringError) -> Page:
     return Page(
         title=error.message[:1].upper() + error.message[1:], template="error.html", status=error.status,
@@ -132,7 +144,7 @@ def _explained(error: MainspringError) -> Page:
 
 def _twin(workspace: Workspace, maker: Maker) -> Handler:
     async def serve(request: Request) -> Response:
-        made = await run_in_threadpool(maker, workspace, dict(request.query_params), **request.path_params)
+        made = await run_in_threadpool(maker, workspace, _query(request), **request.path_params)
         content = msgspec.json.encode({"title": made.title, **made.context})
         return Response(content, made.status, HEADERS, "application/json")
 

@@ -257,6 +257,7 @@ class Sample:
             code=CodeVersion(commit="8f2c1e0" * 5, dirty=True),
             **more,
         )
+        self.workspace.runs.log(name, [Point(key=key, value=value) for key, value in metrics.items()])
         needs = {"prepare": [], "split": ["prepare"], "fit": ["split"], "evaluate": ["fit", "split"], "pack": ["fit"]}
         steps = [
             PlannedStep(
@@ -313,6 +314,7 @@ class Sample:
         made = self.insert(
             ModelVersion,
             address=address,
+            changed=self.clock.now(),
             model="churn",
             number=number,
             run=run.name,
@@ -635,6 +637,12 @@ ADDRESSES = (
     "/data/customers@3",
     "/data/customers@7",
     "/runs",
+    "/runs?q=metrics.roc_auc%20%3E%200.8&sort=-metrics.roc_auc&columns=metrics.roc_auc,params.leaves",
+    "/runs?group=params.learning_rate",
+    "/runs?group=all",
+    "/runs/compare?run=calm-otter-1,calm-otter-2,quick-wren-6&smooth=0.9&logy=1&all=1",
+    "/runs/compare?q=metrics.roc_auc%20%3E%200.8",
+    "/experiments",
     "/runs/calm-otter-2",
     "/runs/shy-crane-5",
     "/runs/quick-wren-6",
@@ -693,6 +701,16 @@ def many_runs(tmp_path: Path) -> Iterator[Client]:
                         environment={"python": "3.12.4"},
                         ended=moment + timedelta(seconds=90),
                     )
+                )
+            numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000) "
+            for key in ("roc_auc", "rows"):
+                tx.driver.run(
+                    "INSERT INTO run_metric (run, key, value, step, time, experiment, started) "
+                    f"{numbers} SELECT n, '{key}', (n * 7919 % 10007) / 10007.0, 0, 0, 0, n FROM n"
+                )
+                tx.driver.run(
+                    "INSERT INTO metric (run, key, time, step, value, nan) "
+                    f"{numbers} SELECT n, '{key}', 0, 0, (n * 7919 % 10007) / 10007.0, 0 FROM n"
                 )
         space.store.analyze()
         yield Client(create_app(space, pages=routes(space)))
