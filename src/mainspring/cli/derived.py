@@ -36,6 +36,10 @@ def group(noun: str) -> click.Group:
     for item in operations(SERVICES[noun]).values():
         if item.command:
             found.add_command(_command(noun, item), item.command.replace("_", "-"))
+    if noun == "runs":
+        from mainspring.cli.sync import sync  # noqa: PLC0415 - start-up time
+
+        found.add_command(sync)
     return found
 
 

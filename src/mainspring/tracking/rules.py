@@ -19,6 +19,8 @@ MAX_PARAM = 6000
 MAX_TAG = 8000
 LARGEST = 1.7976931348623157e308
 """The largest number of 64 bits: infinities are kept as this, since JSON and one of the databases know none."""
+SYSTEM = "system/"
+"""Metrics of the machine begin with this; they are not what runs are compared by."""
 RUN_NAME_TAG = "mlflow.runName"
 _KEY = re.compile(r"[/\w.\- :]*")
 
@@ -121,7 +123,7 @@ def fields_of(run: Run) -> dict[str, Any]:
         "datasets": ", ".join(run.datasets),
     }  # fmt: skip
     return {
-        **{f"metrics.{key}": value for key, value in run.metrics.items()},
+        **{f"metrics.{key}": value for key, value in run.metrics.items() if not key.startswith(SYSTEM)},
         **{f"params.{key}": value for key, value in run.params.items()},
         **{f"tags.{key}": value for key, value in run.tags.items() if not key.startswith("mlflow.")},
         **named,
@@ -131,7 +133,7 @@ def fields_of(run: Run) -> dict[str, Any]:
 
 def common_metrics(runs: Sequence[Run], most: int = 4) -> list[str]:
     """The metrics that most of these runs have, as columns."""
-    counted = Counter(key for run in runs for key in run.metrics)
+    counted = Counter(key for run in runs for key in run.metrics if not key.startswith(SYSTEM))
     return [f"metrics.{key}" for key, _ in counted.most_common(most)]
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from mainspring.core.actor import current_actor
 from mainspring.core.entity import Create, Patch, born
-from mainspring.core.ids import new_id, spoken_name, to_hex
+from mainspring.core.ids import ALPHABET, ID_LENGTH, from_hex, new_id, spoken_name, to_hex
 from mainspring.core.operation import operation
 from mainspring.errors import Conflict, InvalidInput
 from mainspring.store import Store, Transaction
@@ -53,7 +53,12 @@ class Runs:
         return self.begin(new)[0]
 
     def begin(
-        self, new: Create[Run], experiment: int | None = None, at: datetime | None = None, actor: str = ""
+        self,
+        new: Create[Run],
+        experiment: int | None = None,
+        at: datetime | None = None,
+        actor: str = "",
+        run_id: str = "",
     ) -> tuple[Run, str]:
         """Starts a run as another system tells it (not an operation).
 
@@ -62,6 +67,7 @@ class Runs:
             experiment: Number of its experiment, instead of the name in ``new``.
             at: When it started; now by default.
             actor: Who started it; whoever calls by default.
+            run_id: The id it shall have; a new one by default.
 
         Returns:
             The run, and where its experiment's artifacts are kept.
@@ -74,7 +80,7 @@ class Runs:
             else:
                 home = self._experiments.by_number(experiment)
                 rules.check_lifecycle("experiment", str(home.number), home.lifecycle)
-            run = self._born(tx, new, at or self._store.clock.now(), actor, (home.number, home.name))
+            run = self._born(tx, new, at or self._store.clock.now(), actor, (home.number, home.name), run_id)
             tx.insert(run)
             place = Place(run.number, home.number, microseconds(run.created))
             put_labels(tx.driver, "run_param", place, {key: rules.text_of(item) for key, item in run.params.items()})
@@ -89,8 +95,10 @@ class Runs:
             )
         return run, home.location
 
-    def _born(self, tx: Transaction, new: Create[Run], at: datetime, actor: str, home: tuple[int, str]) -> Run:
-        run_id, by = new_id(), current_actor()
+    def _born(
+        self, tx: Transaction, new: Create[Run], at: datetime, actor: str, home: tuple[int, str], run_id: str
+    ) -> Run:
+        run_id, by = run_id or new_id(), current_actor()
         last = tx.driver.row("SELECT max(number) FROM run")
         name = self._free_name(tx, run_id)
         return born(
@@ -104,6 +112,68 @@ class Runs:
             actor=actor or by.name,
             actor_kind=by.kind,
         )
+
+    @operation("POST", "/runs/replay", command="")
+    def replay(self, run: str, new: dict[str, Any], at: int) -> str:
+        """Starts a run whose id its own process has chosen; told again, it is that run, as it is.
+
+        Args:
+            run: The id.
+            new: What is known of it: the fields that `start` takes.
+            at: When it started, microseconds since 1970.
+
+        Returns:
+            Its name.
+
+        Raises:
+            InvalidInput: This is no id, or a field is wrong.
+        """
+        if len(run) != ID_LENGTH or from_hex(to_hex(run) if set(run) <= ALPHABET else "") != run:
+            raise InvalidInput(f"`{run}` is not an id of a run", hint="26 letters as `mainspring runs show` tells them")
+        try:
+            fields = msgspec.convert(new, Create[Run], strict=False)
+            begun = moment(at)
+        except (msgspec.ValidationError, OverflowError) as error:
+            raise InvalidInput(
+                f"this run cannot be started: {error}", hint="see `mainspring runs create --help`"
+            ) from None
+        with self._store.transaction():
+            before = self._store.first(Run, id=run)
+            return (before or self.begin(fields, at=begun, run_id=run)[0]).name
+
+    @operation("POST", "/runs/{run}/record", command="")
+    def record(
+        self,
+        run: str,
+        points: list[tuple[str, float | None, int, int]] = [],  # noqa: B006 - never changed
+        params: dict[str, str] = {},  # noqa: B006
+        tags: dict[str, str] = {},  # noqa: B006
+        status: str = "",
+        error: str = "",
+        at: int = 0,
+    ) -> str:
+        """Adds to a run, by its id, all or nothing; what is told again changes nothing.
+
+        Args:
+            run: The run's id.
+            points: Key, value (null is NaN), step, and microseconds since 1970.
+            params: Parameters; one that is there must have the same value.
+            tags: Tags; one that is there gets the new value.
+            status: How it ended, where it has; a run that has ended already stays as it is.
+            error: Why it failed.
+            at: When it ended, microseconds since 1970; now by default.
+
+        Returns:
+            The run's name.
+        """
+        logged = [Logged(key, math.nan if value is None else rules.finite(value), time, step)
+                  for key, value, step, time in points]  # fmt: skip
+        with self._store.transaction() as tx:
+            self.journal.log(run, logged, params, tags)
+            found = self._by_id(run)
+            if status in ("ok", "failed", "cancelled") and found.status in ("running", "scheduled"):
+                found = self._end(tx, found, status, moment(at) if at else self._store.clock.now(), error)  # type: ignore[arg-type]
+        return found.name
 
     def _free_name(self, tx: Transaction, run_id: str) -> str:
         for attempt in range(8):

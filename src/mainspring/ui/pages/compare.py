@@ -32,7 +32,7 @@ def page(workspace: Workspace, query: Query) -> Page:
     runs = _runs(workspace, query)
     base = next((run for run in runs if run.name == query.get("base")), runs[0])
     table = rules.differing(runs, everything=query.get("all") == "1")
-    metrics = list(dict.fromkeys(key for run in runs for key in run.metrics))
+    metrics = list(dict.fromkeys(key for run in runs for key in run.metrics if not key.startswith(rules.SYSTEM)))
     axes = _axes(runs)
     state = {name: value for name, value in query.items() if value and name != "first"}
     state["run"] = ",".join(run.name for run in runs)
