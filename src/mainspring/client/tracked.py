@@ -305,25 +305,11 @@ def run(
     Yields:
         The run. It ends as ``ok`` with the block, or as ``failed`` when the block raises.
     """
-    settings = load_settings() if client is None else client.settings
-    server = str(settings["server"])
-    key = key or os.environ.get("MAINSPRING_RUN", "")
-    rank = os.environ.get("RANK", "0").strip() if key else "0"
-    outer = current()
-    labels = dict(tags or {})
-    if isinstance(outer, TrackedRun):
-        labels.setdefault(PARENT_TAG, to_hex(outer.id))
     new = {
-        "experiment": experiment, "params": params or {}, "tags": labels, "use_case": use_case, "reason": reason,
-        "source": sys.argv[0], "environment": _host(), **({"title": name} if name else {}),
+        "experiment": experiment, "params": params or {}, "tags": dict(tags or {}), "use_case": use_case,
+        "reason": reason, "source": sys.argv[0], "environment": _host(), **({"title": name} if name else {}),
     }  # fmt: skip
-    header = Header(
-        _id_of(key) if key else new_id(), server, this_process(), str(Path.cwd()), new, now(), system,
-        "" if rank in ("", "0") else rank, sys.prefix,
-    )  # fmt: skip
-    offline = offline or os.environ.get("MAINSPRING_OFFLINE", "") not in ("", "0")
-    tracked = TrackedRun(header, settings, client, offline)
-    _unsent.append(tracked)
+    tracked, settings = _begun(new, key, system, offline, client)
     try:
         with logging_to(tracked):
             yield tracked
@@ -340,6 +326,32 @@ def run(
         tracked.finish("ok")
     finally:
         _settle(tracked, settings)
+
+
+def _begun(
+    new: dict[str, Any], key: str, system: float, offline: bool, client: Client | None
+) -> tuple[TrackedRun, Settings]:
+    settings = load_settings() if client is None else client.settings
+    key = key or os.environ.get("MAINSPRING_RUN", "")
+    rank = os.environ.get("RANK", "").strip() if key else ""
+    outer = current()
+    if isinstance(outer, TrackedRun):
+        new["tags"].setdefault(PARENT_TAG, to_hex(outer.id))
+    header = Header(
+        run=_id_of(key) if key else new_id(),
+        server=str(settings["server"]),
+        writer=this_process(),
+        folder=str(Path.cwd()),
+        new=new,
+        at=now(),
+        system=system,
+        rank="" if rank == "0" else rank,
+        python=sys.prefix,
+    )
+    offline = offline or os.environ.get("MAINSPRING_OFFLINE", "") not in ("", "0")
+    tracked = TrackedRun(header, settings, client, offline)
+    _unsent.append(tracked)
+    return tracked, settings
 
 
 def _settle(tracked: TrackedRun, settings: Settings) -> None:
