@@ -643,6 +643,8 @@ ADDRESSES = (
     "/runs/compare?run=calm-otter-1,calm-otter-2,quick-wren-6&smooth=0.9&logy=1&all=1",
     "/runs/compare?q=metrics.roc_auc%20%3E%200.8",
     "/experiments",
+    "/logged",
+    "/traces",
     "/runs/calm-otter-2",
     "/runs/shy-crane-5",
     "/runs/quick-wren-6",

@@ -8,22 +8,26 @@ from urllib.parse import urlencode
 import sqlalchemy as sa
 
 from mainspring.core.events import Event
+from mainspring.core.ids import from_hex, to_hex
 from mainspring.errors import MainspringError
 from mainspring.pipelines.model import RunPlan, StepRun
 from mainspring.registry.model import ModelVersion
 from mainspring.store import tables
-from mainspring.tracking.model import Run
-from mainspring.tracking.store import metric
+from mainspring.tracking import rules
+from mainspring.tracking.model import LoggedModel, Run, Trace
+from mainspring.tracking.search import Clause
+from mainspring.tracking.table import Asked
 from mainspring.ui import sentence
 from mainspring.ui.charts import Node
 from mainspring.ui.formats import duration
 from mainspring.ui.page import Page, Query
-from mainspring.ui.views import tuples_of
 from mainspring.workspace import Workspace
 
 _LOG_BYTES = 40_000
 _CURVES = 12
-_POINTS = 1000
+_KEYS = 200
+_CHILDREN = 20
+_PARENT = "mlflow.parentRunId"
 
 
 def page(workspace: Workspace, query: Query, name: str) -> Page:
@@ -37,8 +41,10 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
         "duration": duration((run.ended or workspace.clock.now()) - run.created),
         "steps": [_step(workspace, step) for step in steps],
         "nodes": _graph(workspace, name, steps),
-        "curves": _curves(workspace, run),
+        **_measured(workspace, run, query),
+        **_lineage(workspace, run),
         "artifacts": workspace.runs.artifacts(name),
+        "pace": run.status == "running",
         "model": {"address": made.address, "status": made.status} if made else None,
         "cause": _cause(workspace, run.cause),
     }
@@ -88,17 +94,53 @@ def _graph(workspace: Workspace, run: str, steps: list[StepRun]) -> list[Node]:
     return nodes
 
 
-def _curves(workspace: Workspace, run: Run) -> list[dict[str, Any]]:
-    """The metrics that have more than one value, in one range query over the primary key."""
-    query = sa.select(metric.c.key, metric.c.step, metric.c.value).where(metric.c.run == run.number, metric.c.nan == 0)
-    points: dict[str, list[tuple[int, float]]] = {}
-    for key, step, value in tuples_of(
-        workspace.store, query.order_by(metric.c.key, metric.c.time).limit(_CURVES * _POINTS)
-    ):
-        points.setdefault(key, []).append((step, value))
-    for found in points.values():
-        found.sort(key=lambda point: point[0])
-    return [{"key": key, "points": found} for key, found in points.items() if len(found) > 1][:_CURVES]
+def _measured(workspace: Workspace, run: Run, query: Query) -> dict[str, Any]:
+    """Every metric's last value, and the curves of those that have more than one."""
+    last = workspace.runs.curves.keys(run.number)
+    wanted = query.get("metric", "")
+    told = [(key, value, step) for key, value, step in last if not key.startswith(rules.SYSTEM)]
+    chosen = [key for key, _, _ in told if wanted.lower() in key.lower()]
+    return {
+        "last": [{"key": key, "value": value, "step": step} for key, value, step in told[:_KEYS]],
+        "many": len(told),
+        "metric": wanted,
+        "curves": _curves(workspace, run, chosen),
+        "system": _curves(workspace, run, [key for key, _, _ in last if key.startswith(rules.SYSTEM)]),
+    }
+
+
+def _curves(workspace: Workspace, run: Run, keys: list[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for key in keys[:_KEYS]:
+        curve = workspace.runs.curves.curve(run.number, key)
+        if len(curve.points) > 1:
+            found.append(
+                {"key": key, "points": [(step, value) for step, _, value in curve.points], "total": curve.total}
+            )
+        if len(found) == _CURVES:
+            break
+    return found
+
+
+def _lineage(workspace: Workspace, run: Run) -> dict[str, Any]:
+    """What it read and made: datasets, models, runs within it and around it."""
+    store, journal = workspace.store, workspace.runs.journal
+    parent = from_hex(run.tags.get(_PARENT, ""))
+    inside = Clause("tag", _PARENT, "=", to_hex(run.id))
+    asked = Asked([run.experiment_number], [inside], [])
+    around = store.first(Run, id=parent) if parent else None
+    logged = store.find(LoggedModel, run=run.id, lifecycle="active", order="-created", limit=20)
+    return {
+        "inputs": [item._asdict() for item in journal.inputs([run.number]).get(run.number, [])],
+        "parent": around.name if around else "",
+        "children": [
+            {"name": child.name, "status": child.status, "title": child.title}
+            for child in workspace.runs.table.page(asked, _CHILDREN)[0]
+        ],
+        "logged": [{"id": f"m-{to_hex(item.id)}", "name": item.name, "kind": item.kind} for item in logged],
+        "traced": store.first(Trace, experiment=run.experiment_number) is not None,
+        "hex": to_hex(run.id),
+    }
 
 
 def _cause(workspace: Workspace, cause: str | None) -> sentence.Told | None:
