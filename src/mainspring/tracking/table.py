@@ -201,7 +201,7 @@ class Table:
 
 # From key to next key by the index, instead of reading the keys of all runs.
 _KEYS = (
-    "WITH RECURSIVE k(key) AS (SELECT min(key) FROM {0} WHERE experiment = ? UNION ALL SELECT (SELECT min(m.key) "
-    f"FROM {{0}} m WHERE m.experiment = ? AND m.key > k.key) FROM k WHERE k.key IS NOT NULL LIMIT {NAMES}) "
-    "SELECT key FROM k WHERE key IS NOT NULL"
+    "WITH RECURSIVE k(key, place) AS (SELECT min(key), 1 FROM {0} WHERE experiment = ? UNION ALL SELECT (SELECT "
+    "min(m.key) FROM {0} m WHERE m.experiment = ? AND m.key > k.key), k.place + 1 FROM k WHERE k.key IS NOT NULL "
+    f"AND k.place < {NAMES}) SELECT key FROM k WHERE key IS NOT NULL"
 )

@@ -223,6 +223,41 @@ class TestRuns:
         assert many_runs.get("/runs.json?page=200").json()["pages"] == 200
 
 
+class TestFiles:
+    def test_a_table_is_shown_by_its_rows(self, client: Any) -> None:
+        told = client.get("/runs/calm-otter-2/files.json?path=tables/rows.parquet").json()["table"]
+        assert (told["total"], told["rows"][0][0], told["rows"][1][1]) == (2, 1, None)
+
+    def test_pictures_are_sealed_and_nothing_else_is_served_as_one(self, client: Any) -> None:
+        for path, kind in (("plots/dot.png", "image/png"), ("plots/dot.svg", "image/svg+xml")):
+            answer = client.get(f"/media/calm-otter-2?path={path}")
+            assert answer.headers["content-type"] == kind
+            assert "sandbox" in answer.headers["content-security-policy"]
+            assert "script" not in answer.headers["content-security-policy"]
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        for path in ("notes/evil.html", "notes/not.png", "tables/rows.parquet", "nowhere", "../../etc/passwd"):
+            assert client.get(f"/media/calm-otter-2?path={path}").status == 404
+        assert client.get("/media/nobody?path=plots/dot.png").status == 404
+
+    def test_what_is_no_text_is_offered_for_download(self, client: Any) -> None:
+        assert "not text" in client.get("/runs/calm-otter-2/files?path=raw.bin").text
+        assert client.get("/runs/calm-otter-2/files?path=gone").status == 404
+
+    def test_a_logged_model_leads_to_its_run_and_back(self, client: Any) -> None:
+        (line,) = client.get("/logged.json").json()["lines"]
+        assert line["run"] == "calm-otter-2"
+        page = client.get(f"/logged/{line['id']}")
+        assert "/runs/calm-otter-2" in page.text
+        assert f"/logged/{line['id']}" in client.get("/runs/calm-otter-2").text
+
+    def test_traces_are_found_by_their_run(self, client: Any) -> None:
+        run = client.get("/runs/calm-otter-2.json").json()["hex"]
+        assert len(client.get(f"/traces.json?q=run_id%20%3D%20%27{run}%27").json()["traces"]) == 1
+        assert client.get("/traces.json?q=run_id%20%3D%20%27no%27").json()["traces"] == []
+        assert client.get("/traces?q=nonsense").status == 422
+        assert "calm-otter-2" in client.get("/traces/tr-sample").text
+
+
 class TestForms:
     def test_a_signature_approves_and_is_kept(self, client: Any, workspace: Any) -> None:
         text = client.get("/approvals/churn@5").text
