@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.client.content import Shown, figure_bytes, table_bytes
+from mainspring.client.content import figure_bytes, table_bytes
 from mainspring.client.spool import Header, Line, Spool, now
 from mainspring.core.ids import ALPHABET, ID_LENGTH, new_id, spoken_name, to_hex
+from mainspring.core.shown import Shown
 from mainspring.errors import Unreachable
 from mainspring.settings import load_settings
 from mainspring.tracking.active import current, logging_to

@@ -60,7 +60,7 @@ class Axis:
     """
 
     def __init__(self, values: Sequence[object], start: float, end: float, *, log: bool = False) -> None:
-        known = [value for value in values if value is not None and value != ""]
+        known = [value for value in values if _placed(value)]
         numbers = [value for item in known if (value := finite(item)) is not None]
         self.texts: list[str] = []
         self.log = log and any(value > 0 for value in numbers)
@@ -213,6 +213,12 @@ def _dot(x: float | None, y: float | None, colour: int, said: str) -> str:
     if x is None or y is None:
         return ""
     return element("circle", said, cx=x, cy=y, r=4.5, class_=f"point series-{colour % PALETTE}")
+
+
+def _placed(value: object) -> bool:
+    """Whether a value can have a place: NaN and infinities are numbers that have none, not texts."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return finite(value) is not None if number else value is not None and value != ""
 
 
 def _wide(values: Sequence[object]) -> bool:
