@@ -261,8 +261,8 @@ def deliver_all(
             target = targets.get(where) or targets.setdefault(where, target_of(settings, where))
             while delivery.step(target):
                 pass
-        except MainspringError as error:
-            told(f"{path.stem}: {error.message}")
+        except (MainspringError, msgspec.DecodeError) as error:
+            told(f"{path.stem}: {error}")
         delivered, left = delivered + delivery.done, left + (not delivery.done)
         delivery.close()
     for target in targets.values():

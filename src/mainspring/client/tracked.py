@@ -147,8 +147,11 @@ class TrackedRun:
             return
         command = [sys.executable, "-m", "mainspring.client.sender", str(self._root)]
         null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
-        try:  # a session of its own: the keys that stop the script do not stop it
-            os.posix_spawn(sys.executable, command, os.environ, file_actions=null, setsid=True)
+        try:
+            try:  # a session of its own: the keys that stop the script do not stop it
+                os.posix_spawn(sys.executable, command, os.environ, file_actions=null, setsid=True)
+            except NotImplementedError:
+                os.posix_spawn(sys.executable, command, os.environ, file_actions=null, setpgroup=0)
         except OSError as error:
             _log.warning("this run is kept, not sent (%s): send it with `mainspring runs sync`", error)
 

@@ -53,7 +53,9 @@ def index(workspace: Workspace, query: Query) -> Page:
         "words": _words(names), "sort": chosen.get("sort", ""), "options": _options(workspace),
         "experiments": [item.name for item in workspace.store.find(Experiment, order="-created", limit=200,
                                                                    lifecycle="active")],
-        "runs": [_line(run) for run in runs], "groups": groups, "columns": columns,
+        "shows_pipeline": "pipeline" not in chosen and any(run.pipeline for run in runs),
+        "shows_reason": any(run.reason for run in runs), "runs": [_line(run) for run in runs],
+        "groups": groups, "columns": columns,
         "cells": _cells(workspace, runs, columns), "total": counted, "page": number, "pages": _pages(counted),
         "links": _links(chosen, number, more, columns), "pace": any(run.status == "running" for run in runs),
     }  # fmt: skip
