@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from mainspring.core.ids import ALPHABET, ID_LENGTH, from_hex, to_hex
 from mainspring.errors import Conflict, InvalidInput
 from mainspring.tracking.model import Lifecycle, Run
 
@@ -22,6 +23,7 @@ LARGEST = 1.7976931348623157e308
 SYSTEM = "system/"
 """Metrics of the machine begin with this; they are not what runs are compared by."""
 RUN_NAME_TAG = "mlflow.runName"
+_YEAR_9999 = 253_370_764_800_000_000
 _KEY = re.compile(r"[/\w.\- :]*")
 
 
@@ -45,6 +47,38 @@ def check_key(kind: str, key: str) -> None:
         raise InvalidInput(
             f"invalid {kind} name: {key!r}", hint="a name must stay itself as a path", key=key, path=True
         )
+
+
+def check_id(run: str) -> None:
+    """Refuses what cannot be an id.
+
+    Raises:
+        InvalidInput: It has not the letters, or not so many.
+    """
+    if len(run) != ID_LENGTH or not ALPHABET.issuperset(run) or from_hex(to_hex(run)) != run:
+        raise InvalidInput(f"{run[:40]!r} is not an id of a run", hint="`mainspring runs show NAME --json` tells it")
+
+
+def check_time(microseconds: int) -> int:
+    """A moment between 1970 and the year 9999, in microseconds since 1970.
+
+    Raises:
+        InvalidInput: It is another one.
+    """
+    if not 0 <= microseconds < _YEAR_9999:
+        raise InvalidInput(f"{microseconds} is not a time", hint="microseconds since 1970")
+    return microseconds
+
+
+def check_step(step: int) -> int:
+    """A step that databases can hold.
+
+    Raises:
+        InvalidInput: It has more than 63 bits.
+    """
+    if not -(2**63) <= step < 2**63:
+        raise InvalidInput(f"{step} is not a step", hint="a whole number of 63 bits")
+    return step
 
 
 @functools.lru_cache(maxsize=10_000)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from mainspring.core.actor import current_actor
 from mainspring.core.entity import Create, Patch, born
-from mainspring.core.ids import ALPHABET, ID_LENGTH, from_hex, new_id, spoken_name, to_hex
+from mainspring.core.ids import new_id, spoken_name, to_hex
 from mainspring.core.operation import operation
 from mainspring.errors import Conflict, InvalidInput
 from mainspring.store import Store, Transaction
@@ -128,8 +128,7 @@ class Runs:
         Raises:
             InvalidInput: This is no id, or a field is wrong.
         """
-        if len(run) != ID_LENGTH or from_hex(to_hex(run) if set(run) <= ALPHABET else "") != run:
-            raise InvalidInput(f"`{run}` is not an id of a run", hint="26 letters as `mainspring runs show` tells them")
+        rules.check_id(run)
         try:
             fields = msgspec.convert(new, Create[Run], strict=False)
             begun = moment(at)
@@ -166,13 +165,19 @@ class Runs:
         Returns:
             The run's name.
         """
-        logged = [Logged(key, math.nan if value is None else rules.finite(value), time, step)
-                  for key, value, step, time in points]  # fmt: skip
+        rules.check_id(run)
+        logged = [
+            Logged(
+                key, math.nan if value is None else rules.finite(value), rules.check_time(time), rules.check_step(step)
+            )
+            for key, value, step, time in points
+        ]
+        ended = moment(rules.check_time(at)) if at else self._store.clock.now()
         with self._store.transaction() as tx:
             self.journal.log(run, logged, params, tags)
             found = self._by_id(run)
             if status in ("ok", "failed", "cancelled") and found.status in ("running", "scheduled"):
-                found = self._end(tx, found, status, moment(at) if at else self._store.clock.now(), error)  # type: ignore[arg-type]
+                found = self._end(tx, found, status, ended, error)  # type: ignore[arg-type]
         return found.name
 
     def _free_name(self, tx: Transaction, run_id: str) -> str:

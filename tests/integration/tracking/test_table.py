@@ -114,8 +114,10 @@ def test_what_a_run_is_told_twice_changes_nothing(store: Store) -> None:
             runs.replay(wrong, {}, at)
     with pytest.raises(InvalidInput, match="cannot be started"):
         runs.replay(new_id(), {"nonsense": 1}, at)
-    with pytest.raises(InvalidInput, match="cannot be started"):
+    with pytest.raises(InvalidInput, match="not a time"):
         runs.replay(new_id(), {}, 10**30)
+    with pytest.raises(InvalidInput, match="not a step"):
+        runs.record(run, [("a", 1.0, 2**70, at)])
 
 
 def test_comparing_tells_what_differs(runs: Runs) -> None:
