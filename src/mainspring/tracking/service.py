@@ -131,8 +131,8 @@ class Runs:
         rules.check_id(run)
         try:
             fields = msgspec.convert(new, Create[Run], strict=False)
-            begun = moment(at)
-        except (msgspec.ValidationError, OverflowError) as error:
+            begun = moment(rules.check_time(at))
+        except msgspec.ValidationError as error:
             raise InvalidInput(
                 f"this run cannot be started: {error}", hint="see `mainspring runs create --help`"
             ) from None
