@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,8 +26,9 @@ from mainspring.registry.service import Models
 from mainspring.serving.challenges import Challenges
 from mainspring.serving.jobs import Scorings
 from mainspring.serving.service import Predictions
-from mainspring.settings import load_settings
+from mainspring.settings import Settings, load_settings
 from mainspring.tracking.experiments import Experiments
+from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.service import Runs
 from mainspring.usecases.service import UseCases
 from mainspring.workspace import SERVICES, Workspace
@@ -40,6 +42,7 @@ class Client:
         datasets: Datasets and their versions.
         experiments: Experiments: groups of runs.
         runs: Runs, metrics, artifacts.
+        logged: Models that scripts have logged.
         pipelines: Pipelines and their runs.
         models: Models, versions, aliases.
         approvals: Gates and decisions.
@@ -60,6 +63,7 @@ class Client:
     datasets: Datasets
     experiments: Experiments
     runs: Runs
+    logged: LoggedModels
     pipelines: Pipelines
     models: Models
     approvals: Approvals
@@ -75,8 +79,9 @@ class Client:
     rules: Rules
     projects: Projects
 
-    def __init__(self, transport: HttpTransport | Workspace) -> None:
+    def __init__(self, transport: HttpTransport | Workspace, settings: Settings | None = None) -> None:
         self._transport = transport
+        self._settings = settings
         for noun, kind in SERVICES.items():
             embedded = isinstance(transport, Workspace)
             setattr(self, noun, getattr(transport, noun) if embedded else transport.service(kind))  # type: ignore[union-attr]
@@ -84,6 +89,13 @@ class Client:
     def services(self) -> dict[str, Any]:
         """Noun -> service."""
         return {noun: getattr(self, noun) for noun in SERVICES}
+
+    @property
+    def settings(self) -> Settings:
+        """Where the workspace is, or the folder from which a server is asked."""
+        if isinstance(self._transport, Workspace):
+            return self._transport.settings
+        return self._settings or load_settings(server=self._transport.url)
 
     @property
     def embedded(self) -> bool:
@@ -158,6 +170,8 @@ def connect(
     settings = load_settings(Path(project) if project else None, server=server, token=token, executor=executor)
     if settings["actor"]:
         become(str(settings["actor"]))
+    if (tracked := sys.modules.get("mainspring.client.tracked")) is not None:
+        tracked.flush()
     if settings["server"]:
-        return Client(HttpTransport(str(settings["server"]), str(settings["token"])))
+        return Client(HttpTransport(str(settings["server"]), str(settings["token"])), settings)
     return Client(Workspace(settings))

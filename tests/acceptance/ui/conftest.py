@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import math
 import random
@@ -21,7 +22,7 @@ from mainspring.automation.model import Firing, Rule, Trigger
 from mainspring.core.actor import acting_as
 from mainspring.core.clock import ManualClock
 from mainspring.core.entity import draft
-from mainspring.core.ids import new_id
+from mainspring.core.ids import new_id, to_hex
 from mainspring.core.signature import Field, Signature
 from mainspring.data.model import Dataset
 from mainspring.data.service import parquet_bytes
@@ -45,7 +46,7 @@ from mainspring.ports.target import TargetStatus
 from mainspring.registry.model import Model, ModelVersion
 from mainspring.server.app import create_app
 from mainspring.settings import load_settings
-from mainspring.tracking.model import CodeVersion, Point, Run
+from mainspring.tracking.model import CodeVersion, LoggedModel, Point, Run, Trace
 from mainspring.ui.app import routes
 from mainspring.usecases.model import Kpi, KpiValue, UseCase
 from mainspring.workspace import Workspace
@@ -53,6 +54,9 @@ from mainspring.workspace import Workspace
 START = datetime(2026, 1, 5, 6, tzinfo=UTC)
 WEEKS = 26
 PROJECTS = Path(__file__).parents[2] / "projects"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 HOSTILE = "<script>alert(1)</script>\"'&"
 
 
@@ -258,6 +262,7 @@ class Sample:
             code=CodeVersion(commit="8f2c1e0" * 5, dirty=True),
             **more,
         )
+        self.workspace.runs.log(name, [Point(key=key, value=value) for key, value in metrics.items()])
         needs = {"prepare": [], "split": ["prepare"], "fit": ["split"], "evaluate": ["fit", "split"], "pack": ["fit"]}
         steps = [
             PlannedStep(
@@ -601,6 +606,29 @@ def _present(sample: Sample, clock: ManualClock) -> None:
     clock.advance(timedelta(minutes=3))
 
 
+def attach(workspace: Workspace) -> None:
+    """Files of a run, a logged model and a trace, each with something hostile in it."""
+    rows = parquet_bytes(pl.DataFrame({"a": [1, 2], HOSTILE: [HOSTILE, None]}))
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script>{HOSTILE}</svg>"
+    for path, content in (
+        ("tables/rows.parquet", rows), ("plots/dot.png", PNG), ("plots/dot.svg", svg.encode()),
+        ("notes/evil.html", HOSTILE.encode()), ("notes/not.png", HOSTILE.encode()), ("raw.bin", b"\0\1"),
+    ):  # fmt: skip
+        blob = workspace.artifacts.put(content)
+        workspace.runs.add_artifact("calm-otter-2", path, blob.digest, blob.size)
+    run = workspace.runs.show("calm-otter-2")
+    made = workspace.logged.create(draft(LoggedModel, name=HOSTILE, run=run.id, kind="sklearn", params={"a": HOSTILE}))
+    workspace.logged.attach(f"m-{to_hex(made.id)}", "model.onnx", blob.digest, blob.size)
+    workspace.logged.finish(f"m-{to_hex(made.id)}")
+    told = {"mlflow.sourceRun": to_hex(run.id)}
+    trace = Trace(
+        id="", created=workspace.clock.now(), name="tr-sample", title=HOSTILE, status="ok", duration=12,
+        request=HOSTILE,
+        response="yes", metadata=told, assessments=[{"name": HOSTILE}],
+    )  # fmt: skip
+    workspace.traces.put(trace)
+
+
 def opened(folder: Path) -> tuple[Workspace, ManualClock]:
     """A new workspace whose clock stands at the beginning of the sample."""
     clock = ManualClock(START)
@@ -615,6 +643,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     space, clock = opened(tmp_path_factory.mktemp("sample"))
     with space:
         fill(space, clock)
+        attach(space)
         yield space
 
 
@@ -649,6 +678,19 @@ ADDRESSES = (
     "/data/customers@3",
     "/data/customers@7",
     "/runs",
+    "/runs?q=metrics.roc_auc%20%3E%200.8&sort=-metrics.roc_auc&columns=metrics.roc_auc,params.leaves",
+    "/runs?group=params.learning_rate",
+    "/runs?group=all",
+    "/runs/compare?run=calm-otter-1,calm-otter-2,quick-wren-6&smooth=0.9&logy=1&all=1",
+    "/runs/compare?q=metrics.roc_auc%20%3E%200.8",
+    "/experiments",
+    "/logged",
+    "/traces",
+    "/traces?q=status%20%3D%20%27ok%27",
+    "/traces/tr-sample",
+    "/runs/calm-otter-2/files?path=tables/rows.parquet",
+    "/runs/calm-otter-2/files?path=plots/dot.png",
+    "/runs/calm-otter-2/files?path=notes/evil.html",
     "/runs/calm-otter-2",
     "/runs/shy-crane-5",
     "/runs/quick-wren-6",
@@ -711,6 +753,16 @@ def many_runs(tmp_path: Path) -> Iterator[Client]:
                         environment={"python": "3.12.4"},
                         ended=moment + timedelta(seconds=90),
                     )
+                )
+            numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000) "
+            for key in ("roc_auc", "rows"):
+                tx.driver.run(
+                    "INSERT INTO run_metric (run, key, value, step, time, experiment, started) "
+                    f"{numbers} SELECT n, '{key}', (n * 7919 % 10007) / 10007.0, 0, 0, 0, n FROM n"
+                )
+                tx.driver.run(
+                    "INSERT INTO metric (run, key, time, step, value, nan) "
+                    f"{numbers} SELECT n, '{key}', 0, 0, (n * 7919 % 10007) / 10007.0, 0 FROM n"
                 )
         space.store.analyze()
         yield Client(create_app(space, pages=routes(space)))

@@ -12,6 +12,7 @@ from mainspring.ui.charts.icon import icon, logo
 from mainspring.ui.charts.interval import interval
 from mainspring.ui.charts.line import Band, Mark, line, sparkline
 from mainspring.ui.charts.loop import Result, Station, loop
+from mainspring.ui.charts.overlay import Row, Series, overlay, parallel, scatter
 from mainspring.ui.charts.rollout import rollout
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Mark",
     "Node",
     "Result",
+    "Row",
+    "Series",
     "Station",
     "bars",
     "gauge",
@@ -29,6 +32,9 @@ __all__ = [
     "line",
     "logo",
     "loop",
+    "overlay",
+    "parallel",
     "rollout",
+    "scatter",
     "sparkline",
 ]
