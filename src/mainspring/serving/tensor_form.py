@@ -25,6 +25,8 @@ ACCEPTED: dict[str, tuple[str, ...]] = {
 }
 """Type of a column -> datatypes that a tensor for it may have."""
 
+_LARGEST = np.finfo(np.float32).max
+
 
 class Wanted(msgspec.Struct):
     """A request's wish for an output."""
@@ -143,9 +145,6 @@ class TensorForm:
         if len(columns) != len(inputs) or not columns.keys() >= self._required:
             return None
         return Read(columns, rows, asked)
-
-
-_LARGEST = np.finfo(np.float32).max
 
 
 class _Together(msgspec.Struct, gc=False):
