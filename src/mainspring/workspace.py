@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.automation.controller import Controller
+from mainspring.automation.registry_hooks import RegistryHooks
 from mainspring.automation.secrets import Secrets
 from mainspring.automation.service import Rules
 from mainspring.core.clock import Clock, SystemClock
@@ -121,9 +122,11 @@ class Workspace:
         notifier = functools.partial(resolve, "notifiers")
         self.notifications = Notifications(self.store, self.incidents, notifier, page_url)
         hosts = str(self.settings["webhook_hosts"]).replace(",", " ").split()
+        secrets = Secrets(self.home / "keys" / "hooks")
+        self.registry_hooks = RegistryHooks(self.store, secrets, hosts)
         self.rules = Rules(
             self.store, self.pipelines, self.models, self.approvals, self.deployments, self.challenges,
-            Secrets(self.home / "keys" / "hooks"), hosts, self.notifications,
+            secrets, hosts, self.notifications,
         )  # fmt: skip
         self.projects = Projects(
             self.store, self.usecases, self.datasets, self.pipelines, self.models,
@@ -153,7 +156,8 @@ class Workspace:
         return Controller(
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
             self.predictions, Retention(self.store, self.deployments, self.artifacts),
-            self.scorings, self.challenges, self.monitors, self.notifications, self.rules, self.artifacts,
+            self.scorings, self.challenges, self.monitors, self.notifications, self.rules, self.registry_hooks,
+            self.artifacts,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from mainspring.automation.registry_hooks import RegistryHooks
 from mainspring.automation.service import CONTROLLER, Rules
 from mainspring.core.actor import acting_as
 from mainspring.core.events import Event
@@ -53,6 +54,7 @@ class Controller:
         monitors: The room `monitoring`.
         notifications: Its messages.
         rules: Rules and what they do.
+        hooks: Who hears of models.
         artifacts: Swept of what nobody owns.
     """
 
@@ -70,6 +72,7 @@ class Controller:
         monitors: Monitors,
         notifications: Notifications,
         rules: Rules,
+        hooks: RegistryHooks,
         artifacts: ArtifactStore,
     ) -> None:
         self._store = store
@@ -84,6 +87,7 @@ class Controller:
         self._monitors = monitors
         self._notifications = notifications
         self._rules = rules
+        self._hooks = hooks
         self._artifacts = artifacts
         self._repairing = threading.Lock()
 
@@ -104,6 +108,7 @@ class Controller:
                 if not self._react() and not self._work():
                     break
             self._guard("notifications", self._notifications.tick)
+            self._guard("webhooks", self._hooks.deliver_due)
             self._guard("monitoring", self._monitors.roll_up)
             self.reconcile()
 
