@@ -9,6 +9,7 @@ from typing import Any
 from mainspring.automation.controller import Controller
 from mainspring.automation.secrets import Secrets
 from mainspring.automation.service import Rules
+from mainspring.automation.simulation.service import Simulations
 from mainspring.core.clock import Clock, SystemClock
 from mainspring.data.service import Datasets
 from mainspring.delivery.service import Projects
@@ -58,6 +59,7 @@ SERVICES: dict[str, type] = {
     "incidents": Incidents,
     "notifications": Notifications,
     "rules": Rules,
+    "simulations": Simulations,
     "projects": Projects,
 }
 """Noun -> service class, in lifecycle order; commands, routes and remote calls are derived from these."""
@@ -119,6 +121,10 @@ class Workspace:
             self.store, self.pipelines, self.models, self.approvals, self.deployments, self.challenges,
             Secrets(self.home / "keys" / "hooks"), hosts, self.notifications,
         )  # fmt: skip
+        self.simulations = Simulations(
+            self.store, self.usecases, self.runs, self.datasets, self.pipelines, self.deployments, self.predictions,
+            artifacts, desk,
+        )  # fmt: skip
         self.projects = Projects(
             self.store, self.usecases, self.datasets, self.pipelines, self.models,
             self.approvals, self.deployments, self.monitors, self.notifications, self.rules,
@@ -148,6 +154,7 @@ class Workspace:
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
             self.predictions, Retention(self.store, self.deployments, self.artifacts),
             self.scorings, self.challenges, self.monitors, self.notifications, self.rules, self.artifacts,
+            self.simulations,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

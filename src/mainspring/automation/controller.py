@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from mainspring.automation.service import CONTROLLER, Rules
+from mainspring.automation.simulation.service import Simulations
 from mainspring.core.actor import acting_as
 from mainspring.core.events import Event
 from mainspring.deploy.model import Deployment, Release
@@ -35,6 +36,7 @@ log = logging.getLogger("mainspring.controller")
 CURSOR = "controller"
 _MAX_ROUNDS = 50
 _ORPHAN_AGE = timedelta(hours=1)
+_SIMULATE_SECONDS = 10.0
 
 
 class Controller:
@@ -54,6 +56,7 @@ class Controller:
         notifications: Its messages.
         rules: Rules and what they do.
         artifacts: Swept of what nobody owns.
+        simulations: Pasts that are replayed.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Controller:
         notifications: Notifications,
         rules: Rules,
         artifacts: ArtifactStore,
+        simulations: Simulations,
     ) -> None:
         self._store = store
         self._pipelines = pipelines
@@ -85,6 +89,7 @@ class Controller:
         self._notifications = notifications
         self._rules = rules
         self._artifacts = artifacts
+        self._simulations = simulations
         self._repairing = threading.Lock()
 
     def tick(self) -> None:
@@ -103,6 +108,8 @@ class Controller:
             for _ in range(_MAX_ROUNDS):
                 if not self._react() and not self._work():
                     break
+            for simulation in self._simulations.abandoned():  # after everything real, a stretch at a time
+                self._guard(simulation.run, self._simulations.carry_on, simulation.run, _SIMULATE_SECONDS)
             self._guard("notifications", self._notifications.tick)
             self._guard("monitoring", self._monitors.roll_up)
             self.reconcile()

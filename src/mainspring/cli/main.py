@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("mainspring.cli.loop:status", "Show how everything is."),
     "score": ("mainspring.cli.score:score", "Score a dataset or a file with a model version."),
     "report": ("mainspring.cli.report:report", "Record what another server logged."),
+    "simulate": ("mainspring.cli.simulate:simulate", "Try policies on a use case's past."),
     "export": ("mainspring.cli.export:export", "Write a model version as a signed bundle for devices."),
     "approve": ("mainspring.cli.loop:approve", "Sign a model version, or refuse it."),
     "serve": ("mainspring.cli.serve:serve", "Serve one model, without a controller."),
@@ -49,6 +50,7 @@ NOUNS: dict[str, str] = {
     "incidents": "What is wrong, who is at it, and why.",
     "notifications": "Channels and their messages.",
     "rules": "What is done when something happens.",
+    "simulations": "Policies tried on the past.",
 }
 _EXAMPLES = """
 Examples:
