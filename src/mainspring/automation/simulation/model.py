@@ -93,8 +93,10 @@ class Judging(Value):
 
     Attributes:
         measure: Metric of quality; ``roc_auc`` or ``rmse`` when empty.
-        tolerance: How far quality may fall below that of the first model on rows it has not seen.
-        drop_windows: So many windows in a row below are a true drop; it ends after as many within.
+        floor: Quality below which it counts as lost; null for the first model's usual quality less the tolerance.
+        tolerance: How far quality may fall below what was usual.
+        usual_days: Days after the first model went live whose quality is what was usual.
+        drop_windows: So many windows in a row whose mean quality is beyond the floor are a true drop.
         window_days: Length of a window, and how often the controller looks.
         warmup_days: History that the first model learns from, before anything is simulated.
         newest_days: How often the bound that is always newest is trained.
@@ -103,8 +105,10 @@ class Judging(Value):
     """
 
     measure: str = ""
+    floor: float | None = None
     tolerance: float = 0.05
-    drop_windows: int = 3
+    usual_days: float = 28.0
+    drop_windows: int = 7
     window_days: float = 1.0
     warmup_days: float = 30.0
     newest_days: float = 7.0
@@ -112,7 +116,7 @@ class Judging(Value):
     held_out: float = 0.3
 
     def __post_init__(self) -> None:
-        if min(self.window_days, self.warmup_days, self.newest_days) <= 0 or self.drop_windows < 1:
+        if min(self.window_days, self.warmup_days, self.newest_days, self.usual_days) <= 0 or self.drop_windows < 1:
             raise ValueError("windows and spans have a positive length, and a drop at least one window")
         if not 0 <= self.held_out < 1 or self.tolerance < 0 or self.early_days < 0:
             raise ValueError("`held_out` is a share below 1; `tolerance` and `early_days` are not negative")
@@ -178,7 +182,7 @@ class Simulation(Entity):
         judging: What counts as quality.
         seed: Given to trainings that draw.
         notes: What of the policies cannot be simulated, in words.
-        floor: Quality below which it counts as lost, once the first model is known.
+        floor: Quality below which it counts as lost, once the first model's is known.
         recommendation: What to do, and why; empty where no policy has a grid.
     """
 

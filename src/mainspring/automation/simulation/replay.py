@@ -32,7 +32,7 @@ from mainspring.automation.simulation.model import (
     Trainer,
     Window,
 )
-from mainspring.automation.simulation.table import LABEL, REPORTED, Table
+from mainspring.automation.simulation.table import LABEL, Table, is_known
 from mainspring.automation.simulation.training import training_key
 from mainspring.automation.simulation.watch import Watch
 from mainspring.core.events import Event
@@ -337,7 +337,7 @@ class Replay:
         rows = rows.slice(start - self._table.place(end))
         both = [np.asarray(item.scores[start - item.facts.first_row :][: rows.height]) for item in (champion, fresh)]
         truth = rows[LABEL].to_numpy()
-        known = rows.select(pl.col(REPORTED) <= now).to_series().to_numpy() & np.isfinite(truth)
+        known = rows.select(is_known(now)).to_series().to_numpy()
         known &= np.isfinite(both[0]) & np.isfinite(both[1])
         metric = self._policy.metric or ("log_loss" if fresh.facts.kind == "classifier" else "absolute_error")
         ours, theirs = (row_losses(metric, truth[known], scores[known]) for scores in both)

@@ -217,41 +217,48 @@ def parting(past: Past, judging: Judging) -> datetime:
     return begin(past, judging) + seen * timedelta(days=judging.window_days)
 
 
-def floor_of(measure: str, first: float | None, tolerance: float) -> float | None:
-    """The quality that is still tolerated, from that of the first model."""
-    if first is None:
+def floor_of(found: Sequence[Window], judging: Judging) -> float | None:
+    """The quality that is still tolerated: as declared, or below what was usual while the first model was new.
+
+    Args:
+        found: Windows of the first model, were it never renewed.
+        judging: Gives the floor, or the tolerance and how many days were usual.
+    """
+    if judging.floor is not None or not found:
+        return judging.floor
+    usual = [item for item in found if item.start < found[0].start + timedelta(days=judging.usual_days)]
+    mean = mean_quality(usual)
+    if mean is None:
         return None
-    return first + tolerance if measure in LOWER_IS_BETTER else first - tolerance
+    return mean + judging.tolerance if judging.measure in LOWER_IS_BETTER else mean - judging.tolerance
+
+
+def mean_quality(found: Sequence[Window]) -> float | None:
+    """The mean over windows, by rows."""
+    known = [(item.quality, item.rows) for item in found if item.quality is not None]
+    rows = sum(count for _, count in known)
+    return sum(value * count for value, count in known) / rows if rows else None
 
 
 def drops(found: Sequence[Window], floor: float | None, measure: str, in_a_row: int) -> list[Drop]:
-    """True losses of quality: so many windows in a row beyond the floor begin one, as many within end it.
+    """True losses of quality: stretches of so many windows whose mean quality is beyond the floor; what touches is one.
 
-    Windows without a quality neither begin nor end one.
+    A mean, because one bad day says little: the quality of a day is an estimate from a day's rows.
     """
     lost: list[Drop] = []
-    if floor is None:
-        return lost
+    known = [item for item in found if item.quality is not None]
     sign = 1.0 if measure in LOWER_IS_BETTER else -1.0
-    known = [(item, sign * (item.quality - floor)) for item in found if item.quality is not None]
-    below: list[tuple[Window, float]] = []
-    within = 0
-    for item, beyond in known:
-        if beyond > 0:
-            below, within = [*below, (item, beyond)], 0
+    for place in range(in_a_row, len(known) + 1):
+        stretch = known[place - in_a_row : place]
+        beyond = sign * ((mean_quality(stretch) or 0.0) - floor) if floor is not None else 0.0
+        if beyond <= 0:
             continue
-        within += 1
-        if len(below) < in_a_row or within >= in_a_row:
-            lost += _drop(below, in_a_row)
-            below = []
-    return lost + _drop(below, in_a_row)
-
-
-def _drop(below: Sequence[tuple[Window, float]], in_a_row: int) -> list[Drop]:
-    if len(below) < in_a_row:
-        return []
-    deepest = max(beyond for _, beyond in below)
-    return [Drop(below[0][0].start, below[-1][0].end, below[in_a_row - 1][0].end, round(deepest, 9))]
+        fresh = Drop(stretch[0].start, stretch[-1].end, stretch[-1].end, round(beyond, 9))
+        if lost and fresh.start <= lost[-1].end:
+            last = lost.pop()
+            fresh = Drop(last.start, fresh.end, last.sure, max(last.depth, fresh.depth))
+        lost.append(fresh)
+    return lost
 
 
 def tells(alarm: Told, drop: Drop, past: Past, judging: Judging) -> bool:
@@ -270,8 +277,6 @@ def figures(
     since, until = span
     end = course.windows[-1].end if course.windows else until
     mine = [item for item in course.windows if since <= item.start < until]
-    scored = [(item.quality, item.rows) for item in mine if item.quality is not None]
-    rows = sum(count for _, count in scored)
     lost = drops(course.windows, floor, measure, judging.drop_windows)
     alarms = [item for item in course.alarms(end) if since <= item.time < until]
     false = sum(item.count for item in alarms if not any(tells(item, drop, past, judging) for drop in lost))
@@ -290,7 +295,7 @@ def figures(
     value = sum(item.value for item in mine)
     cost = len(begun) * policy.costs.retraining + false * policy.costs.alarm + hours * policy.costs.incident_hour
     return Figures(
-        windows=len(scored), quality=sum(value * count for value, count in scored) / rows if rows else None,
+        windows=sum(item.quality is not None for item in mine), quality=mean_quality(mine),
         alarms=sum(item.count for item in alarms), false_alarms=false, incidents=len(opened), incident_hours=hours,
         drops=len(lost), found=len(delays), missed=len(lost) - len(delays),
         delay_days=statistics.median(delays) if delays else None, retrainings=len(trained), replaced=len(taken),

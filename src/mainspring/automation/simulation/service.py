@@ -320,8 +320,8 @@ class Simulations:
         judging, past, run = simulation.judging, simulation.past, simulation.run
         policies = self._conductor.policies(run)
         courses = {item.name: decoded(item.state) for item in policies}
-        first = self._store.get(SimulatedModel, key=courses[rules.NEVER].keys[0])
-        floor = rules.floor_of(judging.measure, first.metrics.get(judging.measure), judging.tolerance)
+        floor = rules.floor_of(courses[rules.NEVER].windows, judging)
+        courses[rules.NEWEST].skipped = []  # its cool-down is how it is made, not a policy
         cut, end = rules.parting(past, judging), past.last + timedelta(days=judging.window_days)
         judged = []
         for item in policies:

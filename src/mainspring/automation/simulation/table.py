@@ -101,14 +101,19 @@ class Table:
     def known(self, start: datetime, end: datetime, now: datetime) -> pl.LazyFrame:
         """Rows of ``[start, end)`` whose label is known at a moment."""
         first, after = self.place(start), self.place(end)
-        rows = pl.scan_parquet(self.path).slice(first, after - first)
-        return rows.filter((pl.col(REPORTED) <= now) & pl.col(LABEL).is_not_null())
+        rows = pl.scan_parquet(self.path).slice(first, max(after - first, 0))
+        return rows.filter(is_known(now))
 
     def newest_known(self, now: datetime) -> Any:
         """Time of the newest row whose label is known at a moment, None without any."""
         rows = pl.scan_parquet(self.path).slice(0, self.place(now))
-        known = rows.filter((pl.col(REPORTED) <= now) & pl.col(LABEL).is_not_null())
+        known = rows.filter(is_known(now))
         return known.select(pl.col(TIME).max()).collect().item()
+
+
+def is_known(now: datetime) -> pl.Expr:
+    """Whether the label of a row is known at a moment; never null."""
+    return ((pl.col(REPORTED) <= now) & pl.col(LABEL).is_not_null()).fill_null(value=False)
 
 
 def micros(moment: datetime) -> int:

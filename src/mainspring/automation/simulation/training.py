@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mainspring.automation.simulation.model import Past, SimulatedModel, Trainer
 from mainspring.automation.simulation.rules import report_of
-from mainspring.automation.simulation.table import LABEL, REPORTED, TIME, Table, micros, prepared, write
+from mainspring.automation.simulation.table import LABEL, REPORTED, TIME, Table, is_known, micros, prepared, write
 from mainspring.core.package import ModelPackage
 from mainspring.data.local import local_copy
 from mainspring.errors import InvalidInput, MainspringError
@@ -219,7 +219,7 @@ def _metrics(
 ) -> dict[str, float]:
     """Quality on the labelled rows that were kept from the training."""
     rows = table.rows(end, now)[1]
-    known = rows.select((pl.col(REPORTED) <= now) & pl.col(LABEL).is_not_null()).to_series().to_numpy()
+    known = rows.select(is_known(now)).to_series().to_numpy()
     return report_of(rows[LABEL].to_numpy()[known], scores[: rows.height][known], kind, threshold)
 
 
@@ -246,13 +246,14 @@ def _by_functions(task: TrainTask, rows: pl.DataFrame) -> Made:
 
 
 def _watched(rows: pl.DataFrame, columns: list[str]) -> list[str]:
-    """Columns that drift is looked for in: numbers and texts that are not the label itself."""
+    """Columns that drift is looked for in: numbers and texts, without the label itself and without keys."""
     same = {
         name for name in columns
         if rows[name].dtype.is_numeric() and rows[name].cast(pl.Float64).equals(rows[LABEL])
     }  # fmt: skip
     plain = [name for name in columns if rows[name].dtype.is_numeric() or rows[name].dtype == pl.String]
-    return [name for name in plain if name not in same and rows[name].n_unique() < 0.9 * rows.height + 1]
+    keys = {name for name in plain if not rows[name].dtype.is_float() and rows[name].n_unique() == rows.height}
+    return [name for name in plain if name not in same | keys]
 
 
 def _by_pipeline(task: TrainTask, artifacts: ArtifactStore, rows: pl.DataFrame) -> Made:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mainspring.automation.simulation.model import Past, SimulatedModel
 from mainspring.automation.simulation.rules import P_VALUE
-from mainspring.automation.simulation.table import LABEL, REPORTED, TIME, Table
+from mainspring.automation.simulation.table import LABEL, REPORTED, TIME, Table, is_known
 from mainspring.measures.drift import column_drifts
 from mainspring.measures.findings import Finding
 from mainspring.measures.profile import count
@@ -110,7 +110,7 @@ class Watch:
         assert end is not None
         rows = self._table.known(end, made, made).select(LABEL).collect()
         whole = self._table.rows(end, made)[1]
-        known = whole.select((pl.col(REPORTED) <= made) & pl.col(LABEL).is_not_null()).to_series().to_numpy()
+        known = whole.select(is_known(made)).to_series().to_numpy()
         return Holdout(np.asarray(model.scores[: whole.height])[known], rows[LABEL].to_numpy())
 
 
