@@ -29,6 +29,7 @@ from mainspring.ui.pages import (
     rollouts,
     runs,
     search,
+    simulations,
     trying,
     usecases,
 )
@@ -67,6 +68,8 @@ PAGES: tuple[tuple[str, Maker], ...] = (
     ("/monitoring/{deployment}", monitoring.page),
     ("/incidents", incidents.index),
     ("/incidents/{name}", incidents.page),
+    ("/simulations", simulations.index),
+    ("/simulations/{run}", simulations.page),
     ("/events", audit.index),
     ("/search", search.index),
     ("/pattern", pattern.index),

@@ -37,7 +37,7 @@ def test_a_real_loss_is_found_and_mended_and_the_bounds_stand_around_it(begin: B
     assert (careful.drops, careful.found, careful.missed, careful.false_alarms) == (1, 1, 0, 0)
     assert careful.delay_days is not None
     assert careful.delay_days <= 3
-    assert careful.replaced == 1
+    assert 1 <= careful.replaced <= careful.retrainings
     assert blind.found == 1
     assert blind.retrainings == 0
     assert never.quality == blind.quality
@@ -59,7 +59,8 @@ def test_challengers_that_do_not_win_do_not_take_over(begin: Begin) -> None:
     renewals = [item for item in mill.workspace.simulations.course(made.run, "careful").renewals if item.rule]
     assert renewals[0].version == 0
     assert renewals[0].verdict != "better"
-    assert renewals[-1].version == 2
+    assert renewals[-1].version > 1
+    assert renewals[-1].verdict == "better"
 
 
 def test_equal_simulations_are_equal_bytes_and_train_once(begin: Begin) -> None:
@@ -74,7 +75,11 @@ def test_equal_simulations_are_equal_bytes_and_train_once(begin: Begin) -> None:
     twin = mill.workspace.simulations.course(first.run, "twin")
     assert [item.key for item in course.renewals] == [item.key for item in twin.renewals]
     told = mill.workspace.simulations.compare(f"{first.run},{second.run}")
-    assert [item.figures for item in told[::2]] == [item.figures for item in told[1::2]]
+    assert sorted(item.policy for item in told if item.run == first.run) == sorted(
+        item.policy for item in told if item.run == second.run
+    )
+    each = {(item.run, item.policy): item.figures for item in told}
+    assert all(each[(first.run, name)] == each[(second.run, name)] for _, name in each)
 
 
 def states(mill: Any, run: str) -> list[bytes]:
@@ -115,7 +120,7 @@ def test_a_killed_simulation_goes_on_where_it_was(begin: Begin) -> None:
             tx.delete(item)
     _, made = begin()
     seen: list[dict[str, int]] = []
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen([sys.executable, "-c", RESUME, str(mill.folder), made.run])
         before = sum((seen or [{}])[-1].values())
         deadline = time.monotonic() + 60
@@ -154,10 +159,9 @@ def test_the_use_cases_own_pipeline_trains_where_nothing_else_is_named(begin: Be
     found = by_name(mill, made.run)["careful"].all
     assert found.drops == 1
     assert found.replaced == 0  # its weight is fixed: no challenger can be better
-    (model,) = {
-        item.key: item for item in mill.workspace.simulations.models(made.run) if item.features == ["x"]
-    }.values()
-    assert model.metrics["roc_auc"] > 0.8
+    first, *_ = mill.workspace.simulations.models(made.run)
+    assert first.features == ["x"]
+    assert first.metrics["roc_auc"] > 0.8
 
 
 def test_what_is_there_is_replayed_when_no_policy_is_given(begin: Begin) -> None:
@@ -216,9 +220,9 @@ def test_what_was_really_asked_can_be_replayed(begin: Begin) -> None:
     mill.register()
     mill.approved()
     mill.workspace.controller.tick()
-    for _ in range(4):
+    for _ in range(6):
         mill.week()
-    judging = Judging(warmup_days=7, newest_days=7, window_days=7, drop_windows=1, usual_days=7)
+    judging = Judging(warmup_days=14, newest_days=7, window_days=7, drop_windows=1, usual_days=7)
     _, made = begin([policy(rules=[])], data="log:mill", label="", labels_delay="", judging=judging)
     assert made.datasets == ["log:mill"]
     mill.workspace.simulations.execute(made.run)

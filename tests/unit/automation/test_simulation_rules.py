@@ -128,6 +128,15 @@ def test_parts_add_up_to_the_whole(quality: list[float], cut: int) -> None:
         assert getattr(first, name) + getattr(rest, name) == pytest.approx(getattr(whole, name)), name
 
 
+@given(st.lists(st.floats(0.4, 1.0), min_size=30, max_size=60), st.lists(st.integers(1, 29), max_size=4))
+def test_the_ledger_adds_up_to_the_net(quality: list[float], trained: list[int]) -> None:
+    renewals = [Renewal(START + day * DAY, "r", "", "k", 2) for day in trained]
+    course = Course(windows=days(*quality, value=3.0), incidents=[incident(3, 20), incident(25)], renewals=renewals)
+    policy = Policy(name="p", costs=Costs(alarm=5.0, incident_hour=0.5, retraining=7.0))
+    found = rules.figures(course, policy, JUDGING, PAST, 0.7, "roc_auc", (START, START + 100 * DAY))
+    assert sum(rules.ledger(course, policy, JUDGING, PAST, 0.7)) == pytest.approx(found.net)
+
+
 def test_a_grid_becomes_variants_and_the_bounds_stand_beside() -> None:
     policy = Policy(
         name="p", monitors=[MONITOR], rules=[], grid={"monitors.auc.min": [0.8, 0.85], "training.last_days": [0.0, 30]}

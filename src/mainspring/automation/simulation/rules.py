@@ -303,6 +303,31 @@ def figures(
     )  # fmt: skip
 
 
+def ledger(course: Course, policy: Policy, judging: Judging, past: Past, floor: float | None) -> list[float]:
+    """Value less cost of each window; the sum is the net of `figures` over all of them."""
+    found, costs = [item.value for item in course.windows], policy.costs
+    if not found:
+        return found
+    first, length, end = course.windows[0].start, timedelta(days=judging.window_days), course.windows[-1].end
+
+    def spend(at: datetime, amount: float) -> None:
+        """At the end of a window: when the controller looked."""
+        found[min(max(-((first - at) // length) - 1, 0), len(found) - 1)] -= amount
+
+    lost = drops(course.windows, floor, judging.measure, judging.drop_windows)
+    for item in course.alarms(end):
+        if not any(tells(item, drop, past, judging) for drop in lost):
+            spend(item.time, item.count * costs.alarm)
+    for renewal in course.renewals:
+        if renewal.rule:
+            spend(renewal.time, costs.retraining)
+    for incident in course.incidents:
+        for window in course.windows:
+            hours = _overlap(incident.created, incident.resolved or end, window.start, window.end)
+            found[-((first - window.start) // length)] -= hours * costs.incident_hour
+    return found
+
+
 def _overlap(start: datetime, end: datetime, since: datetime, until: datetime) -> float:
     return max((min(end, until) - max(start, since)) / timedelta(hours=1), 0.0)
 

@@ -7,6 +7,7 @@ escapes whatever it is given, so the same text serves pages, reports and noteboo
 from __future__ import annotations
 
 from mainspring.ui.charts.bars import bars, gauge, histogram
+from mainspring.ui.charts.curves import curves, places
 from mainspring.ui.charts.graph import Node, graph
 from mainspring.ui.charts.icon import icon, logo
 from mainspring.ui.charts.interval import interval
@@ -21,6 +22,7 @@ __all__ = [
     "Result",
     "Station",
     "bars",
+    "curves",
     "gauge",
     "graph",
     "histogram",
@@ -29,6 +31,7 @@ __all__ = [
     "line",
     "logo",
     "loop",
+    "places",
     "rollout",
     "sparkline",
 ]
