@@ -87,17 +87,10 @@ class _Root(click.Group):
         for title, rows in (
             ("Commands", [(name, text) for name, (_, text) in COMMANDS.items()]),
             ("Things (each with its own commands)", list(NOUNS.items())),
-            (
-                "Options of every command",
-                [
-                    ("--json", "one JSON value on standard output"),
-                    ("--server", "work on a server"),
-                    ("--project", "folder of the project"),
-                ],
-            ),
         ):
             with formatter.section(title):
                 formatter.write_dl(rows)
+        formatter.write("\nEvery command takes --json (one JSON value), --server URL and --project DIR.\n")
         formatter.write(_EXAMPLES)
 
 

@@ -110,6 +110,7 @@ def test_links_of_the_pages_lead_somewhere(client: Any, addresses: tuple[str, ..
         ("/approvals", "1 candidate waits for a signature"),
         ("/approvals/churn@5", "churn@5: all 2 gates passed, it waits for a signature"),
         ("/deployments/churn-eu", "live: churn@3, churn@4 answers 10 %, 1 incident open"),
+        ("/simulations/calm-otter-2", "careful would have served churn best"),
         ("/monitoring/churn-eu", "churn@3: 1 incident open, inputs beyond the limit in the last window"),
         ("/incidents", "1 incident open"),
         ("/incidents/churn-eu-2", "churn-eu, drift: psi 0.2993 (4200 rows), at most 0.25"),
@@ -128,7 +129,18 @@ def test_a_refused_version_says_why(client: Any) -> None:
 
 
 def test_an_empty_workspace_teaches_the_next_command(empty: Any) -> None:
-    for address in ("/", "/u", "/data", "/runs", "/models", "/approvals", "/deployments", "/monitoring", "/events"):
+    for address in (
+        "/",
+        "/u",
+        "/data",
+        "/runs",
+        "/models",
+        "/approvals",
+        "/deployments",
+        "/monitoring",
+        "/simulations",
+        "/events",
+    ):
         answer = empty.get(address)
         assert answer.status == 200
         assert '<pre class="command"><code>mainspring ' in answer.text

@@ -223,7 +223,13 @@ def test_what_was_really_asked_can_be_replayed(begin: Begin) -> None:
     for _ in range(6):
         mill.week()
     judging = Judging(warmup_days=14, newest_days=7, window_days=7, drop_windows=1, usual_days=7)
-    _, made = begin([policy(rules=[])], data="log:mill", label="", labels_delay="", judging=judging)
+    _, made = begin(
+        [policy(rules=[], training=Training(holdout_days=4))],
+        data="log:mill",
+        train="",
+        score="",
+        judging=judging,
+    )
     assert made.datasets == ["log:mill"]
     mill.workspace.simulations.execute(made.run)
     assert by_name(mill, made.run)["careful"].all.windows == 3

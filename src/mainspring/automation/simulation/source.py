@@ -71,7 +71,7 @@ class Sources:
             InvalidInput: It has no rows, or nobody said which column is its time.
         """
         if data.startswith(LOG):
-            return self._logged(data.removeprefix(LOG))
+            return self._logged(data.removeprefix(LOG), label)
         versions = []
         for part in data.split(","):
             name, number, _ = parse_address(part.strip())
@@ -85,18 +85,19 @@ class Sources:
         names = [item.address for item in versions]
         return Source(names, [item.digest for item in versions], ends, time, label, labels_delay)
 
-    def _logged(self, deployment: str) -> Source:
-        """What a deployment was asked and what became of it, as a table with its inputs under their names."""
+    def _logged(self, deployment: str, label: str) -> Source:
+        """What a deployment was asked, with its inputs under their names, and what became of it as the label."""
         rows = self._predictions.joined(deployment, *_EVER)
         inputs = [name for name in rows.columns if name.startswith("in_") and not name.startswith("in_header:")]
+        inputs = [name for name in inputs if name != f"in_{label}"]
         if not rows.height:
             raise InvalidInput(f"deployment `{deployment}` was asked nothing yet", hint="--data DATASET")
         told = rows.select(
-            pl.col("time").alias("asked at"), pl.col("outcome"), pl.col("known").alias("known at"),
+            pl.col("time").alias("asked at"), pl.col("outcome").alias(label), pl.col("known").alias("known at"),
             *[pl.col(name).alias(name.removeprefix("in_")) for name in inputs],
         )  # fmt: skip
         blob = self._artifacts.put(parquet_bytes(told))
-        return Source([LOG + deployment], [blob.digest], [], "asked at", "outcome", "known at")
+        return Source([LOG + deployment], [blob.digest], [], "asked at", label, "known at")
 
     def prepare(
         self, source: Source, trainer: Trainer, since: datetime | None, until: datetime | None
