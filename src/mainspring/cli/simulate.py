@@ -13,7 +13,7 @@ import msgspec
 
 from mainspring.cli.options import Command, Context, pass_context
 from mainspring.cli.render import note, show
-from mainspring.errors import InvalidInput, StepFailed
+from mainspring.errors import Conflict, InvalidInput, StepFailed
 
 if TYPE_CHECKING:
     from mainspring.client.client import Client
@@ -63,7 +63,7 @@ def simulate(
             note(context, f"note: {line}")
         past = started.past
         note(context, f"run {started.run}: {past.rows:,} rows, {past.first:%Y-%m-%d} to {past.last:%Y-%m-%d}")
-        done = client.simulations.execute(started.run) if client.embedded else _followed(context, client, started.run)
+        done = _carried_out(context, client, started.run)
         found = client.simulations.policies(done.run)
         if context.json:
             show(context, {"simulation": done, "policies": found})
@@ -117,6 +117,16 @@ def _moment(text: str) -> datetime | None:
     except ValueError:
         raise InvalidInput(f"`{text}` is no date", hint="2026-01-31") from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _carried_out(context: Context, client: Client, name: str) -> Any:
+    """Carries the simulation out here, or watches whoever does."""
+    if client.embedded:
+        try:
+            return client.simulations.execute(name)
+        except Conflict:  # a controller was faster
+            pass
+    return _followed(context, client, name)
 
 
 def _followed(context: Context, client: Client, name: str) -> Any:

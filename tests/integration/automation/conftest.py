@@ -56,8 +56,10 @@ JUDGING = Judging(tolerance=0.1, drop_windows=3, warmup_days=20, newest_days=7, 
 def begin(open_mill: Callable[..., Any]) -> Callable[..., Any]:
     """Opens a mill with the readings, and starts a simulation of it: ``begin(policies) -> (mill, simulation)``."""
 
-    def start(policies: list[Policy] | None = None, executor: str = "inline", **facts: Any) -> tuple[Any, Any]:
-        mill = open_mill(executor=executor)
+    def start(
+        policies: list[Policy] | None = None, executor: str = "inline", database: str = "", **facts: Any
+    ) -> tuple[Any, Any]:
+        mill = open_mill(executor=executor, **({"database": database} if database else {}))
         if not mill.workspace.usecases.find():
             mill.apply()
             mill.workspace.datasets.create(draft(Dataset, name="stream", time_column="at"))

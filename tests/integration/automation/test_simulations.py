@@ -120,7 +120,7 @@ def test_a_killed_simulation_goes_on_where_it_was(begin: Begin) -> None:
             tx.delete(item)
     _, made = begin()
     seen: list[dict[str, int]] = []
-    for _ in range(2):
+    for _ in range(1):
         process = subprocess.Popen([sys.executable, "-c", RESUME, str(mill.folder), made.run])
         before = sum((seen or [{}])[-1].values())
         deadline = time.monotonic() + 60
@@ -270,6 +270,51 @@ def test_a_training_that_fails_says_why(begin: Begin, train: str, score: str) ->
     with pytest.raises(StepFailed, match=r"first model: .*(moon is wrong|scores for)"):
         mill.workspace.simulations.execute(made.run)
     assert mill.workspace.runs.show(made.run).status == "failed"
+
+
+def test_however_short_the_turns_are_it_comes_to_its_end(begin: Begin) -> None:
+    mill, whole = begin([policy()])
+    mill.workspace.simulations.execute(whole.run)
+    _, made = begin([policy(training=Training(last_days=10, holdout_days=4.5))])
+    turns = 0
+    while mill.workspace.runs.show(made.run).status == "running":
+        before = (mill.workspace.simulations.progress(made.run), mill.workspace.store.count(SimulatedModel))
+        mill.workspace.simulations.carry_on(made.run, 0.0)
+        turns += 1
+        after = (mill.workspace.simulations.progress(made.run), mill.workspace.store.count(SimulatedModel))
+        assert after != before or mill.workspace.runs.show(made.run).status == "ok"
+        assert turns < 200
+    assert by_name(mill, made.run)["careful"].done
+
+
+def test_pages_tell_of_a_simulation_before_while_and_after(begin: Begin) -> None:
+    from mainspring.ui.pages import simulations
+    from mainspring.ui.render import Renderer
+
+    mill, made = begin([policy(), policy("<b>blind", rules=[])])
+    renderer = Renderer(mill.workspace)
+
+    def shown(**query: str) -> str:
+        return renderer.html(simulations.page(mill.workspace, query, made.run), f"/simulations/{made.run}")
+
+    assert "2 policies on their way" in shown()
+    mill.workspace.simulations.carry_on(made.run, 0.001)  # the first model
+    mill.workspace.simulations.carry_on(made.run, 0.001)  # some windows
+    assert mill.workspace.simulations.progress(made.run).windows > 0
+    assert "of all windows are replayed" in shown()
+    mill.workspace.simulations.execute(made.run)
+    told = shown(policy="careful", part="held_out", days="3", p1="<b>blind")
+    assert "would have served mill best" in told
+    assert "<b>blind" not in told.replace("<b>blind</b>", "")
+    assert "true loss" in told
+    assert "ok" in renderer.html(simulations.index(mill.workspace, {}), "/simulations")
+
+
+def test_both_databases_keep_simulations(postgres_url: str, begin: Begin) -> None:
+    mill, made = begin([policy(rules=[])], database=postgres_url)
+    done = mill.workspace.simulations.execute(made.run)
+    assert mill.workspace.simulations.show(made.run) == done
+    assert by_name(mill, made.run)["careful"].all.found == 1
 
 
 def test_policies_are_read_and_compared_by_part(begin: Begin) -> None:

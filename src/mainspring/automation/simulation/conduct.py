@@ -60,10 +60,11 @@ class Conductor:
         """
         round_ = _Round(self._store, self._desk, self._artifacts, setting, self.policies(run))
         try:
+            round_.begin(needed_alone=False)
             while round_.running or round_.ready:
-                if until is None or time.monotonic() < until:
-                    round_.begin()
-                elif not round_.running:
+                late = until is not None and time.monotonic() >= until
+                round_.begin(needed_alone=late)
+                if late and not round_.running:
                     return False
                 round_.collect()
         finally:
@@ -85,14 +86,23 @@ class _Round:
         self._given: dict[str, set[str]] = {item.name: set() for item in policies}
         self._waiting: dict[str, list[str]] = {}
         self._needs: dict[str, tuple[Need, str]] = {}
+        self._needed: set[tuple[str, str]] = set()
         self._tries: Counter[tuple[str, str]] = Counter()
         self.ready: deque[tuple[str, str]] = deque(("advance", item.name) for item in policies if not item.done)
         self.running: dict[str, tuple[str, str]] = {}
 
-    def begin(self) -> None:
-        """Hands in as much as there is room for."""
+    def begin(self, needed_alone: bool) -> None:
+        """Hands in as much as there is room for.
+
+        Args:
+            needed_alone: Only trainings that a policy waits for, and policies whose training was done before: so much
+                is done in every round, however short it is.
+        """
         while self.ready and len(self.running) < self._desk.capacity():
+            if needed_alone and self.ready[0] not in self._needed:
+                return
             kind, name = self.ready.popleft()
+            self._needed.discard((kind, name))
             task_id = new_id()
             self.running[task_id] = (kind, name)
             self._tries[(kind, name)] += 1
@@ -139,12 +149,14 @@ class _Round:
         key = found.need.key
         self._given[name].add(key)
         if self._store.first(SimulatedModel, key=key):
-            self.ready.append(("advance", name))
+            self._needed.add(("advance", name))
+            self.ready.appendleft(("advance", name))
         elif key in self._waiting:
             self._waiting[key].append(name)
         else:
             self._waiting[key] = [name]
             self._needs[key] = (found.need, name)
+            self._needed.add(("train", key))
             self.ready.appendleft(("train", key))  # others may wait for it
 
     def _train(self, key: str) -> bytes:

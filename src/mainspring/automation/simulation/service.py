@@ -5,9 +5,10 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+import sqlalchemy as sa
 
 from mainspring.automation.model import Rule
 from mainspring.automation.simulation import rules
@@ -57,6 +58,15 @@ DEFAULT_RULES = [
     }
 ]
 """What is done about lost quality where nobody said anything: a challenger is trained, and replaces when it wins."""
+
+
+class Progress(NamedTuple):
+    """Policies of a simulation, windows that are done, windows in all, and the recommended policy."""
+
+    policies: int
+    windows: int
+    whole: int
+    best: str
 
 
 class Simulations:
@@ -230,6 +240,16 @@ class Simulations:
     def show(self, run: str) -> Simulation:
         """Shows a simulation: what is replayed, and what it recommends."""
         return self._store.get(Simulation, run=run, listing=LISTING)
+
+    def progress(self, run: str) -> Progress:
+        """How far a simulation is, read without its courses (not an operation: pages list many)."""
+        columns = self._store.columns(SimulatedPolicy)
+        query = sa.select(columns.name, columns.role, columns.windows, columns.whole, columns.recommended)
+        found: list[Any] = self._store.rows(query.where(columns.run == run))
+        return Progress(
+            sum(item.role not in ("never", "newest") for item in found), sum(item.windows for item in found),
+            sum(item.whole for item in found), next((item.name for item in found if item.recommended), ""),
+        )  # fmt: skip
 
     @operation("GET", "/simulations/{run}/policies")
     def policies(self, run: str) -> list[SimulatedPolicy]:

@@ -32,13 +32,8 @@ def index(workspace: Workspace, query: Query) -> Page:
 
 
 def _row(workspace: Workspace, item: Simulation) -> dict[str, Any]:
-    policies = workspace.simulations.policies(item.run)
-    best = next((policy for policy in policies if policy.recommended), None)
-    return {
-        "simulation": item, "status": workspace.runs.show(item.run).status, "policies": len(policies) - 2,
-        "best": best.name if best else "", "done": sum(policy.windows for policy in policies),
-        "whole": sum(policy.whole for policy in policies),
-    }  # fmt: skip
+    found, status = workspace.simulations.progress(item.run), workspace.runs.show(item.run).status
+    return {"simulation": item, "status": status, "progress": found, "done": found.windows / max(found.whole, 1)}
 
 
 def page(workspace: Workspace, query: Query, run: str) -> Page:
