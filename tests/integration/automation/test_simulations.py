@@ -310,6 +310,25 @@ def test_pages_tell_of_a_simulation_before_while_and_after(begin: Begin) -> None
     assert "ok" in renderer.html(simulations.index(mill.workspace, {}), "/simulations")
 
 
+def test_a_server_is_asked_the_same_way(begin: Begin, serve: Callable[..., str]) -> None:
+    from mainspring.client.client import Client
+    from mainspring.client.http import HttpTransport
+    from mainspring.server.app import create_app
+
+    mill, made = begin([policy(rules=[])])
+    with Client(HttpTransport(serve(create_app(mill.workspace)))) as client:
+        given = {"data": "stream", "labels_delay": "known", "train": "slope:fit", "score": "slope:predict"}
+        again = client.simulations.start("mill", [policy(rules=[])], judging=made.judging, **given)
+        client.simulations.execute(again.run)
+        assert {item.run for item in client.simulations.find("mill")} == {made.run, again.run}
+        assert client.simulations.show(again.run).past == made.past
+        course = client.simulations.course(again.run, "careful")
+        assert len(course.windows) == client.simulations.policies(again.run)[0].whole == 80
+        assert course.incidents
+        assert [item.policy for item in client.simulations.compare(again.run)]
+        assert client.simulations.models(again.run)[0].features == ["x"]
+
+
 def test_both_databases_keep_simulations(postgres_url: str, begin: Begin) -> None:
     mill, made = begin([policy(rules=[])], database=postgres_url)
     done = mill.workspace.simulations.execute(made.run)

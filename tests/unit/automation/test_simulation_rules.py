@@ -189,6 +189,17 @@ def standing(
     return Standing(name, seen, Figures(windows=5, quality=quality, net=later or net, cost=cost))
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [{"name": ""}, {"name": "a/b"}, {"name": "p", "z": -1}, {"name": "p", "tell": "all"},
+     {"name": "p", "costs": {"alarm": -1}}, {"name": "p", "costs": {"value": {"tq": 1}}},
+     {"name": "p", "training": {"holdout_days": 0}}, {"name": "p", "monitor": []}],
+)  # fmt: skip
+def test_policies_are_checked_as_they_are_read(facts: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(facts, Policy)
+
+
 def test_the_frontier_holds_what_nothing_beats() -> None:
     some = [standing("cheap", 1, 0.8), standing("good", 5, 0.9), standing("bad", 5, 0.85), standing("waste", 9, 0.9)]
     assert rules.frontier(some, "roc_auc") == {"cheap", "good"}

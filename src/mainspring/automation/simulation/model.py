@@ -87,6 +87,12 @@ class Policy(Value):
     tell: Literal["incidents", "findings"] = "incidents"
     grid: dict[str, list[Any]] = {}
 
+    def __post_init__(self) -> None:
+        if not 0 < len(self.name) <= 200 or not self.name.isprintable() or "/" in self.name:
+            raise ValueError("a policy's `name` has 1 to 200 printable characters, and no `/`")
+        if not 0 <= self.z < float("inf"):
+            raise ValueError("`z` is not negative")
+
 
 class Judging(Value):
     """What counts as quality, and when it is lost; the same for all policies.

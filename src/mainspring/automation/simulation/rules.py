@@ -147,7 +147,7 @@ def _variants(policy: Policy) -> Iterator[Policy]:
         for path, value in chosen.items():
             _set(raw, path, value, policy.name)
         said = ", ".join(f"{path.partition('.')[2]} {_spoken(value)}" for path, value in chosen.items())
-        raw["name"] = f"{policy.name}: {said}"
+        raw["name"] = f"{policy.name}: {said}".replace("/", "-")
         try:
             made = msgspec.convert(raw, Policy)
         except msgspec.ValidationError as error:
