@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from mainspring.automation.service import Rules
+from mainspring.automation.simulation.service import Simulations
 from mainspring.client.http import HttpTransport
 from mainspring.core.actor import become
 from mainspring.data.model import DatasetVersion
@@ -56,6 +57,7 @@ class Client:
         incidents: What is wrong, who is at it, and why.
         notifications: Channels and their messages.
         rules: What is done when something happens.
+        simulations: Policies tried on the past.
         projects: The project as code.
     """
 
@@ -77,6 +79,7 @@ class Client:
     incidents: Incidents
     notifications: Notifications
     rules: Rules
+    simulations: Simulations
     projects: Projects
 
     def __init__(self, transport: HttpTransport | Workspace, settings: Settings | None = None) -> None:

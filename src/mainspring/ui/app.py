@@ -35,6 +35,7 @@ from mainspring.ui.pages import (
     run,
     runs,
     search,
+    simulations,
     trying,
     usecases,
 )
@@ -83,6 +84,8 @@ PAGES: tuple[tuple[str, Maker], ...] = (
     ("/rules", rules.index),
     ("/rules/{name}", rules.page),
     ("/channels", channels.index),
+    ("/simulations", simulations.index),
+    ("/simulations/{run}", simulations.page),
     ("/events", audit.index),
     ("/search", search.index),
     ("/pattern", pattern.index),

@@ -19,6 +19,18 @@ import polars as pl
 import pytest
 
 from mainspring.automation.model import Firing, Rule, Trigger
+from mainspring.automation.simulation.course import Course
+from mainspring.automation.simulation.model import (
+    Figures,
+    Judging,
+    Past,
+    Policy,
+    Renewal,
+    SimulatedPolicy,
+    Simulation,
+    Trainer,
+    Window,
+)
 from mainspring.core.actor import acting_as
 from mainspring.core.clock import ManualClock
 from mainspring.core.entity import draft
@@ -27,7 +39,8 @@ from mainspring.core.signature import Field, Signature
 from mainspring.data.model import Dataset
 from mainspring.data.service import parquet_bytes
 from mainspring.deploy.model import Deployment, Environment, Release, Strategy, Verdict, VersionEvidence
-from mainspring.governance.model import Approval, ApprovalRule, Gate, GateResult, Policy
+from mainspring.governance import model as governance
+from mainspring.governance.model import Approval, ApprovalRule, Gate, GateResult
 from mainspring.measures.quality import Expectation
 from mainspring.monitoring.model import Incident, Monitor, Signal
 from mainspring.pipelines.model import (
@@ -213,7 +226,7 @@ class Sample:
             ),
         ]
         space.approvals.set_policy(
-            draft(Policy, model="churn", gates=gates, approval=ApprovalRule(by="person", persons=["maria"]))
+            draft(governance.Policy, model="churn", gates=gates, approval=ApprovalRule(by="person", persons=["maria"]))
         )
         for name, on, source in (("new-data", "data", "customers"), ("worse", "incident", "auc")):
             when = [Trigger(on=on, source=source)]
@@ -474,6 +487,46 @@ class Sample:
         )
 
 
+def simulated(sample: Sample) -> None:
+    """A simulation that has ended: two policies and the bounds over 120 days, a true loss that one of them found."""
+    day, first = timedelta(days=1), START
+    past = Past(
+        digest="x", rows=40_000, first=first - 30 * day, last=first + 120 * day, kind="classifier", columns=["age"],
+        delay_days=2.0,
+    )  # fmt: skip
+    sample.insert(
+        Simulation, run="calm-otter-2", use_case="churn", datasets=["customers@3"], deployment="churn-eu", time="at",
+        label="churned", past=past, trainer=Trainer(entry="pipeline:train"), floor=0.8,
+        judging=Judging(measure="roc_auc"), notes=["monitor `errors` (service) needs more than rows and labels"],
+        recommendation="Take `careful`: its net of 900 is the largest of 2 policies.",
+    )  # fmt: skip
+    for place, (name, role, dip) in enumerate(
+        [("careful", "policy", 0.0), ("calendar", "policy", 0.06), ("never retrained", "never", 0.12),
+         ("always newest", "newest", -0.01)]
+    ):  # fmt: skip
+        windows = [
+            Window(first + index * day, first + (index + 1) * day, 300,
+                   0.86 + 0.02 * math.sin(index / 5) - (dip if index > 60 else 0.0), 3.0 - 10 * dip, 1)
+            for index in range(120)
+        ]  # fmt: skip
+        renewals = [Renewal(first, "", "the first model", "a", 1)]
+        if dip == 0.0:
+            renewals.append(Renewal(first + 66 * day, "worse", HOSTILE, "b", 2, "better"))
+        opened = Incident(
+            id="1", created=first + 64 * day, name="churn-eu-1", deployment="churn-eu", cause_group="performance",
+            monitor="auc", since=first + 60 * day, until=first + 70 * day, summary=HOSTILE, status="resolved",
+            resolved=first + 72 * day,
+        )  # fmt: skip
+        course = Course(step=120, keys=["a"], since=[first], windows=windows, renewals=renewals,
+                        incidents=[opened] if dip == 0.0 else [])  # fmt: skip
+        figures = Figures(windows=120, quality=0.86 - dip, value=360.0, net=300.0, drops=1, found=int(dip == 0.0))
+        sample.insert(
+            SimulatedPolicy, run="calm-otter-2", name=name, position=place, role=role, policy=Policy(name=name),
+            windows=120, whole=120, done=True, state=course.encoded(), all=figures, seen=figures, held_out=figures,
+            frontier=place < 2, recommended=place == 0,
+        )  # fmt: skip
+
+
 def fill(workspace: Workspace, clock: ManualClock) -> None:
     """Half a year: three versions, one on its way, one that waits, a failed and a running run, two incidents."""
     sample = Sample(workspace, clock)
@@ -518,6 +571,7 @@ def fill(workspace: Workspace, clock: ManualClock) -> None:
                 )
             sample.week(index, live)
         _present(sample, clock)
+    simulated(sample)
 
 
 def _present(sample: Sample, clock: ManualClock) -> None:
@@ -711,6 +765,9 @@ ADDRESSES = (
     "/channels",
     "/monitoring",
     "/monitoring/churn-eu",
+    "/simulations",
+    "/simulations/calm-otter-2",
+    "/simulations/calm-otter-2?days=14&part=held_out&policy=calendar&p0=careful&p1=calendar",
     "/events",
     "/events?verify=1",
     "/search?q=churn",

@@ -110,6 +110,7 @@ def test_links_of_the_pages_lead_somewhere(client: Any, addresses: tuple[str, ..
         ("/approvals", "1 candidate waits for a signature"),
         ("/approvals/churn@5", "churn@5: all 2 gates passed, it waits for a signature"),
         ("/deployments/churn-eu", "live: churn@3, churn@4 answers 10 %, 1 incident open"),
+        ("/simulations/calm-otter-2", "careful would have served churn best"),
         ("/monitoring/churn-eu", "churn@3: 1 incident open, inputs beyond the limit in the last window"),
         ("/incidents", "1 incident open"),
         ("/rules", "2 rules armed"),
@@ -142,6 +143,7 @@ def test_an_empty_workspace_teaches_the_next_command(empty: Any) -> None:
         "/monitoring",
         "/rules",
         "/channels",
+        "/simulations",
         "/events",
     ):
         answer = empty.get(address)

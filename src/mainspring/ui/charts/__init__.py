@@ -7,6 +7,7 @@ escapes whatever it is given, so the same text serves pages, reports and noteboo
 from __future__ import annotations
 
 from mainspring.ui.charts.bars import bars, gauge, histogram
+from mainspring.ui.charts.curves import curves, places
 from mainspring.ui.charts.graph import Node, graph
 from mainspring.ui.charts.icon import icon, logo
 from mainspring.ui.charts.interval import interval
@@ -24,6 +25,7 @@ __all__ = [
     "Series",
     "Station",
     "bars",
+    "curves",
     "gauge",
     "graph",
     "histogram",
@@ -34,6 +36,7 @@ __all__ = [
     "loop",
     "overlay",
     "parallel",
+    "places",
     "rollout",
     "scatter",
     "sparkline",
