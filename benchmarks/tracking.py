@@ -33,6 +33,7 @@ PEERS = Path(__file__).parents[1] / "build" / "peers"
 GOAL = 1 / 20
 SIZES = (10_000, 100_000)
 LARGEST = 1_000_000
+MODELS = 10_000
 LIMIT_MS = 50.0
 OFFLINE = "MAINSPRING_OFFLINE"
 ROOT = "/api/2.0/mlflow/"
@@ -315,6 +316,44 @@ def _search(server: Server, experiment: int) -> list[float]:
     return [next(item["value"] for item in run["data"]["metrics"] if item["key"] == "m0") for run in runs]
 
 
+def _fill_models(database: Path, tables: dict[str, dict[str, str]]) -> None:
+    """Registered models with a version each: table -> column -> expression over ``n``; other columns are empty."""
+    numbers = _NUMBERS.format(size=MODELS)
+    with sqlite3.connect(database, timeout=60) as connection:
+        for table, made in tables.items():
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            chosen = ", ".join(made.get(name, "''") for name in columns)
+            connection.execute(f"INSERT INTO {table} {numbers} SELECT {chosen} FROM numbers")
+        connection.execute("ANALYZE")
+    connection.close()
+
+
+_NAME, _AT = "printf('model-%05d', n)", "'2026-01-01 00:00:00.000000'"
+_OUR_MODELS = {
+    "model": {"id": "printf('%026d', n)", "name": _NAME, "created": _AT, "changed": _AT, "tags": "'{}'",
+              "protected": "'[]'"},
+    "model_version": {
+        "id": "printf('%026d', n)", "model": _NAME, "number": "1", "address": f"{_NAME} || '@1'", "created": _AT,
+        "changed": _AT, "files": "'{}'", "tags": "'{}'", "metrics": "'{}'", "datasets": "'[]'", "signature": "'{}'",
+        "source": "'s3://bucket/model'", "stage": "'None'", "status": "'candidate'", "lifecycle": "'active'",
+        "twin_difference": "NULL",
+    },
+}  # fmt: skip
+_THEIR_MODELS = {
+    "registered_models": {"name": _NAME, "creation_time": "0", "last_updated_time": "0", "workspace": "'default'"},
+    "model_versions": {
+        "name": _NAME, "version": "1", "creation_time": "0", "last_updated_time": "0", "current_stage": "'None'",
+        "status": "'READY'", "source": "'s3://bucket/model'", "workspace": "'default'", "run_id": "NULL",
+    },
+}  # fmt: skip
+
+
+def _search_models(server: Server) -> list[str]:
+    """Names of a page of models."""
+    found = server.call("GET", "registered-models/search?max_results=100&filter=name%20LIKE%20%27model-%25%27")
+    return [item["name"] for item in found["registered_models"]]
+
+
 _OUR_SCRIPT = """
 import mainspring as ms
 with ms.run("bench"):
@@ -391,6 +430,15 @@ def rows() -> list[Row]:
                 other = _per_request(theirs, 5, lambda _, n=number: _search(theirs, n))  # type: ignore[misc]
                 title = f"search with filter and order, 100 of {size:,} runs"
                 found.append(Row(title, mine, "ms CPU", GOAL, against="mlflow after ANALYZE", limit=other))
+            _fill_models(database, _OUR_MODELS)
+            _fill_models(folder / "mlflow.db", _THEIR_MODELS)
+            assert _search_models(ours) == _search_models(theirs), "both must find the same"
+            mine, other = (
+                _per_request(ours, 50, lambda _: _search_models(ours)),
+                _per_request(theirs, 10, lambda _: _search_models(theirs)),
+            )
+            title = f"a page of 100 of {MODELS:,} registered models"
+            found.append(Row(title, mine, "ms CPU", 1 / 10, against="mlflow after ANALYZE", limit=other))
             number = len(SIZES) + 1
             _fill_ours(database, LARGEST, number)
             found.append(
