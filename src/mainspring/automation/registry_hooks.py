@@ -14,6 +14,7 @@ from mainspring.core.entity import Create, Patch, born, patched
 from mainspring.core.events import Event
 from mainspring.core.ids import new_id
 from mainspring.errors import InvalidInput, MainspringError, Unreachable
+from mainspring.ports import outbound
 from mainspring.registry.model import PROMPT_TAG, Model, ModelVersion
 from mainspring.store import Store
 
@@ -173,7 +174,7 @@ class RegistryHooks:
             "content-type": "application/json", "X-MLflow-Delivery-Id": identity, "X-MLflow-Timestamp": stamp,
         }  # fmt: skip
         if secret := self._secrets.read(f"registry-{hook.id}"):
-            headers["X-MLflow-Signature"] = webhook.signed(secret, identity, stamp, body)
+            headers["X-MLflow-Signature"] = outbound.signed(secret, identity, stamp, body)
         return webhook.post(hook.url, body, headers, self._hosts)
 
     def _check(self, url: str, events: list[str]) -> None:

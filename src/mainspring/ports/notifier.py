@@ -7,6 +7,9 @@ from typing import Any, Literal, Protocol
 
 from mainspring.core.entity import Value
 
+PRIVATE_HINT = "if that is meant: mainspring notifications update NAME --private true"
+"""How a channel is allowed a receiver within one's own network."""
+
 
 class Notification(Value, frozen=True, kw_only=True):
     """What is told.

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import msgspec
 
-from mainspring.adapters.notifiers.post import check, post
-from mainspring.ports.notifier import Notification
+from mainspring.ports.notifier import PRIVATE_HINT, Notification
+from mainspring.ports.outbound import check, post
 
 _MOST = 2900  # of a section's 3,000 characters
 _COLOURS = {"page": "attention", "ticket": "warning", "digest": "default"}
@@ -35,7 +35,13 @@ class _Chat:
     def send(self, notification: Notification) -> None:
         """See `Notifier.send`."""
         body = msgspec.json.encode(self.message(notification))
-        post(self._url, body, {"content-type": "application/json; charset=utf-8"}, private=self._private)
+        post(
+            self._url,
+            body,
+            {"content-type": "application/json; charset=utf-8"},
+            private=self._private,
+            hint=PRIVATE_HINT,
+        )
 
     def message(self, notification: Notification) -> dict[str, Any]:
         """The notification in the chat's own form."""

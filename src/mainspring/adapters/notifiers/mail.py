@@ -9,9 +9,9 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from mainspring.adapters.notifiers.post import TIMEOUT, address_of
 from mainspring.errors import InvalidInput, Refused, Unreachable
-from mainspring.ports.notifier import Notification
+from mainspring.ports.notifier import PRIVATE_HINT, Notification
+from mainspring.ports.outbound import TIMEOUT, address_of
 
 
 class MailNotifier:
@@ -50,7 +50,7 @@ class MailNotifier:
     def send(self, notification: Notification) -> None:
         """See `Notifier.send`; the mail's Message-ID is made of the notification's id."""
         mail = self._mail(notification)
-        place = address_of(self._host, self._port, self._private)
+        place = address_of(self._host, self._port, self._private, PRIVATE_HINT)
         try:
             with self._connected(place) as server:
                 if self._user:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 from collections.abc import Mapping
 
 import msgspec
 
-from mainspring.adapters.notifiers.post import check, post
 from mainspring.core.events import TYPE_PREFIX
-from mainspring.ports.notifier import Notification
+from mainspring.ports.notifier import PRIVATE_HINT, Notification
+from mainspring.ports.outbound import check, post, signed
 
 
 class WebhookNotifier:
@@ -27,7 +24,7 @@ class WebhookNotifier:
         check(url)
         self._url = url
         self._private = private
-        self._secret = secret.encode()
+        self._secret = secret
 
     @classmethod
     def from_url(cls, url: str, options: Mapping[str, str]) -> WebhookNotifier:
@@ -43,9 +40,9 @@ class WebhookNotifier:
             headers |= {
                 "webhook-id": notification.id,
                 "webhook-timestamp": stamp,
-                "webhook-signature": signature(self._secret, notification.id, stamp, body),
+                "webhook-signature": signed(self._secret, notification.id, stamp, body),
             }
-        post(self._url, body, headers, private=self._private)
+        post(self._url, body, headers, private=self._private, hint=PRIVATE_HINT)
 
 
 def cloudevent(notification: Notification) -> dict[str, object]:
@@ -67,9 +64,3 @@ def cloudevent(notification: Notification) -> dict[str, object]:
         },
     }
     return {name: value for name, value in told.items() if value != ""}
-
-
-def signature(secret: bytes, id: str, stamp: str, body: bytes) -> str:
-    """The value of ``webhook-signature``: HMAC-SHA256 over id, timestamp and body, base64, version 1."""
-    digest = hmac.new(secret, f"{id}.{stamp}.".encode() + body, hashlib.sha256).digest()
-    return "v1," + base64.b64encode(digest).decode()
