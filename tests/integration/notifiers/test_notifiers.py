@@ -53,7 +53,7 @@ class _Web(NotifierContract):
 
     def test_redirects_are_not_followed(self, notifier: Notifier, receiver: Any) -> None:
         receiver.status = 307
-        with pytest.raises(Refused, match="answered 307"):
+        with pytest.raises(Refused, match="answers 307"):
             notifier.send(notification())
         assert receiver.requests == []
 
