@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.ports.stream import Message
+from mainspring.settings import load_settings
 from mainspring.testing.streams import collect, joined, published
+from mainspring.workspace import Workspace
 
 
 def ask(folder: Path, count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -62,5 +64,7 @@ def test_a_deployment_answers_a_stream_and_follows_releases(mainspring: Any, fol
     finally:
         process.kill()
         process.wait()
+        with Workspace(load_settings(folder)) as workspace:
+            workspace.deployments.stop("mill")  # a serving process outlives the command that started it
     log = folder / ".mainspring" / "predictions" / "mill"
     assert list(log.glob("*.frames"))
