@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("mainspring.cli.report:report", "Record what another server logged."),
     "stream": ("mainspring.cli.stream:stream", "Answer the messages of a stream with a deployment."),
     "export": ("mainspring.cli.export:export", "Write a model version as a signed bundle for devices."),
+    "import": ("mainspring.cli.moving:imported", "Bring in what an MLflow server or store keeps."),
     "approve": ("mainspring.cli.loop:approve", "Sign a model version, or refuse it."),
     "serve": ("mainspring.cli.serve:serve", "Serve one model, without a controller."),
     "deploy": ("mainspring.cli.loop:deploy", "Release an approved version."),
