@@ -43,7 +43,7 @@ def mlflow(context: Context, source: str, experiments: str, artifacts: Path | No
     from mainspring.interop.mlflow.moving.opening import open_source  # noqa: PLC0415
     from mainspring.interop.mlflow.moving.report import Report  # noqa: PLC0415
 
-    names = [name.strip() for name in experiments.split(",") if name.strip()]
+    names = _names(experiments)
     opened = open_source(source, artifacts)
     try:
         if dry_run:
@@ -55,6 +55,29 @@ def mlflow(context: Context, source: str, experiments: str, artifacts: Path | No
             _told(context, importing.all(names))
     finally:
         opened.close()
+
+
+@click.command("export-mlflow", cls=Command)
+@click.argument("url")
+@click.option("--experiments", default="", help="Only these, by name, with commas, and versions their runs have made.")
+@pass_context
+def exported(context: Context, url: str, experiments: str) -> None:
+    """Write what the workspace keeps to the MLflow server at URL.
+
+    Runs get ids of that server's; the tag mainspring.run_id has ours. An earlier export is completed.
+    """
+    from mainspring.interop.mlflow.moving.exporting import Exporting  # noqa: PLC0415 - start-up time
+    from mainspring.interop.mlflow.moving.local import WorkspaceSource  # noqa: PLC0415
+    from mainspring.interop.mlflow.moving.report import Report  # noqa: PLC0415
+
+    with _workspace(context) as workspace:
+        source = WorkspaceSource(workspace.rooms())
+        exporting = Exporting(source, url, Report(source.name, url), lambda line: note(context, f"  {line}"))
+        _told(context, exporting.all(_names(experiments)))
+
+
+def _names(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",") if name.strip()]
 
 
 def _workspace(context: Context) -> Workspace:

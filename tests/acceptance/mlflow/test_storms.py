@@ -44,7 +44,7 @@ def at_once(work: Callable[[int], None], clients: int) -> None:
 
 
 def storm(server: Server, clients: int, seconds: float) -> dict[str, float]:
-    """Each client logs to a run of its own and to one of all, for some time; gives requests and their 99th percentile."""
+    """Each client logs to a run of its own and to one of all; gives the requests and their 99th percentile."""
     shared = server.call("runs/create").json["run"]["info"]["run_id"]
     wrong: list[Any] = []
     runs: dict[int, tuple[str, int]] = {}
@@ -129,7 +129,7 @@ def test_models_versions_and_aliases_survive_a_kill(lone_server: Callable[[], Se
     writers = [threading.Thread(target=register(server, acknowledged, stop), args=(number,)) for number in range(4)]
     for writer in writers:
         writer.start()
-    time.sleep(1.5)
+    time.sleep(0.8)
     server.kill()
     stop.set()
     server.start()
