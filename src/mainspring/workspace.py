@@ -17,6 +17,7 @@ from mainspring.delivery.service import Projects
 from mainspring.deploy.edge.service import Edge
 from mainspring.deploy.service import Deployments
 from mainspring.governance.service import Approvals
+from mainspring.interop.mlflow.rooms import Rooms
 from mainspring.monitoring.incidents import Incidents
 from mainspring.monitoring.investigation import Investigation
 from mainspring.monitoring.notify.service import Notifications
@@ -168,6 +169,13 @@ class Workspace:
             self.predictions, Retention(self.store, self.deployments, self.artifacts),
             self.scorings, self.challenges, self.monitors, self.notifications, self.rules, self.registry_hooks,
             self.artifacts, self.simulations,
+        )  # fmt: skip
+
+    def rooms(self) -> Rooms:
+        """What MLflow's protocol is spoken over."""
+        return Rooms(
+            self.store, self.experiments, self.runs, self.artifacts, self.logged, self.models, self.traces,
+            self.registry_hooks,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

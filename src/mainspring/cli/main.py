@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stream": ("mainspring.cli.stream:stream", "Answer the messages of a stream with a deployment."),
     "simulate": ("mainspring.cli.simulate:simulate", "Try policies on a use case's past."),
     "export": ("mainspring.cli.export:export", "Write a model version as a signed bundle for devices."),
+    "import": ("mainspring.cli.moving:imported", "Bring in what an MLflow server or store keeps."),
+    "export-mlflow": ("mainspring.cli.moving:exported", "Write everything to an MLflow server."),
     "approve": ("mainspring.cli.loop:approve", "Sign a model version, or refuse it."),
     "serve": ("mainspring.cli.serve:serve", "Serve one model, without a controller."),
     "deploy": ("mainspring.cli.loop:deploy", "Release an approved version."),

@@ -220,31 +220,29 @@ class Models:
                 raise InvalidInput(f"`{path}` is not a path within the model", hint="use a relative path without `..`")
         return packed
 
-    def _enter(self, new: ModelVersion, owned: list[Blob], why: str = "") -> ModelVersion:
-        """Gives the candidate its number and stores it; of a run's output there is one version."""
+    def _enter(
+        self, new: ModelVersion, owned: list[Blob], why: str = "", as_was: dict[str, Any] | None = None
+    ) -> ModelVersion:
+        """Gives the candidate its number, or that which it had, and stores it; of a run's output there is one."""
         with self._store.transaction() as tx:
             if not new.source and (before := self._store.first(ModelVersion, run=new.run, source="")):
                 return before
             last = self._store.first(ModelVersion, model=new.model, order="-number")
             number, actor, now = last.number + 1 if last else 1, current_actor(), self._store.clock.now()
-            version = born(
-                ModelVersion, new, id=new_id(), created=now, changed=now, number=number,
-                address=f"{new.model}@{number}", actor=actor.name, cause=actor.cause,
-            )  # fmt: skip
+            facts = {"created": now, "changed": now, "number": number, "actor": actor.name} | (as_was or {})
+            address = f"{new.model}@{facts['number']}"
+            version = born(ModelVersion, new, id=new_id(), address=address, cause=actor.cause, **facts)
             tx.insert(version)
             for blob in owned:
                 tx.own(blob.digest, f"model:{version.address}", blob.size)
-            tx.update(msgspec.structs.replace(self.show(new.model), changed=now))
-            facts: dict[str, Any] = {
-                "model": new.model,
-                "run": new.run,
-                "metrics": new.metrics,
-                "datasets": new.datasets,
-            }
+            if as_was is None:
+                tx.update(msgspec.structs.replace(self.show(new.model), changed=now))
+            told = {name: getattr(new, name) for name in ("model", "run", "metrics", "datasets")}
             if why:
-                facts["not_served"] = why
-            # What has no files here cannot be evaluated here.
-            tx.emit(f"registry.version.{'proposed' if new.files else 'registered'}", version.address, **facts)
+                told["not_served"] = why
+            # What has no files here cannot be evaluated here; what was carried over was judged where it came from.
+            kind = "carried" if as_was else "proposed" if new.files else "registered"
+            tx.emit(f"registry.version.{kind}", version.address, **told)
         return version
 
     @operation("POST", "/models/{name}/register")
@@ -266,6 +264,13 @@ class Models:
         model, labels = self.show(name), tags or {}
         prompt = labels.get(PROMPT_TAG) == "true"
         found = Source(None) if prompt else self.sources.read(source)
+        said = {"run": found.run or run, "run_link": run_link, "description": description, "tags": labels}
+        return self._enter(*self._registered(model.name, source, found, said))
+
+    def _registered(
+        self, model: str, source: str, found: Source, said: dict[str, Any]
+    ) -> tuple[ModelVersion, list[Blob], str]:
+        """What is to be entered for a source: the version, the blobs it owns, and why it cannot be served."""
         copied = found.version
         kept = ("flavor", "signature", "metrics", "datasets", "holdout", "reference", "twin_difference")
         files, more = dict(found.files or {}), {name: getattr(copied, name) for name in kept} if copied else {}
@@ -283,14 +288,11 @@ class Models:
             more["metrics"] = self._logged.newest_metrics(found.logged.id)
         new = draft(
             ModelVersion,
-            model=model.name,
-            run=found.run or run,
-            run_link=run_link,
+            model=model,
             files={path: blob.digest for path, blob in files.items()},
             source=source,
             logged_model=found.logged.id if found.logged else copied.logged_model if copied else "",
-            description=description,
-            tags=labels,
+            **said,
             **more,
         )
         owned = list(files.values())
@@ -300,7 +302,48 @@ class Models:
                     "SELECT digest, size FROM artifact_owner WHERE owner = ?", (f"model:{copied.address}",)
                 )
             owned = [Blob(*row) for row in rows]
-        return self._enter(new, owned, why)
+        return new, owned, why
+
+    def carry_model(self, model: Model) -> bool:
+        """Enters a model that another system has, times kept (not an operation); False when it is here already."""
+        with self._store.transaction() as tx:
+            if self._store.first(Model, name=model.name) is not None:
+                return False
+            tx.insert(model)
+            tx.emit("registry.model.carried", model.name)
+        return True
+
+    def carry_aliases(self, name: str, aliases: dict[str, int]) -> list[str]:
+        """Sets the aliases that a model has not yet: they may have moved on here (not an operation).
+
+        Returns:
+            Aliases that could not be set: there is no such version, or their name cannot be one here.
+        """
+        known, left = self.aliases(name), []
+        for alias, number in aliases.items():
+            try:
+                if alias not in known:
+                    self.set_alias(name, alias, number)
+            except (NotFound, InvalidInput):
+                left.append(alias)
+        return left
+
+    def carry_version(
+        self, name: str, source: str, found: Source, said: dict[str, Any], as_was: dict[str, Any]
+    ) -> ModelVersion:
+        """Enters a version that another system has under the number it had there (not an operation).
+
+        Args:
+            name: Name of the model.
+            source: What it was registered from.
+            found: Its files, or none.
+            said: ``run``, ``run_link``, ``description``, ``tags``.
+            as_was: ``number``, ``created``, ``changed``, ``actor``, ``stage``.
+
+        Raises:
+            Conflict: The model has a version of this number.
+        """
+        return self._enter(*self._registered(name, source, found, said), as_was)
 
     def _adopt(self, files: dict[str, Blob]) -> Adopted:
         from mainspring.registry.adopt import adopt  # noqa: PLC0415 - takes ONNX Runtime, which few processes need

@@ -127,6 +127,12 @@ class Sources:
         return {path: Blob(digest, sizes.get(digest, 0)) for path, digest in version.files.items()}
 
 
+def is_remote(address: str) -> bool:
+    """Whether an address is in an object store or on another host: nobody here fetches anything from there."""
+    found = _SCHEME.fullmatch(address)
+    return found is not None and found[1].lower() in _REMOTE
+
+
 def _check(source: str, rest: str) -> None:
     """Refuses what climbs out of where it begins, whoever decodes it, however often."""
     seen = rest

@@ -21,7 +21,6 @@ from mainspring.core.actor import acting_as
 from mainspring.core.operation import Operation, operations
 from mainspring.errors import InvalidInput, MainspringError, NotFound, StorageFull
 from mainspring.interop.mlflow.app import Face
-from mainspring.interop.mlflow.rooms import Rooms
 from mainspring.server import edge, hooks, metrics, openapi, reports, stream
 from mainspring.server.guard import Guard
 from mainspring.server.route import RawRoute
@@ -69,13 +68,9 @@ def create_app(workspace: Workspace, *, token: str = "", pages: list[BaseRoute] 
         for item in operations(type(service)).values():
             handler = _operation(functools.partial(getattr(service, item.name)), item)
             routes.append(RawRoute("/api" + item.path, handler, methods=[item.method]))
-    rooms = Rooms(
-        workspace.store, workspace.experiments, workspace.runs, workspace.artifacts,
-        workspace.logged, workspace.models, workspace.traces, workspace.registry_hooks,
-    )  # fmt: skip
     return Starlette(
         routes=routes + (pages or []),
-        middleware=[Middleware(Guard, token=token), Middleware(Face, rooms=rooms)],
+        middleware=[Middleware(Guard, token=token), Middleware(Face, rooms=workspace.rooms())],
         exception_handlers={
             MainspringError: _refuse,
             HTTPException: _refuse_http,

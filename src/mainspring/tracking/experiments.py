@@ -16,6 +16,7 @@ from mainspring.tracking import rules
 from mainspring.tracking.model import DEFAULT_EXPERIMENT, Experiment, Lifecycle
 
 MAX_NAME = 500
+MAX_COUNTED = 10**12
 LISTING = "mainspring experiments list"
 
 
@@ -42,7 +43,8 @@ class Experiments:
                     hint="restore it, or choose another name" if taken[0] == "deleted" else "choose another name",
                     lifecycle=taken[0],
                 )
-            last = tx.driver.row("SELECT max(number) FROM experiment")
+            # Experiments that came from a folder of MLflow's keep numbers of 18 digits: they are not counted on.
+            last = tx.driver.row("SELECT max(number) FROM experiment WHERE number < ?", (MAX_COUNTED,))
             number = (last[0] if last and last[0] is not None else -1) + 1
             made = born(Experiment, new, id=new_id(), created=now, changed=now, number=number)
             tx.insert(made)

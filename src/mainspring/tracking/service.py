@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from mainspring.core.actor import current_actor
 from mainspring.core.entity import Create, Patch, born
-from mainspring.core.ids import new_id, spoken_name, to_hex
+from mainspring.core.ids import new_id, to_hex
 from mainspring.core.operation import operation
 from mainspring.errors import Conflict, InvalidInput
 from mainspring.store import Store, Transaction
@@ -25,7 +25,7 @@ from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.files import Files
 from mainspring.tracking.journal import Journal, no_run
 from mainspring.tracking.model import Lifecycle, Point, Run, RunArtifact, RunStatus
-from mainspring.tracking.store import Logged, Place, microseconds, moment, put_labels
+from mainspring.tracking.store import Logged, Place, free_name, microseconds, moment, put_labels
 from mainspring.tracking.table import Table
 
 MAX_COMPARED = 100
@@ -100,7 +100,7 @@ class Runs:
     ) -> Run:
         run_id, by = run_id or new_id(), current_actor()
         last = tx.driver.row("SELECT max(number) FROM run")
-        name = self._free_name(tx, run_id)
+        name = free_name(tx.driver, run_id)
         return born(
             Run,
             msgspec.structs.replace(new, cause=new.cause or None, title=new.title or name, experiment=home[1]),
@@ -179,15 +179,6 @@ class Runs:
             if status in ("ok", "failed", "cancelled") and found.status in ("running", "scheduled"):
                 found = self._end(tx, found, status, ended, error)  # type: ignore[arg-type]
         return found.name
-
-    def _free_name(self, tx: Transaction, run_id: str) -> str:
-        for attempt in range(8):
-            name = spoken_name(f"{run_id}{attempt}")
-            if tx.driver.row("SELECT 1 FROM run WHERE name = ?", (name,)) is None:
-                return name
-        return (
-            f"{spoken_name(run_id)}-{run_id[-4:]}"  # of 400,000 names so many are taken that a few letters are shorter
-        )
 
     @operation("GET", "/runs", command="list")
     def find(

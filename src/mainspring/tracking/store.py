@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from msgspec.json import decode as json_decode
 from msgspec.json import encode as json_encode
 
-from mainspring.core.ids import new_id
+from mainspring.core.ids import new_id, spoken_name
 from mainspring.store.driver import Driver
 from mainspring.store.tables import Json, metadata, table_of
 from mainspring.tracking.model import DEFAULT_EXPERIMENT, Experiment
@@ -161,6 +161,16 @@ def microseconds(time: datetime) -> int:
 def moment(microseconds: int) -> datetime:
     """Microseconds since 1970 as a moment."""
     return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def free_name(driver: Driver, run: str) -> str:
+    """A name that can be said, which no run has yet, by the run's id."""
+    for attempt in range(8):
+        name = spoken_name(f"{run}{attempt}")
+        if driver.row("SELECT 1 FROM run WHERE name = ?", (name,)) is None:
+            return name
+    # Of 400,000 names so many are taken that a few letters are shorter.
+    return f"{spoken_name(run)}-{run[-4:]}"
 
 
 def add_points(driver: Driver, place: Place, points: list[Logged]) -> dict[str, float]:
