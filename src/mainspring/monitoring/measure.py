@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mainspring.errors import InvalidInput, nearest
 from mainspring.measures.drift import ColumnDrift, column_drifts
@@ -23,6 +24,7 @@ from mainspring.measures.metrics import (
 )
 from mainspring.measures.profile import count, reference_bins
 from mainspring.measures.reference import Reference, make_reference
+from mainspring.measures.slices import worst_slices
 from mainspring.measures.window import Layout, Window, merge
 from mainspring.monitoring.model import Monitor
 
@@ -31,6 +33,7 @@ _PARTS = 12
 _DAY = "day of the window"
 _PART = "part of the population"
 _SEGMENTS = 20
+_SEARCHED = 20_000
 WEIGHTED = "weighted"
 DRIFT_MEASURES = (WEIGHTED, "psi", "js", "ks", "hellinger", "linf", "wasserstein_scaled")
 REVIEWS = ("oldest_hours", "open")
@@ -128,7 +131,7 @@ def _quarters(values: pl.Series, of: pl.Series) -> pl.Series:
 
 
 def performance(joined: pl.DataFrame, monitor: Monitor, kind: str, threshold: float) -> Measured:
-    """A performance metric over the rows whose outcome is known."""
+    """A performance metric over the rows whose outcome is known, and the slices where scores are furthest from it."""
     known = joined.filter(pl.col("outcome").is_not_null() & pl.col("score").is_not_null())
     if known.height < max(monitor.min_rows, 1):
         return Measured(None, known.height, too_few(joined, known, monitor))
@@ -136,7 +139,30 @@ def performance(joined: pl.DataFrame, monitor: Monitor, kind: str, threshold: fl
     report = binary_report(truth, score, threshold) if kind == "classifier" else regression_report(truth, score)
     details = msgspec.to_builtins(report)
     value = details.get(monitor.measure)
+    details |= worst(known, (truth.astype(np.float64) - score) ** 2)
     return Measured(None if value is None else float(value), known.height, details)
+
+
+def worst(rows: pl.DataFrame, loss: NDArray[np.float64]) -> dict[str, list[dict[str, Any]]]:
+    """The slices of the inputs that add most loss, as ``worst`` of a signal's details; nothing where there are none.
+
+    Args:
+        rows: Joined predictions; of more than 20,000 some are looked at.
+        loss: Loss of each.
+    """
+    if rows.height > _SEARCHED:
+        some = np.sort(np.random.default_rng(0).choice(rows.height, _SEARCHED, replace=False))
+        rows, loss = rows[some], loss[some]
+    columns: dict[str, Any] = {
+        item.name.removeprefix("in_"): item.to_numpy() if item.dtype.is_numeric() else item.to_list()
+        for item in rows.select(pl.col("^in_.*$")).iter_columns()
+    }
+    found = worst_slices(columns, loss)
+    told = [
+        {"slice": " and ".join(item.conditions), "rows": item.rows, "loss": item.loss, "excess": item.excess}
+        for item in found
+    ]
+    return {"worst": told} if told else {}
 
 
 def kpi(joined: pl.DataFrame, monitor: Monitor, value: dict[str, float]) -> Measured:
@@ -217,6 +243,27 @@ def drift(window: Window | None, monitor: Monitor, reference: Reference) -> Meas
     value = max(held.values(), default=0.0 if monitor.muted else None)
     significance = {item.column: item.p_value for item in found}
     return Measured(value, rows, details, _beyond(monitor, known, held, significance))
+
+
+def with_parts(whole: Measured, found: Mapping[str, Measured]) -> Measured:
+    """The value of a window and of the parts of its population: the largest, with what that part's columns did.
+
+    Args:
+        whole: The window.
+        found: Part -> its value, against the same part of the training rows.
+    """
+    details = whole.details | {"segments": {name: part.value for name, part in found.items()}}
+    known = {name: part.value for name, part in found.items() if part.value is not None}
+    if whole.value is None or not known or max(known.values()) <= whole.value:
+        return whole._replace(details=details)
+    name = max(known, key=lambda item: known[item])
+    seen = {item.column for item in whole.findings}
+    told = tuple(
+        msgspec.structs.replace(item, sentence=f"{name}: {item.sentence}")
+        for item in found[name].findings
+        if item.column not in seen
+    )
+    return Measured(known[name], whole.rows, details | {"segment": name}, whole.findings + told)
 
 
 def _beyond(

@@ -248,15 +248,15 @@ class Monitors:
         self._keep(monitor.deployment, version.address, reference, days, span)
         found = of_window(merge(days.values()), monitor, reference)
         if monitor.segments:
-            found.details["segments"] = self._segments(monitor, joined, version, reference, span)
+            return measure.with_parts(found, self._segments(monitor, joined, version, reference, span))
         return found
 
     def _segments(
         self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion, reference: Reference,
         span: tuple[datetime, datetime],
-    ) -> dict[str, float | None]:  # fmt: skip
+    ) -> dict[str, Measured]:  # fmt: skip
         """The value in each part of the population against the same part of the training rows; counts are kept."""
-        values: dict[str, float | None] = {}
+        values: dict[str, Measured] = {}
         training = self._versions.training(version.address)
         for column in monitor.segments:
             known = training[column] if training is not None and column in training.columns else None
@@ -271,7 +271,7 @@ class Monitors:
                 self._keep(monitor.deployment, version.address, reference, days, span, name)
                 part = before.get(name)
                 usual = reference if part is None else reference.moved(measure.counted(part, reference.layout))
-                values[name] = measure.drift(merge(days.values()) if days else None, others, usual).value
+                values[name] = measure.drift(merge(days.values()) if days else None, others, usual)
         return values
 
     def _of_rows_together(self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion) -> Measured:
