@@ -32,7 +32,10 @@ def rows() -> list[Row]:
         with Workspace(load_settings(Path(folder))) as workspace:
             name = _fill(workspace, folder)
             app = create_app(workspace, pages=routes(workspace))
-            pages = ["/", "/u/tips", "/data", "/data/tips", "/runs", "/runs?status=ok&sort=accuracy", f"/runs/{name}",
+            pages = ["/", "/u/tips", "/data", "/data/tips", "/runs", "/runs?status=ok&sort=-metrics.accuracy",
+                     "/runs?q=metrics.accuracy%20%3E%200.5&sort=metrics.loss", "/runs?group=status",
+                     "/runs/compare?q=metrics.accuracy%20%3E%200.998", "/experiments",
+                     f"/runs/{name}",
                      "/models", "/models/tips", "/approvals", "/deployments", "/deployments/tips", "/monitoring",
                      "/monitoring/tips", "/events"]  # fmt: skip
             return [

@@ -17,9 +17,15 @@ _LAZY: dict[str, str] = {
     "connect": "mainspring.client.client",
     "load_settings": "mainspring.settings",
     "log": "mainspring.tracking.active",
+    "log_artifact": "mainspring.tracking.active",
+    "log_figure": "mainspring.tracking.active",
+    "log_model": "mainspring.tracking.active",
+    "log_params": "mainspring.tracking.active",
+    "log_table": "mainspring.tracking.active",
     "package": "mainspring.registry.packaging",
     "pipeline": "mainspring.pipelines.steps",
     "run": "mainspring.client.tracked",
+    "set_tags": "mainspring.tracking.active",
     "step": "mainspring.pipelines.steps",
 }
 
@@ -31,9 +37,15 @@ __all__ = [
     "connect",
     "load_settings",
     "log",
+    "log_artifact",
+    "log_figure",
+    "log_model",
+    "log_params",
+    "log_table",
     "package",
     "pipeline",
     "run",
+    "set_tags",
     "step",
 ]
 
@@ -44,7 +56,7 @@ if TYPE_CHECKING:
     from mainspring.pipelines.steps import pipeline, step
     from mainspring.registry.packaging import package
     from mainspring.settings import load_settings
-    from mainspring.tracking.active import log
+    from mainspring.tracking.active import log, log_artifact, log_figure, log_model, log_params, log_table, set_tags
     from mainspring.workspace import Workspace
 
 

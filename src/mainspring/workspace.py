@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.automation.controller import Controller
+from mainspring.automation.registry_hooks import RegistryHooks
 from mainspring.automation.secrets import Secrets
 from mainspring.automation.service import Rules
+from mainspring.automation.simulation.service import Simulations
 from mainspring.core.clock import Clock, SystemClock
 from mainspring.data.service import Datasets
 from mainspring.delivery.service import Projects
@@ -62,6 +64,7 @@ SERVICES: dict[str, type] = {
     "incidents": Incidents,
     "notifications": Notifications,
     "rules": Rules,
+    "simulations": Simulations,
     "projects": Projects,
 }
 """Noun -> service class, in lifecycle order; commands, routes and remote calls are derived from these."""
@@ -107,6 +110,19 @@ class Workspace:
         self.reviews = Reviews(self.store, self.deployments, self.predictions)
         self.scorings = Scorings(self.store, self.runs, self.datasets, self.models, artifacts, desk, self.deployments)
         self.challenges = Challenges(self.store, self.models, self.deployments, self.predictions, folder)
+        self._watch(folder)
+        self.simulations = Simulations(
+            self.store, self.usecases, self.runs, self.datasets, self.pipelines, self.deployments, self.predictions,
+            artifacts, desk,
+        )  # fmt: skip
+        self.projects = Projects(
+            self.store, self.usecases, self.datasets, self.pipelines, self.models,
+            self.approvals, self.deployments, self.monitors, self.notifications, self.rules,
+        )  # fmt: skip
+        self._executor: Executor | None = None
+
+    def _watch(self, folder: Path) -> None:
+        """The rooms that watch what runs, and act on it."""
         self.monitors = Monitors(
             self.store, self.usecases, self.models, self.deployments,
             self.predictions, self.reviews, self.artifacts, folder,
@@ -121,15 +137,12 @@ class Workspace:
         notifier = functools.partial(resolve, "notifiers")
         self.notifications = Notifications(self.store, self.incidents, notifier, page_url)
         hosts = str(self.settings["webhook_hosts"]).replace(",", " ").split()
+        secrets = Secrets(self.home / "keys" / "hooks")
+        self.registry_hooks = RegistryHooks(self.store, secrets, hosts)
         self.rules = Rules(
             self.store, self.pipelines, self.models, self.approvals, self.deployments, self.challenges,
-            Secrets(self.home / "keys" / "hooks"), hosts, self.notifications,
+            secrets, hosts, self.notifications,
         )  # fmt: skip
-        self.projects = Projects(
-            self.store, self.usecases, self.datasets, self.pipelines, self.models,
-            self.approvals, self.deployments, self.monitors, self.notifications, self.rules,
-        )  # fmt: skip
-        self._executor: Executor | None = None
 
     @property
     def home(self) -> Path:
@@ -153,7 +166,8 @@ class Workspace:
         return Controller(
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
             self.predictions, Retention(self.store, self.deployments, self.artifacts),
-            self.scorings, self.challenges, self.monitors, self.notifications, self.rules, self.artifacts,
+            self.scorings, self.challenges, self.monitors, self.notifications, self.rules, self.registry_hooks,
+            self.artifacts, self.simulations,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

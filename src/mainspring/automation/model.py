@@ -267,3 +267,30 @@ class HookSecret(Value):
 
     path: str
     secret: str
+
+
+class RegistryHook(Entity):
+    """An address that hears of what happens to models, in the form of MLflow's webhooks.
+
+    Attributes:
+        name: What its owner calls it.
+        url: Who is called.
+        events: What it hears of, such as ``MODEL_VERSION.CREATED``.
+        description: What it is for.
+        enabled: Whether it is called.
+        changed: When it was last changed.
+        seq: Place in the log of events up to which it has heard.
+        attempts: How often the next event was tried.
+        error: Why the last call failed, or empty.
+    """
+
+    __table__: ClassVar[str] = "registry_hook"
+    name: str
+    changed: Server[datetime]
+    url: str
+    events: list[str] = []
+    description: str = ""
+    enabled: bool = True
+    seq: Server[int] = 0
+    attempts: Server[int] = 0
+    error: Server[str] = ""

@@ -35,13 +35,21 @@ class Secrets:
     def make(self, rule: str) -> str:
         """Gives a rule a new secret; the one before is worthless at once."""
         secret = secrets.token_urlsafe(32)
+        self.keep(rule, secret)
+        return secret
+
+    def keep(self, rule: str, secret: str) -> None:
+        """Keeps a secret that somebody else has made."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         place = self._folder / f"{rule}.secret"
         fresh = place.with_suffix(f".{secrets.token_hex(4)}")
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secret)
         fresh.replace(place)
-        return secret
+
+    def forget(self, rule: str) -> None:
+        """Removes a secret."""
+        (self._folder / f"{rule}.secret").unlink(missing_ok=True)
 
 
 def variable(rule: str) -> str:

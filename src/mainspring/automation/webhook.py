@@ -50,7 +50,13 @@ def check_url(url: str, allowed: Collection[str] = ()) -> SplitResult:
 
 
 def call(url: str, body: bytes, secret: str, identity: str, now: datetime, allowed: Collection[str] = ()) -> int:
-    """Posts a CloudEvent; returns the status of the answer.
+    """Posts a signed CloudEvent; returns the status of the answer. It raises what `post` does."""
+    headers = {"content-type": "application/cloudevents+json", **signature(secret, identity, now, body)}
+    return post(url, body, headers, allowed)
+
+
+def post(url: str, body: bytes, headers: dict[str, str], allowed: Collection[str] = ()) -> int:
+    """Posts a body; returns the status of the answer.
 
     Raises:
         Refused: The host is of one's own network and not allowed, or the answer is a refusal for good.
@@ -61,7 +67,6 @@ def call(url: str, body: bytes, secret: str, identity: str, now: datetime, allow
     port = parts.port or (443 if parts.scheme == "https" else 80)
     connection = _Pinned(host, port, _address(host, port, host in allowed), parts.scheme == "https")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    headers = {"content-type": "application/cloudevents+json", **signature(secret, identity, now, body)}
     try:
         connection.request("POST", path, body, headers)
         answer = connection.getresponse()
@@ -82,9 +87,14 @@ def signature(secret: str, identity: str, now: datetime, body: bytes) -> dict[st
     stamp = str(int(now.timestamp()))
     headers = {"webhook-id": identity, "webhook-timestamp": stamp}
     if secret:
-        signed = hmac.new(secret.encode(), f"{identity}.{stamp}.".encode() + body, hashlib.sha256).digest()
-        headers["webhook-signature"] = "v1," + base64.b64encode(signed).decode()
+        headers["webhook-signature"] = signed(secret, identity, stamp, body)
     return headers
+
+
+def signed(secret: str, identity: str, stamp: str, body: bytes) -> str:
+    """A body's signature, with its version."""
+    digest = hmac.new(secret.encode(), f"{identity}.{stamp}.".encode() + body, hashlib.sha256).digest()
+    return "v1," + base64.b64encode(digest).decode()
 
 
 def _address(host: str, port: int, private: bool) -> str:

@@ -37,6 +37,10 @@ def group(noun: str) -> click.Group:
     for item in operations(SERVICES[noun]).values():
         if item.command:
             found.add_command(_command(noun, item), item.command.replace("_", "-"))
+    if noun == "runs":
+        from mainspring.cli.sync import sync  # noqa: PLC0415 - start-up time
+
+        found.add_command(sync)
     return found
 
 
@@ -44,7 +48,7 @@ def _command(noun: str, item: Operation) -> click.Command:
     parameters: list[click.Parameter] = []
     named = {parameter.name for parameter in item.parameters if parameter.place == "path"}
     for parameter in item.parameters:
-        parameters += _options(parameter, named)
+        parameters += [_word(parameter)] if parameter.name in item.words else _options(parameter, named)
 
     def call(**given: Any) -> None:
         context = click.get_current_context().find_object(Context) or Context()
@@ -55,12 +59,20 @@ def _command(noun: str, item: Operation) -> click.Command:
     return Command(item.command, params=parameters, callback=call, help=f"{item.summary}\n\n{item.description.strip()}")
 
 
+def _word(parameter: Parameter) -> click.Parameter:
+    many = _is_texts(parameter.type)
+    default = None if many or parameter.required else parameter.default
+    return click.Argument([parameter.name], nargs=-1 if many else 1, required=parameter.required, default=default)
+
+
 def _options(parameter: Parameter, named: set[str]) -> list[click.Parameter]:
     if parameter.place == "path":
         return [click.Argument([parameter.name])]
     if not parameter.struct:
         flag = f"--{parameter.name.replace('_', '-')}"
         shown = None if parameter.required else parameter.default
+        if _is_texts(parameter.type):
+            return [click.Option([flag, parameter.name], multiple=True, required=parameter.required)]
         kind = _click_type(parameter.type)
         return [
             click.Option(
@@ -73,6 +85,10 @@ def _options(parameter: Parameter, named: set[str]) -> list[click.Parameter]:
         flag = f"--{name.replace('_', '-')}"
         options.append(click.Option([flag, name], type=_click_type(field.type), required=field.required))
     return options
+
+
+def _is_texts(kind: Any) -> bool:
+    return bool(kind == tuple[str, ...])
 
 
 def _click_type(kind: Any) -> Any:
@@ -109,7 +125,9 @@ def _arguments(item: Operation, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(text: Any, kind: Any) -> Any:
-    """Text that stands for a list or an object is JSON."""
+    """Text that stands for a list or an object is JSON, unless it was given as several words or options."""
+    if isinstance(text, tuple):
+        return list(text)
     if not isinstance(text, str) or _click_type(kind) is not click.STRING or _is_text(kind):
         return text
     try:

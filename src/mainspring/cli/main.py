@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("mainspring.cli.score:score", "Score a dataset or a file with a model version."),
     "report": ("mainspring.cli.report:report", "Record what another server logged."),
     "stream": ("mainspring.cli.stream:stream", "Answer the messages of a stream with a deployment."),
+    "simulate": ("mainspring.cli.simulate:simulate", "Try policies on a use case's past."),
     "export": ("mainspring.cli.export:export", "Write a model version as a signed bundle for devices."),
     "approve": ("mainspring.cli.loop:approve", "Sign a model version, or refuse it."),
     "serve": ("mainspring.cli.serve:serve", "Serve one model, without a controller."),
@@ -54,6 +55,7 @@ NOUNS: dict[str, str] = {
     "logged": "Models that scripts have logged.",
     "traces": "What calls of applications did.",
     "reports": "Counts of models that others serve.",
+    "simulations": "Policies tried on the past.",
 }
 RARE = ("edge", "challenges", "experiments", "logged", "traces", "reports")
 """Things that the first page of help only names."""
@@ -95,17 +97,10 @@ class _Root(click.Group):
                 "Things (each with its own commands)",
                 [*((name, text) for name, text in NOUNS.items() if name not in RARE), ("and", ", ".join(RARE))],
             ),
-            (
-                "Options of every command",
-                [
-                    ("--json", "one JSON value on standard output"),
-                    ("--server", "work on a server"),
-                    ("--project", "folder of the project"),
-                ],
-            ),
         ):
             with formatter.section(title):
                 formatter.write_dl(rows)
+        formatter.write("\nEvery command takes --json (one JSON value), --server URL and --project DIR.\n")
         formatter.write(_EXAMPLES)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import polars as pl
 
 from mainspring.automation.service import Rules
+from mainspring.automation.simulation.service import Simulations
 from mainspring.client.http import HttpTransport
 from mainspring.core.actor import become
 from mainspring.data.model import DatasetVersion
@@ -25,8 +27,9 @@ from mainspring.registry.service import Models
 from mainspring.serving.challenges import Challenges
 from mainspring.serving.jobs import Scorings
 from mainspring.serving.service import Predictions
-from mainspring.settings import load_settings
+from mainspring.settings import Settings, load_settings
 from mainspring.tracking.experiments import Experiments
+from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.service import Runs
 from mainspring.usecases.service import UseCases
 from mainspring.workspace import SERVICES, Workspace
@@ -40,6 +43,7 @@ class Client:
         datasets: Datasets and their versions.
         experiments: Experiments: groups of runs.
         runs: Runs, metrics, artifacts.
+        logged: Models that scripts have logged.
         pipelines: Pipelines and their runs.
         models: Models, versions, aliases.
         approvals: Gates and decisions.
@@ -53,6 +57,7 @@ class Client:
         incidents: What is wrong, who is at it, and why.
         notifications: Channels and their messages.
         rules: What is done when something happens.
+        simulations: Policies tried on the past.
         projects: The project as code.
     """
 
@@ -60,6 +65,7 @@ class Client:
     datasets: Datasets
     experiments: Experiments
     runs: Runs
+    logged: LoggedModels
     pipelines: Pipelines
     models: Models
     approvals: Approvals
@@ -73,10 +79,12 @@ class Client:
     incidents: Incidents
     notifications: Notifications
     rules: Rules
+    simulations: Simulations
     projects: Projects
 
-    def __init__(self, transport: HttpTransport | Workspace) -> None:
+    def __init__(self, transport: HttpTransport | Workspace, settings: Settings | None = None) -> None:
         self._transport = transport
+        self._settings = settings
         for noun, kind in SERVICES.items():
             embedded = isinstance(transport, Workspace)
             setattr(self, noun, getattr(transport, noun) if embedded else transport.service(kind))  # type: ignore[union-attr]
@@ -84,6 +92,13 @@ class Client:
     def services(self) -> dict[str, Any]:
         """Noun -> service."""
         return {noun: getattr(self, noun) for noun in SERVICES}
+
+    @property
+    def settings(self) -> Settings:
+        """Where the workspace is, or the folder from which a server is asked."""
+        if isinstance(self._transport, Workspace):
+            return self._transport.settings
+        return self._settings or load_settings(server=self._transport.url)
 
     @property
     def embedded(self) -> bool:
@@ -158,6 +173,8 @@ def connect(
     settings = load_settings(Path(project) if project else None, server=server, token=token, executor=executor)
     if settings["actor"]:
         become(str(settings["actor"]))
+    if (tracked := sys.modules.get("mainspring.client.tracked")) is not None:
+        tracked.flush()
     if settings["server"]:
-        return Client(HttpTransport(str(settings["server"]), str(settings["token"])))
+        return Client(HttpTransport(str(settings["server"]), str(settings["token"])), settings)
     return Client(Workspace(settings))

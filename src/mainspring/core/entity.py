@@ -33,6 +33,8 @@ from typing import (
 
 import msgspec
 
+from mainspring.core.shown import Shown
+
 T = TypeVar("T")
 
 _SERVER = msgspec.Meta(extra={"set_by": "server"})
@@ -60,6 +62,11 @@ class Entity(msgspec.Struct, metaclass=_KeywordOnly):
 
     id: Server[str]
     created: Server[datetime]
+
+    def _repr_html_(self) -> str:
+        facts = {name: getattr(self, name) for name in self.__struct_fields__ if name != "id"}
+        known_as = next((str(facts.pop(name)) for name in ("address", "name") if facts.get(name)), self.id)
+        return Shown(self.__table__.replace("_", " "), known_as, facts).html()
 
 
 E = TypeVar("E", bound=Entity)

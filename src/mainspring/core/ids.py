@@ -9,6 +9,8 @@ import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 
+ALPHABET = frozenset(_ALPHABET)
+ID_LENGTH = 26
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 _HEX = frozenset("0123456789abcdef")
 

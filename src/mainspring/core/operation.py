@@ -26,17 +26,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__operation__"
 
 
-def operation(method: Method, path: str, *, command: str | None = None) -> Callable[[F], F]:
+def operation(
+    method: Method, path: str, *, command: str | None = None, words: tuple[str, ...] = ()
+) -> Callable[[F], F]:
     """Marks a service method as an operation.
 
     Args:
         method: HTTP method.
         path: Path below ``/api``, with parameters in braces.
         command: Verb of the derived command when it should differ from the method's name; empty for none.
+        words: Parameters that the derived command takes as words instead of options.
     """
 
     def mark(function: F) -> F:
-        setattr(function, _MARK, (method, path, command))
+        setattr(function, _MARK, (method, path, command, words))
         return function
 
     return mark
@@ -69,7 +72,7 @@ class Operation:
     """The derived description of one operation."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.method, self.path, command = getattr(function, _MARK)
+        self.method, self.path, command, self.words = getattr(function, _MARK)
         self.name: str = function.__name__
         self.command: str = self.name if command is None else command
         self.summary, _, self.description = inspect.cleandoc(function.__doc__ or "").partition("\n")

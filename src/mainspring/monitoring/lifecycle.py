@@ -53,7 +53,7 @@ def follow(store: Store, tx: Transaction, monitor: Monitor, signal: Signal, find
         firing = incident is not None and monitor.name + suffix in incident.firing
         part = part_of(monitor, recent, firing, _closed(store, monitor, group))
         first = recent[min(part.windows, len(recent)) - 1].start
-        seen = Seen(first, signal.end, signal.value, _spoken(monitor, signal, findings, suffix))
+        seen = Seen(first, signal.end, signal.value, spoken(monitor, signal, findings, suffix))
         name = _advance(store, tx, monitor.deployment, incident, part, seen)
         attached = name if not suffix and part.step in ("begin", "continue") else attached
     for item in findings:
@@ -143,7 +143,8 @@ def _attach(store: Store, tx: Transaction, monitor: Monitor, incident: str) -> N
     tx.execute(sa.update(found.id.table).where(*mine).values(incident=incident))
 
 
-def _spoken(monitor: Monitor, signal: Signal, findings: Sequence[Finding], suffix: str) -> str:
+def spoken(monitor: Monitor, signal: Signal, findings: Sequence[Finding], suffix: str) -> str:
+    """What a window says to the incident it belongs to."""
     if suffix:
         return f"{monitor.name}: {signal.details.get('why') or 'no data'} in the window from {signal.start:%Y-%m-%d}"
     named = [item.column for item in findings if item.column][:3]

@@ -311,11 +311,15 @@ class Models:
     def edit(self, address: str, change: Patch[ModelVersion]) -> ModelVersion:
         """Changes what is said about a version: its description or tags."""
         with self._store.transaction() as tx:
-            after, fields = patched(self.version(address), change)
+            before = self.version(address)
+            after, fields = patched(before, change)
             if not fields:
                 return after
             after = tx.update(msgspec.structs.replace(after, changed=self._store.clock.now()))
-            tx.emit("registry.version.changed", after.address, fields=sorted(fields))
+            tags = {key: value for key, value in after.tags.items() if before.tags.get(key) != value}
+            gone = sorted(before.tags.keys() - after.tags.keys())
+            facts = {"fields": sorted(fields), "model": after.model, "tags": tags, "tags_removed": gone}
+            tx.emit("registry.version.changed", after.address, **facts)
         return after
 
     @operation("POST", "/model-versions/{address}/stage", command="stage")

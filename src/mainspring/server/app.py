@@ -71,7 +71,7 @@ def create_app(workspace: Workspace, *, token: str = "", pages: list[BaseRoute] 
             routes.append(RawRoute("/api" + item.path, handler, methods=[item.method]))
     rooms = Rooms(
         workspace.store, workspace.experiments, workspace.runs, workspace.artifacts,
-        workspace.logged, workspace.models, workspace.traces,
+        workspace.logged, workspace.models, workspace.traces, workspace.registry_hooks,
     )  # fmt: skip
     return Starlette(
         routes=routes + (pages or []),

@@ -25,6 +25,8 @@ ACCEPTED: dict[str, tuple[str, ...]] = {
 }
 """Type of a column -> datatypes that a tensor for it may have."""
 
+_LARGEST = np.finfo(np.float32).max
+
 
 class Wanted(msgspec.Struct):
     """A request's wish for an output."""
@@ -114,9 +116,10 @@ class TensorForm:
                 return None
             columns: dict[str, Sequence[Any]] = dict(zip(names, zip(data)))  # noqa: B905 - as many, see above
             return Read(columns, 1, asked, np.array((data,), np.float32))
-        # Three times as fast as numpy from a list; what single precision does not reach becomes infinite.
+        # Three times as fast as numpy from a list; what single precision does not reach becomes infinite, and what
+        # becomes the largest number may have been beyond it.
         packed = np.frombuffer(struct.pack(f"{len(data)}f", *data), np.float32).reshape(rows, width)
-        if not np.isfinite(packed).all():
+        if not (np.abs(packed) < _LARGEST).all():
             return None
         columns = {name: data[place::width] for place, name in enumerate(names)}
         return Read(columns, rows, asked, packed)

@@ -25,6 +25,7 @@ _WORTH_NAMING = (
     "lightgbm",
     "torch",
 )
+MAX_DIFF = 1_000_000
 _FOREIGN = frozenset({"__pycache__", "site-packages", "node_modules"})
 
 
@@ -43,6 +44,19 @@ def describe_code(folder: Path) -> CodeVersion:
     commit = _git(folder, "rev-parse", "HEAD")
     dirty = bool(commit) and bool(_git(folder, "status", "--porcelain", "--", "."))
     return CodeVersion(commit=commit, dirty=dirty, digest=source_digest(folder))
+
+
+def uncommitted(folder: Path) -> bytes:
+    """What differs from the commit, as a patch of at most `MAX_DIFF` bytes, without files that git does not know."""
+    try:
+        command = ["git", "-C", str(folder), "diff", "HEAD", "--", "."]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            found = process.stdout.read(MAX_DIFF + 1)
+            process.kill()
+    except OSError:
+        return b""
+    return found if len(found) <= MAX_DIFF else found[:MAX_DIFF] + b"\n# the rest is left out\n"
 
 
 def source_digest(folder: Path) -> str:

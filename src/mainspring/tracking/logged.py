@@ -15,7 +15,8 @@ from mainspring.errors import Conflict, InvalidInput, NotFound
 from mainspring.store import Store
 from mainspring.tracking import rules
 from mainspring.tracking.experiments import Experiments
-from mainspring.tracking.model import LoggedModel, LoggedModelMetric
+from mainspring.tracking.files import Files, check_path
+from mainspring.tracking.model import LoggedModel, LoggedModelMetric, RunArtifact
 
 LISTING = "mainspring logged list"
 _BLOCK = 500
@@ -86,6 +87,14 @@ class LoggedModels:
             after = tx.update(msgspec.structs.replace(before, status=status, changed=self._store.clock.now()))
             tx.emit(f"tracking.logged_model.{status}", model, name=after.name, run=after.run)
         return after
+
+    @operation("POST", "/logged-models/{model}/files", command="")
+    def attach(self, model: str, path: str, digest: str, size: int) -> RunArtifact:
+        """Attaches stored bytes to a logged model that is not finished."""
+        found = self.show(model)
+        if found.status != "pending":
+            raise Conflict(f"logged model {model} is {found.status}", hint="log another one")
+        return Files(self._store).put("", f"{found.folder}/{check_path(path)}", digest, size)
 
     @operation("POST", "/logged-models/{model}/delete", command="delete")
     def delete(self, model: str) -> None:

@@ -26,7 +26,11 @@ from mainspring.tracking.store import moment, split
 FEW = 1000
 """A clause that fewer runs match than this is begun with."""
 _TABLES = {"metric": "run_metric", "param": "run_param", "tag": "run_tag"}
-_COLUMNS = {"run_name": "r.title", "status": "r.status", "user_id": "r.actor", "run_id": "r.id"}
+_COLUMNS = {
+    "run_name": "r.title", "status": "r.status", "user_id": "r.actor", "run_id": "r.id", "name": "r.name",
+    "experiment": "r.experiment", "pipeline": "r.pipeline", "use_case": "r.use_case", "trigger": 'r."trigger"',
+    "reason": "r.reason", "source": "r.source",
+}  # fmt: skip
 _TIMES = {"start_time": "r.created", "end_time": "r.ended"}
 
 
@@ -78,6 +82,22 @@ class Search:
         else:
             found = self._run(self._by_clause(chosen) if chosen else self._by_start(), wanted, offset)
         return found[:limit], len(found) > limit
+
+    def matching(self) -> Part:
+        """The statement that gives the numbers of all runs that match, in no order."""
+        chosen, orders, self._orders = self._selective(), self._orders, []
+        try:
+            found = self._by_clause(chosen) if chosen else self._by_start()
+        finally:
+            self._orders = orders
+        return found._replace(text=found.text.rpartition(" ORDER BY ")[0])
+
+    def count(self, most: int) -> int:
+        """How many runs match; it stops counting at ``most``."""
+        if not self._experiments or not self._lifecycles:
+            return 0
+        part = self.matching()
+        return self._count(part._replace(text=f"{part.text} LIMIT {most}"))
 
     def statement(self) -> Part:
         """The statement that a search begins with, without its limit (tests look at its plan)."""

@@ -269,6 +269,19 @@ RUNS = Grammar(
     numbers={"start_time": "start_time", "created": "start_time", "Created": "start_time", "end_time": "end_time"},
     listed=frozenset({"run_id", "run_name", "status", "user_id"}),
 )  # fmt: skip
+TABLE = Grammar(
+    frozenset({"metric", "param", "tag", "attribute", "dataset"}),
+    texts={
+        "name": "name", "title": "run_name", "run_name": "run_name", "run_id": "run_id", "status": "status",
+        "user": "user_id", "user_id": "user_id", "actor": "user_id", "experiment": "experiment",
+        "pipeline": "pipeline", "use_case": "use_case", "trigger": "trigger", "reason": "reason", "source": "source",
+    },
+    numbers={"start_time": "start_time", "created": "start_time", "end_time": "end_time", "ended": "end_time"},
+    listed=frozenset({
+        "run_id", "name", "run_name", "status", "user_id", "experiment", "pipeline", "use_case", "trigger",
+    }),
+)  # fmt: skip
+"""The same language with our own names and states, for the table of runs."""
 EXPERIMENTS = Grammar(
     frozenset({"tag", "attribute"}),
     texts={"name": "name"},

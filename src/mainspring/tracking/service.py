@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -18,12 +19,16 @@ from mainspring.core.operation import operation
 from mainspring.errors import Conflict, InvalidInput
 from mainspring.store import Store, Transaction
 from mainspring.tracking import rules
+from mainspring.tracking.curves import Curves
 from mainspring.tracking.environment import is_alive, this_process
 from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.files import Files
 from mainspring.tracking.journal import Journal, no_run
 from mainspring.tracking.model import Lifecycle, Point, Run, RunArtifact, RunStatus
 from mainspring.tracking.store import Logged, Place, microseconds, moment, put_labels
+from mainspring.tracking.table import Table
+
+MAX_COMPARED = 100
 
 
 class Runs:
@@ -34,6 +39,8 @@ class Runs:
         self._experiments = experiments or Experiments(store)
         self.journal = Journal(store)
         self.files = Files(store)
+        self.table = Table(store, self._experiments)
+        self.curves = Curves(store)
         self._lock = threading.Lock()
         self._executing: set[str] = set()
 
@@ -46,7 +53,12 @@ class Runs:
         return self.begin(new)[0]
 
     def begin(
-        self, new: Create[Run], experiment: int | None = None, at: datetime | None = None, actor: str = ""
+        self,
+        new: Create[Run],
+        experiment: int | None = None,
+        at: datetime | None = None,
+        actor: str = "",
+        run_id: str = "",
     ) -> tuple[Run, str]:
         """Starts a run as another system tells it (not an operation).
 
@@ -55,6 +67,7 @@ class Runs:
             experiment: Number of its experiment, instead of the name in ``new``.
             at: When it started; now by default.
             actor: Who started it; whoever calls by default.
+            run_id: The id it shall have; a new one by default.
 
         Returns:
             The run, and where its experiment's artifacts are kept.
@@ -67,7 +80,7 @@ class Runs:
             else:
                 home = self._experiments.by_number(experiment)
                 rules.check_lifecycle("experiment", str(home.number), home.lifecycle)
-            run = self._born(tx, new, at or self._store.clock.now(), actor, (home.number, home.name))
+            run = self._born(tx, new, at or self._store.clock.now(), actor, (home.number, home.name), run_id)
             tx.insert(run)
             place = Place(run.number, home.number, microseconds(run.created))
             put_labels(tx.driver, "run_param", place, {key: rules.text_of(item) for key, item in run.params.items()})
@@ -82,8 +95,10 @@ class Runs:
             )
         return run, home.location
 
-    def _born(self, tx: Transaction, new: Create[Run], at: datetime, actor: str, home: tuple[int, str]) -> Run:
-        run_id, by = new_id(), current_actor()
+    def _born(
+        self, tx: Transaction, new: Create[Run], at: datetime, actor: str, home: tuple[int, str], run_id: str
+    ) -> Run:
+        run_id, by = run_id or new_id(), current_actor()
         last = tx.driver.row("SELECT max(number) FROM run")
         name = self._free_name(tx, run_id)
         return born(
@@ -97,6 +112,73 @@ class Runs:
             actor=actor or by.name,
             actor_kind=by.kind,
         )
+
+    @operation("POST", "/runs/replay", command="")
+    def replay(self, run: str, new: dict[str, Any], at: int) -> str:
+        """Starts a run whose id its own process has chosen; told again, it is that run, as it is.
+
+        Args:
+            run: The id.
+            new: What is known of it: the fields that `start` takes.
+            at: When it started, microseconds since 1970.
+
+        Returns:
+            Its name.
+
+        Raises:
+            InvalidInput: This is no id, or a field is wrong.
+        """
+        rules.check_id(run)
+        try:
+            fields = msgspec.convert(new, Create[Run], strict=False)
+            begun = moment(rules.check_time(at))
+        except msgspec.ValidationError as error:
+            raise InvalidInput(
+                f"this run cannot be started: {error}", hint="see `mainspring runs create --help`"
+            ) from None
+        with self._store.transaction():
+            before = self._store.first(Run, id=run)
+            return (before or self.begin(fields, at=begun, run_id=run)[0]).name
+
+    @operation("POST", "/runs/{run}/record", command="")
+    def record(
+        self,
+        run: str,
+        points: list[tuple[str, float | None, int, int]] = [],  # noqa: B006 - never changed
+        params: dict[str, str] = {},  # noqa: B006
+        tags: dict[str, str] = {},  # noqa: B006
+        status: str = "",
+        error: str = "",
+        at: int = 0,
+    ) -> str:
+        """Adds to a run, by its id, all or nothing; what is told again changes nothing.
+
+        Args:
+            run: The run's id.
+            points: Key, value (null is NaN), step, and microseconds since 1970.
+            params: Parameters; one that is there must have the same value.
+            tags: Tags; one that is there gets the new value.
+            status: How it ended, where it has; a run that has ended already stays as it is.
+            error: Why it failed.
+            at: When it ended, microseconds since 1970; now by default.
+
+        Returns:
+            The run's name.
+        """
+        rules.check_id(run)
+        logged = [
+            Logged(
+                key, math.nan if value is None else rules.finite(value), rules.check_time(time), rules.check_step(step)
+            )
+            for key, value, step, time in points
+        ]
+        ended = moment(rules.check_time(at)) if at else self._store.clock.now()
+        with self._store.transaction() as tx:
+            self.journal.log(run, logged, params, tags)
+            found = self._by_id(run)
+            if status in ("ok", "failed", "cancelled") and found.status in ("running", "scheduled"):
+                found = self._end(tx, found, status, ended, error)  # type: ignore[arg-type]
+        return found.name
 
     def _free_name(self, tx: Transaction, run_id: str) -> str:
         for attempt in range(8):
@@ -121,6 +203,69 @@ class Runs:
         given = {"experiment": experiment, "use_case": use_case, "pipeline": pipeline, "status": status}
         equals = {name: value for name, value in given.items() if value}
         return self._store.find(Run, order="-created", limit=limit, offset=offset, lifecycle="active", **equals)
+
+    @operation("POST", "/runs/search", command="")
+    def search(
+        self, filter: str = "", order: tuple[str, ...] = (), experiment: str = "", limit: int = 100, offset: int = 0
+    ) -> list[Run]:
+        """Searches runs that are not deleted; without an order, newest first.
+
+        Args:
+            filter: Comparisons joined by AND, such as ``metrics.auc > 0.9 AND params.depth = '3'``.
+            order: Such as ``metrics.auc DESC``, first to last; what has no value comes last.
+            experiment: Name of the experiment; all by default.
+            limit: How many at most.
+            offset: How many to pass over.
+
+        Raises:
+            InvalidInput: The filter or the order cannot be read.
+        """
+        return self.table.page(self.table.asked(filter, order, experiment), limit, offset)[0]
+
+    @operation("POST", "/runs/table", command="search", words=("filter",))
+    def lines(
+        self,
+        filter: str = "",
+        order: tuple[str, ...] = (),
+        columns: tuple[str, ...] = (),
+        experiment: str = "",
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[dict[str, Any]]:
+        """Searches runs, each told in one line: name, state, start, and columns such as ``metrics.auc``.
+
+        Args:
+            filter: Comparisons joined by AND, such as ``metrics.auc > 0.9 AND params.depth = '3'``.
+            order: Such as ``metrics.auc DESC``, first to last; what has no value comes last.
+            columns: Which metrics, parameters and tags; by default the metrics that most of these runs have.
+            experiment: Name of the experiment; all by default.
+            limit: How many at most.
+            offset: How many to pass over.
+        """
+        runs = self.search(filter, order, experiment, limit, offset)
+        asked = [word.split()[0] for word in order if word.split()]
+        shown = columns or tuple(dict.fromkeys([*asked, *rules.common_metrics(runs)]))
+        told = ((run, rules.fields_of(run)) for run in runs)
+        return [
+            {"name": run.name, "status": run.status, "created": run.created, **{key: of.get(key) for key in shown}}
+            for run, of in told
+        ]
+
+    @operation("POST", "/runs/compare", command="compare", words=("names",))
+    def compare(self, names: tuple[str, ...], everything: bool = False) -> list[dict[str, Any]]:
+        """Shows in what runs differ: a line per field, with the value of each run.
+
+        Args:
+            names: The runs.
+            everything: Whether fields in which they are equal are shown too.
+
+        Raises:
+            InvalidInput: Fewer than two runs, or more than a hundred.
+        """
+        names = tuple(dict.fromkeys(names))
+        if not 2 <= len(names) <= MAX_COMPARED:
+            raise InvalidInput(f"2 to {MAX_COMPARED} runs can be compared, not {len(names)}", hint="name two runs")
+        return rules.differing([self.show(name) for name in names], everything=everything)
 
     @operation("GET", "/runs/{name}")
     def show(self, name: str) -> Run:

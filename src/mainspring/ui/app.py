@@ -19,18 +19,23 @@ from mainspring.ui.pages import (
     approvals,
     audit,
     channels,
+    compare,
     data,
     deployments,
+    files,
     home,
     incidents,
+    logged,
     models,
     monitoring,
     pattern,
     reviews,
     rollouts,
     rules,
+    run,
     runs,
     search,
+    simulations,
     trying,
     usecases,
 )
@@ -54,8 +59,15 @@ PAGES: tuple[tuple[str, Maker], ...] = (
     ("/u/{name}", usecases.page),
     ("/data", data.index),
     ("/data/{address}", data.page),
+    ("/experiments", runs.experiments),
     ("/runs", runs.index),
-    ("/runs/{name}", runs.page),
+    ("/runs/compare", compare.page),
+    ("/runs/{name}/files", files.page),
+    ("/runs/{name}", run.page),
+    ("/logged", logged.models),
+    ("/logged/{id}", logged.model),
+    ("/traces", logged.traces),
+    ("/traces/{name}", logged.trace),
     ("/models", models.index),
     ("/models/{address}", models.page),
     ("/approvals", approvals.index),
@@ -72,6 +84,8 @@ PAGES: tuple[tuple[str, Maker], ...] = (
     ("/rules", rules.index),
     ("/rules/{name}", rules.page),
     ("/channels", channels.index),
+    ("/simulations", simulations.index),
+    ("/simulations/{run}", simulations.page),
     ("/events", audit.index),
     ("/search", search.index),
     ("/pattern", pattern.index),
@@ -105,6 +119,7 @@ def routes(workspace: Workspace) -> list[BaseRoute]:
     token = str(workspace.settings["token"])
     found: list[BaseRoute] = [
         Route("/static/{name}", assets.serve, methods=["GET"]),
+        Route("/media/{run}", files.media(workspace), methods=["GET"]),
         Route(login.PATH, login.endpoint(renderer, token, HEADERS, _read), methods=["GET", "POST"]),
         Route("/", _page(workspace, renderer, home.page), methods=["GET"]),
         Route("/index.json", _twin(workspace, home.page), methods=["GET"]),
@@ -125,7 +140,7 @@ def _page(workspace: Workspace, renderer: Renderer, maker: Maker) -> Handler:
     async def serve(request: Request) -> Response:
         if str(request.path_params.get("rest", "")).startswith("api/"):
             raise NotFound("there is nothing at this address", hint="see /api/openapi.json")
-        query = dict(request.query_params)
+        query = _query(request)
         here = request.url.path + ("?" + request.url.query if request.url.query else "")
 
         def work() -> Response:
@@ -140,6 +155,14 @@ def _page(workspace: Workspace, renderer: Renderer, maker: Maker) -> Handler:
     return serve
 
 
+def _query(request: Request) -> dict[str, str]:
+    """Name -> value; several values of a name, as ticked boxes send them, become one with commas."""
+    found: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        found[name] = f"{found[name]},{value}" if name in found else value
+    return found
+
+
 def _explained(error: MainspringError) -> Page:
     return Page(
         title=error.message[:1].upper() + error.message[1:], template="error.html", status=error.status,
@@ -149,7 +172,7 @@ def _explained(error: MainspringError) -> Page:
 
 def _twin(workspace: Workspace, maker: Maker) -> Handler:
     async def serve(request: Request) -> Response:
-        made = await run_in_threadpool(maker, workspace, dict(request.query_params), **request.path_params)
+        made = await run_in_threadpool(maker, workspace, _query(request), **request.path_params)
         content = msgspec.json.encode({"title": made.title, **made.context})
         return Response(content, made.status, HEADERS, "application/json")
 

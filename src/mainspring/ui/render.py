@@ -25,6 +25,7 @@ NAVIGATION = (
     ("approvals", "Approvals", "/approvals"),
     ("deployments", "Deployments", "/deployments"),
     ("monitoring", "Monitoring", "/monitoring"),
+    ("simulations", "Simulations", "/simulations"),
     ("audit", "Audit", "/events"),
 )
 

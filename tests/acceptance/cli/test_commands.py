@@ -12,6 +12,7 @@ import click
 import polars as pl
 import pytest
 
+import mainspring as ms
 from mainspring.cli.main import COMMANDS, NOUNS, cli
 from mainspring.settings import load_settings
 from mainspring.workspace import Workspace
@@ -296,3 +297,22 @@ def test_scoring_a_dataset_and_a_file_gives_the_same_scores(lived: Any, mainspri
     lost = mainspring("score", "mill@1", "readings")
     assert lost.code != 0
     assert "--to NAME" in lost.err
+
+
+def test_runs_are_searched_compared_and_synced(applied: Path, mainspring: Any) -> None:
+    assert mainspring("runs", "sync", "--json").json == {"sent": 0, "left": 0}
+    for depth in (1, 2):
+        with ms.run("digits", {"depth": depth}, offline=True, system=0):
+            ms.log(auc=depth / 4)
+    assert mainspring("runs", "sync", "--json").json == {"sent": 2, "left": 0}
+    best, other = mainspring("runs", "search", "metrics.auc > 0", "--order", "metrics.auc DESC", "--json").json
+    assert (best["metrics.auc"], other["metrics.auc"]) == (0.5, 0.25)
+    found = mainspring(
+        "runs", "search", "--columns", "params.depth", "--columns", "metrics.auc", "--experiment", "digits"
+    )
+    assert found.out.splitlines()[0].split("\t")[-2:] == ["params.depth", "metrics.auc"]
+    lines = mainspring("runs", "compare", best["name"], other["name"], "--json").json
+    assert {"field": "params.depth", best["name"]: 2, other["name"]: 1} in lines
+    assert best["name"] in mainspring("runs", "compare", best["name"], other["name"]).out.splitlines()[0]
+    assert mainspring("runs", "compare", best["name"]).code == 2
+    assert mainspring("runs", "search", "metrics.auc >").code == 2

@@ -120,7 +120,7 @@ def test_bodies_that_are_none(server: Server) -> None:
     [
         ("POST", "/api/2.0/mlflow/registered-models/create", 400),
         ("GET", "/api/3.0/mlflow/traces/abc", 404),
-        ("POST", "/api/2.0/mlflow/webhooks", 501),
+        ("POST", "/api/2.0/mlflow/webhooks", 400),
         ("POST", "/graphql", 501),
         ("POST", "/v1/traces", 501),
         ("POST", "/api/2.0/mlflow-artifacts/mpu/create/0/x", 501),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import math
 import random
@@ -18,15 +19,28 @@ import polars as pl
 import pytest
 
 from mainspring.automation.model import Firing, Rule, Trigger
+from mainspring.automation.simulation.course import Course
+from mainspring.automation.simulation.model import (
+    Figures,
+    Judging,
+    Past,
+    Policy,
+    Renewal,
+    SimulatedPolicy,
+    Simulation,
+    Trainer,
+    Window,
+)
 from mainspring.core.actor import acting_as
 from mainspring.core.clock import ManualClock
 from mainspring.core.entity import draft
-from mainspring.core.ids import new_id
+from mainspring.core.ids import new_id, to_hex
 from mainspring.core.signature import Field, Signature
 from mainspring.data.model import Dataset
 from mainspring.data.service import parquet_bytes
 from mainspring.deploy.model import Deployment, Environment, Release, Strategy, Verdict, VersionEvidence
-from mainspring.governance.model import Approval, ApprovalRule, Gate, GateResult, Policy
+from mainspring.governance import model as governance
+from mainspring.governance.model import Approval, ApprovalRule, Gate, GateResult
 from mainspring.measures.quality import Expectation
 from mainspring.monitoring.model import Incident, Monitor, Signal
 from mainspring.pipelines.model import (
@@ -45,7 +59,7 @@ from mainspring.ports.target import TargetStatus
 from mainspring.registry.model import Model, ModelVersion
 from mainspring.server.app import create_app
 from mainspring.settings import load_settings
-from mainspring.tracking.model import CodeVersion, Point, Run
+from mainspring.tracking.model import CodeVersion, LoggedModel, Point, Run, Trace
 from mainspring.ui.app import routes
 from mainspring.usecases.model import Kpi, KpiValue, UseCase
 from mainspring.workspace import Workspace
@@ -53,6 +67,9 @@ from mainspring.workspace import Workspace
 START = datetime(2026, 1, 5, 6, tzinfo=UTC)
 WEEKS = 26
 PROJECTS = Path(__file__).parents[2] / "projects"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 HOSTILE = "<script>alert(1)</script>\"'&"
 
 
@@ -209,7 +226,7 @@ class Sample:
             ),
         ]
         space.approvals.set_policy(
-            draft(Policy, model="churn", gates=gates, approval=ApprovalRule(by="person", persons=["maria"]))
+            draft(governance.Policy, model="churn", gates=gates, approval=ApprovalRule(by="person", persons=["maria"]))
         )
         for name, on, source in (("new-data", "data", "customers"), ("worse", "incident", "auc")):
             when = [Trigger(on=on, source=source)]
@@ -258,6 +275,7 @@ class Sample:
             code=CodeVersion(commit="8f2c1e0" * 5, dirty=True),
             **more,
         )
+        self.workspace.runs.log(name, [Point(key=key, value=value) for key, value in metrics.items()])
         needs = {"prepare": [], "split": ["prepare"], "fit": ["split"], "evaluate": ["fit", "split"], "pack": ["fit"]}
         steps = [
             PlannedStep(
@@ -469,6 +487,46 @@ class Sample:
         )
 
 
+def simulated(sample: Sample) -> None:
+    """A simulation that has ended: two policies and the bounds over 120 days, a true loss that one of them found."""
+    day, first = timedelta(days=1), START
+    past = Past(
+        digest="x", rows=40_000, first=first - 30 * day, last=first + 120 * day, kind="classifier", columns=["age"],
+        delay_days=2.0,
+    )  # fmt: skip
+    sample.insert(
+        Simulation, run="calm-otter-2", use_case="churn", datasets=["customers@3"], deployment="churn-eu", time="at",
+        label="churned", past=past, trainer=Trainer(entry="pipeline:train"), floor=0.8,
+        judging=Judging(measure="roc_auc"), notes=["monitor `errors` (service) needs more than rows and labels"],
+        recommendation="Take `careful`: its net of 900 is the largest of 2 policies.",
+    )  # fmt: skip
+    for place, (name, role, dip) in enumerate(
+        [("careful", "policy", 0.0), ("calendar", "policy", 0.06), ("never retrained", "never", 0.12),
+         ("always newest", "newest", -0.01)]
+    ):  # fmt: skip
+        windows = [
+            Window(first + index * day, first + (index + 1) * day, 300,
+                   0.86 + 0.02 * math.sin(index / 5) - (dip if index > 60 else 0.0), 3.0 - 10 * dip, 1)
+            for index in range(120)
+        ]  # fmt: skip
+        renewals = [Renewal(first, "", "the first model", "a", 1)]
+        if dip == 0.0:
+            renewals.append(Renewal(first + 66 * day, "worse", HOSTILE, "b", 2, "better"))
+        opened = Incident(
+            id="1", created=first + 64 * day, name="churn-eu-1", deployment="churn-eu", cause_group="performance",
+            monitor="auc", since=first + 60 * day, until=first + 70 * day, summary=HOSTILE, status="resolved",
+            resolved=first + 72 * day,
+        )  # fmt: skip
+        course = Course(step=120, keys=["a"], since=[first], windows=windows, renewals=renewals,
+                        incidents=[opened] if dip == 0.0 else [])  # fmt: skip
+        figures = Figures(windows=120, quality=0.86 - dip, value=360.0, net=300.0, drops=1, found=int(dip == 0.0))
+        sample.insert(
+            SimulatedPolicy, run="calm-otter-2", name=name, position=place, role=role, policy=Policy(name=name),
+            windows=120, whole=120, done=True, state=course.encoded(), all=figures, seen=figures, held_out=figures,
+            frontier=place < 2, recommended=place == 0,
+        )  # fmt: skip
+
+
 def fill(workspace: Workspace, clock: ManualClock) -> None:
     """Half a year: three versions, one on its way, one that waits, a failed and a running run, two incidents."""
     sample = Sample(workspace, clock)
@@ -513,6 +571,7 @@ def fill(workspace: Workspace, clock: ManualClock) -> None:
                 )
             sample.week(index, live)
         _present(sample, clock)
+    simulated(sample)
 
 
 def _present(sample: Sample, clock: ManualClock) -> None:
@@ -601,6 +660,29 @@ def _present(sample: Sample, clock: ManualClock) -> None:
     clock.advance(timedelta(minutes=3))
 
 
+def attach(workspace: Workspace) -> None:
+    """Files of a run, a logged model and a trace, each with something hostile in it."""
+    rows = parquet_bytes(pl.DataFrame({"a": [1, 2], HOSTILE: [HOSTILE, None]}))
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script>{HOSTILE}</svg>"
+    for path, content in (
+        ("tables/rows.parquet", rows), ("plots/dot.png", PNG), ("plots/dot.svg", svg.encode()),
+        ("notes/evil.html", HOSTILE.encode()), ("notes/not.png", HOSTILE.encode()), ("raw.bin", b"\0\1"),
+    ):  # fmt: skip
+        blob = workspace.artifacts.put(content)
+        workspace.runs.add_artifact("calm-otter-2", path, blob.digest, blob.size)
+    run = workspace.runs.show("calm-otter-2")
+    made = workspace.logged.create(draft(LoggedModel, name=HOSTILE, run=run.id, kind="sklearn", params={"a": HOSTILE}))
+    workspace.logged.attach(f"m-{to_hex(made.id)}", "model.onnx", blob.digest, blob.size)
+    workspace.logged.finish(f"m-{to_hex(made.id)}")
+    told = {"mlflow.sourceRun": to_hex(run.id)}
+    trace = Trace(
+        id="", created=workspace.clock.now(), name="tr-sample", title=HOSTILE, status="ok", duration=12,
+        request=HOSTILE,
+        response="yes", metadata=told, assessments=[{"name": HOSTILE}],
+    )  # fmt: skip
+    workspace.traces.put(trace)
+
+
 def opened(folder: Path) -> tuple[Workspace, ManualClock]:
     """A new workspace whose clock stands at the beginning of the sample."""
     clock = ManualClock(START)
@@ -615,6 +697,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     space, clock = opened(tmp_path_factory.mktemp("sample"))
     with space:
         fill(space, clock)
+        attach(space)
         yield space
 
 
@@ -649,6 +732,19 @@ ADDRESSES = (
     "/data/customers@3",
     "/data/customers@7",
     "/runs",
+    "/runs?q=metrics.roc_auc%20%3E%200.8&sort=-metrics.roc_auc&columns=metrics.roc_auc,params.leaves",
+    "/runs?group=params.learning_rate",
+    "/runs?group=all",
+    "/runs/compare?run=calm-otter-1,calm-otter-2,quick-wren-6&smooth=0.9&logy=1&all=1",
+    "/runs/compare?q=metrics.roc_auc%20%3E%200.8",
+    "/experiments",
+    "/logged",
+    "/traces",
+    "/traces?q=status%20%3D%20%27ok%27",
+    "/traces/tr-sample",
+    "/runs/calm-otter-2/files?path=tables/rows.parquet",
+    "/runs/calm-otter-2/files?path=plots/dot.png",
+    "/runs/calm-otter-2/files?path=notes/evil.html",
     "/runs/calm-otter-2",
     "/runs/shy-crane-5",
     "/runs/quick-wren-6",
@@ -669,6 +765,9 @@ ADDRESSES = (
     "/channels",
     "/monitoring",
     "/monitoring/churn-eu",
+    "/simulations",
+    "/simulations/calm-otter-2",
+    "/simulations/calm-otter-2?days=14&part=held_out&policy=calendar&p0=careful&p1=calendar",
     "/events",
     "/events?verify=1",
     "/search?q=churn",
@@ -711,6 +810,16 @@ def many_runs(tmp_path: Path) -> Iterator[Client]:
                         environment={"python": "3.12.4"},
                         ended=moment + timedelta(seconds=90),
                     )
+                )
+            numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000) "
+            for key in ("roc_auc", "rows"):
+                tx.driver.run(
+                    "INSERT INTO run_metric (run, key, value, step, time, experiment, started) "
+                    f"{numbers} SELECT n, '{key}', (n * 7919 % 10007) / 10007.0, 0, 0, 0, n FROM n"
+                )
+                tx.driver.run(
+                    "INSERT INTO metric (run, key, time, step, value, nan) "
+                    f"{numbers} SELECT n, '{key}', 0, 0, (n * 7919 % 10007) / 10007.0, 0 FROM n"
                 )
         space.store.analyze()
         yield Client(create_app(space, pages=routes(space)))

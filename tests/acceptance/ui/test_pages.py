@@ -110,6 +110,7 @@ def test_links_of_the_pages_lead_somewhere(client: Any, addresses: tuple[str, ..
         ("/approvals", "1 candidate waits for a signature"),
         ("/approvals/churn@5", "churn@5: all 2 gates passed, it waits for a signature"),
         ("/deployments/churn-eu", "live: churn@3, churn@4 answers 10 %, 1 incident open"),
+        ("/simulations/calm-otter-2", "careful would have served churn best"),
         ("/monitoring/churn-eu", "churn@3: 1 incident open, inputs beyond the limit in the last window"),
         ("/incidents", "1 incident open"),
         ("/rules", "2 rules armed"),
@@ -142,6 +143,7 @@ def test_an_empty_workspace_teaches_the_next_command(empty: Any) -> None:
         "/monitoring",
         "/rules",
         "/channels",
+        "/simulations",
         "/events",
     ):
         answer = empty.get(address)
@@ -173,26 +175,57 @@ class TestRuns:
     def test_filters_and_orders_by_the_address(self, client: Any) -> None:
         failed = client.get("/runs.json?status=failed").json()
         assert [run["name"] for run in failed["runs"]] == ["shy-crane-5"]
-        best = client.get("/runs.json?sort=-metric.roc_auc").json()["runs"]
+        best = client.get("/runs.json?sort=-metrics.roc_auc").json()["runs"]
         assert [run["name"] for run in best[:3]] == ["merry-fox-5", "brave-ibis-4", "calm-otter-3"]
-        worst = client.get("/runs.json?sort=metric.roc_auc&status=ok").json()["runs"]
+        worst = client.get("/runs.json?sort=metrics.roc_auc&status=ok").json()["runs"]
         assert worst[0]["name"] == "calm-otter-1"
 
     @pytest.mark.parametrize(
-        "query", ["sort=-nonsense", "page=999999", "page=-1", "page=x", "sort=metric.%22%27%3B--", "status=<script>"]
+        "query", ["sort=-nonsense", "page=999999", "page=-1", "page=x", "sort=metrics.%22%27%3B--", "status=<script>"]
     )
     def test_nonsense_in_the_address_does_no_harm(self, client: Any, query: str) -> None:
         answer = client.get(f"/runs?{query}")
         assert answer.status == 200
         assert "<script>" not in answer.text.replace('<script src="/static', "")
 
+    def test_a_filter_that_cannot_be_read_says_so_and_stays_in_the_form(self, client: Any) -> None:
+        answer = client.get("/runs?q=metrics.roc_auc%20%3E&group=params.learning_rate")
+        assert answer.status == 422
+        assert 'value="metrics.roc_auc &gt;"' in answer.text
+        assert "Invalid comparison clause" in answer.text
+        assert client.get("/runs?group=nonsense").status == 422
+        assert client.get("/runs?experiment=nowhere").status == 404
+
+    def test_groups_are_counted_over_all_runs_and_lead_to_their_runs(self, client: Any) -> None:
+        group = client.get("/runs.json?group=status&columns=metrics.roc_auc").json()["groups"]
+        told = {item["value"]: item for item in group}
+        assert told["ok"]["runs"] == 5
+        assert told["ok"]["metrics"]["roc_auc"]["greatest"] == 0.861
+        assert [run["name"] for run in client.get(told["failed"]["href"].replace("?", ".json?")).json()["runs"]] == [
+            "shy-crane-5"
+        ]
+
+    def test_comparing_shows_what_differs_and_how_far_from_the_baseline(self, client: Any) -> None:
+        found = client.get("/runs/compare.json?run=calm-otter-1,calm-otter-3&base=calm-otter-1").json()
+        lines = {line["field"]: line for line in found["lines"]}
+        assert "params.leaves" not in lines
+        auc, loss = lines["metrics.roc_auc"]["cells"][1], lines["metrics.log_loss"]["cells"][1]
+        assert (round(auc["delta"], 6), auc["better"]) == (0.024, True)
+        assert (round(loss["delta"], 6), loss["better"]) == (-0.012, True)
+        assert [chart["key"] for chart in found["curves"]] == ["loss"]
+        both = client.get("/runs/compare.json?run=calm-otter-1&run=calm-otter-3&all=1").json()
+        assert "params.leaves" in [line["field"] for line in both["lines"]]
+        assert client.get("/runs/compare").status == 422
+        assert client.get("/runs/compare?run=nobody").status == 404
+
     def test_ten_thousand_runs_take_few_queries_and_little_time(self, many_runs: Any) -> None:
         for address in (
             "/",
             "/u/churn",
             "/runs",
-            "/runs?sort=-metric.roc_auc",
+            "/runs?sort=-metrics.roc_auc",
             "/runs?status=failed&page=3",
+            "/runs?q=metrics.rows%20%3E%200.5&group=status",
             "/search?q=run-77",
         ):
             seen: list[str] = []
@@ -207,6 +240,41 @@ class TestRuns:
                 sa.event.remove(sa.Engine, "before_cursor_execute", listener)
             assert len(seen) <= 40, address
         assert many_runs.get("/runs.json?page=200").json()["pages"] == 200
+
+
+class TestFiles:
+    def test_a_table_is_shown_by_its_rows(self, client: Any) -> None:
+        told = client.get("/runs/calm-otter-2/files.json?path=tables/rows.parquet").json()["table"]
+        assert (told["total"], told["rows"][0][0], told["rows"][1][1]) == (2, 1, None)
+
+    def test_pictures_are_sealed_and_nothing_else_is_served_as_one(self, client: Any) -> None:
+        for path, kind in (("plots/dot.png", "image/png"), ("plots/dot.svg", "image/svg+xml")):
+            answer = client.get(f"/media/calm-otter-2?path={path}")
+            assert answer.headers["content-type"] == kind
+            assert "sandbox" in answer.headers["content-security-policy"]
+            assert "script" not in answer.headers["content-security-policy"]
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        for path in ("notes/evil.html", "notes/not.png", "tables/rows.parquet", "nowhere", "../../etc/passwd"):
+            assert client.get(f"/media/calm-otter-2?path={path}").status == 404
+        assert client.get("/media/nobody?path=plots/dot.png").status == 404
+
+    def test_what_is_no_text_is_offered_for_download(self, client: Any) -> None:
+        assert "not text" in client.get("/runs/calm-otter-2/files?path=raw.bin").text
+        assert client.get("/runs/calm-otter-2/files?path=gone").status == 404
+
+    def test_a_logged_model_leads_to_its_run_and_back(self, client: Any) -> None:
+        (line,) = client.get("/logged.json").json()["lines"]
+        assert line["run"] == "calm-otter-2"
+        page = client.get(f"/logged/{line['id']}")
+        assert "/runs/calm-otter-2" in page.text
+        assert f"/logged/{line['id']}" in client.get("/runs/calm-otter-2").text
+
+    def test_traces_are_found_by_their_run(self, client: Any) -> None:
+        run = client.get("/runs/calm-otter-2.json").json()["hex"]
+        assert len(client.get(f"/traces.json?q=run_id%20%3D%20%27{run}%27").json()["traces"]) == 1
+        assert client.get("/traces.json?q=run_id%20%3D%20%27no%27").json()["traces"] == []
+        assert client.get("/traces?q=nonsense").status == 422
+        assert "calm-otter-2" in client.get("/traces/tr-sample").text
 
 
 class TestForms:

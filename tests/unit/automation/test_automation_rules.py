@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.automation import rules
-from mainspring.automation.history import Scene, replay
 from mainspring.automation.model import Action, Blackout, Budget, Rule, Trigger
+from mainspring.automation.rehearsal import Scene, replay
 from mainspring.automation.rules import Facts, Start
 from mainspring.core.events import Event
 from mainspring.errors import InvalidInput

@@ -14,7 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
 
 from mainspring.errors import MainspringError
-from mainspring.interop.mlflow import artifacts, experiments, logged, messages, metrics, models, runs, traces, versions
+from mainspring.interop.mlflow import (
+    artifacts,
+    experiments,
+    logged,
+    messages,
+    metrics,
+    models,
+    runs,
+    traces,
+    versions,
+    webhooks,
+)
 from mainspring.interop.mlflow.errors import INVALID, MlflowError, not_offered, told
 from mainspring.interop.mlflow.rooms import Rooms
 
@@ -31,7 +42,7 @@ MAX_WAITING = 512
 """More requests than this at once are told to come back: the client does, by itself."""
 _ROOTS = ("/api/", "/ajax-api/")
 _ABSENT = (
-    "webhooks", "scorers", "gateway", "datasets",
+    "scorers", "gateway", "datasets",
     "prompt-optimization", "assessments", "label-schemas", "review-queues", "issues", "workspaces", "artifacts",
     "jobs", "users", "permissions",
 )  # fmt: skip
@@ -70,6 +81,7 @@ _ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     **{key: Endpoint(*value) for key, value in versions.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in logged.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in traces.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in webhooks.ENDPOINTS.items()},
     ("GET", "server-info"): Endpoint(messages.Empty, _info),
 }
 _PATHS = {
@@ -189,7 +201,7 @@ def _done(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _named(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
     """The endpoint of an address that names a thing, and its names; None for other addresses."""
-    if "/logged-models/" not in path and "/traces/" not in path:
+    if not any(part in path for part in ("/logged-models/", "/traces/", "/webhooks/")):
         return None
     for wanted, pattern, endpoint in _PATTERNS:
         if wanted == method and (found := pattern.fullmatch(path)) is not None:

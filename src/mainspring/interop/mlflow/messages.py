@@ -341,6 +341,28 @@ class DeleteTraces(Message):
     request_ids: list[str] | None = None
 
 
+class WebhookEvent(Message):
+    """What a webhook hears of."""
+
+    entity: str | None = None
+    action: str | None = None
+
+
+class WebhookRef(Message):
+    """A webhook, with what is to be changed."""
+
+    webhook_id: str | None = None
+    name: str | None = None
+    description: str | None = None
+    url: str | None = None
+    events: list[WebhookEvent] | None = None
+    secret: str | None = None
+    status: str | None = None
+    event: WebhookEvent | None = None
+    max_results: int | None = None
+    page_token: str | None = None
+
+
 class Empty(Message):
     """A request without parameters."""
 

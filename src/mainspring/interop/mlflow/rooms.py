@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from mainspring.automation.registry_hooks import RegistryHooks
 from mainspring.core.ids import from_hex, to_hex
 from mainspring.errors import InvalidInput
 from mainspring.interop.mlflow.errors import INVALID, MISSING, MlflowError, invalid, missing
@@ -48,6 +49,7 @@ class Rooms(NamedTuple):
     logged: LoggedModels
     models: Models
     traces: Traces
+    hooks: RegistryHooks
 
 
 def run_id(request: RunRef) -> str:

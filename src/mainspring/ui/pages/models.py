@@ -8,7 +8,9 @@ import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.address import parse_model_address
+from mainspring.core.ids import to_hex
 from mainspring.deploy.model import Deployment, Release
+from mainspring.errors import NotFound
 from mainspring.governance.model import Approval
 from mainspring.registry.model import Alias, ModelVersion
 from mainspring.tracking.model import Run
@@ -76,6 +78,8 @@ def version(workspace: Workspace, found: ModelVersion) -> Page:
         "approval": approval,
         "releases": releases,
         "aliases": aliases,
+        "logged": _logged(workspace, found),
+        "obstacle": _obstacle(found),
         "inputs": [msgspec.to_builtins(field) for field in found.signature.inputs],
         "sizes": _sizes(workspace, found),
     }
@@ -92,6 +96,26 @@ def version(workspace: Workspace, found: ModelVersion) -> Page:
         title = f"{found.address}: {found.status}, not live"
     crumbs = (("Models", "/models"), (found.model, f"/models/{found.model}"), (f"@{found.number}", ""))
     return Page(title=title, template="models/version.html", context=context, section="models", crumbs=crumbs)
+
+
+def _logged(workspace: Workspace, found: ModelVersion) -> dict[str, str] | None:
+    """The logged model it was registered from, where that is still there."""
+    if not found.logged_model:
+        return None
+    id = found.logged_model if found.logged_model.startswith("m-") else f"m-{to_hex(found.logged_model)}"
+    try:
+        return {"id": id, "name": workspace.logged.show(id).name}
+    except NotFound:
+        return None
+
+
+def _obstacle(found: ModelVersion) -> str:
+    """Why nothing here can serve it; empty where something can."""
+    if not found.files:
+        return f"its files are elsewhere, at `{found.source}`, and nobody fetches them from there."
+    if not {"model.onnx", "model.skops"} & {path.rpartition("/")[2] for path in found.files}:
+        return "none of its files is a model that serving runs: `model.onnx` or `model.skops`."
+    return ""
 
 
 def _sizes(workspace: Workspace, found: ModelVersion) -> dict[str, int | None]:

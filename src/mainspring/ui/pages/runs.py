@@ -1,190 +1,221 @@
-"""Runs: which is best, which failed, how was this one made?"""
+"""Runs: which is best, which failed, what made the difference?"""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 from urllib.parse import urlencode
 
-import sqlalchemy as sa
-
-from mainspring.core.events import Event
 from mainspring.errors import MainspringError
-from mainspring.pipelines.model import PipelineDefinition, RunPlan, StepRun
-from mainspring.registry.model import ModelVersion
-from mainspring.store import tables
-from mainspring.tracking.model import Run
-from mainspring.tracking.store import metric
-from mainspring.ui import sentence
-from mainspring.ui.charts import Node
-from mainspring.ui.formats import duration
+from mainspring.pipelines.model import PipelineDefinition
+from mainspring.tracking import rules, search
+from mainspring.tracking.model import DEFAULT_EXPERIMENT, Experiment, Run
+from mainspring.tracking.search import Clause
+from mainspring.tracking.table import COUNTED, Asked, Group
+from mainspring.ui.formats import number, short
 from mainspring.ui.page import Page, Query, whole
-from mainspring.ui.views import rows_of, tuples_of
 from mainspring.usecases.model import UseCase
 from mainspring.workspace import Workspace
 
 PER_PAGE = 50
+MAX_COLUMNS = 12
 _STATES = ("scheduled", "running", "ok", "failed", "cancelled")
-_FILTERS = ("pipeline", "use_case", "status")
-_COLUMNS = 4
-_LOG_BYTES = 40_000
-_CURVES = 12
-_POINTS = 1000
+_FILTERS = ("status", "pipeline", "use_case")
+_STATE = ("experiment", "q", *_FILTERS, "group", "columns", "sort")
+_GROUPS = ("status", "experiment", "pipeline", "use_case", "user", "trigger")
+_ATTRIBUTES = ("name", "status", "user", "experiment", "pipeline", "use_case", "trigger", "start_time", "end_time")
+_EMPTY = Asked([], [], [])
 
 
 def index(workspace: Workspace, query: Query) -> Page:
-    """The table of runs; filter, order and page are in the address."""
-    store = workspace.store
-    column = store.columns(Run)
-    chosen = {name: query[name] for name in _FILTERS if query.get(name)}
-    where = [column.lifecycle == "active", *(column[name] == value for name, value in chosen.items())]
-    total = store.count(Run, *where)
-    pages = max((total + PER_PAGE - 1) // PER_PAGE, 1)
-    number = whole(query, "page", 1, 1, pages)
-    sort = query.get("sort", "-created")
-    wanted = ("name", "pipeline", "use_case", "status", "trigger", "reason", "metrics", "datasets", "created", "ended")
-    select = (
-        sa.select(*(column[name] for name in wanted))
-        .where(*where)
-        .order_by(*_order(column, sort, store.engine.dialect.name))
-    )
-    runs = rows_of(store, select.limit(PER_PAGE).offset((number - 1) * PER_PAGE))
-    counted = Counter(key for run in runs for key in run["metrics"])
-    shown = [key for key, _ in counted.most_common(_COLUMNS)]
-    if sort.lstrip("-").startswith("metric."):
-        shown = list(dict.fromkeys([sort.lstrip("-").removeprefix("metric."), *shown]))[:_COLUMNS]
-    failed = (
-        store.count(Run, *[item for item in where if "status" not in chosen], status="failed")
-        if "status" not in chosen
-        else 0
-    )
-    context = {
-        "runs": runs, "metrics": shown, "total": total, "page": number, "pages": pages, "sort": sort, "chosen": chosen,
-        "links": _links(chosen, sort, number, pages, shown),
-        "options": {
-            "pipeline": [item.name for item in store.find(PipelineDefinition, order="name", limit=200)],
-            "use_case": [item.name for item in store.find(UseCase, order="name", limit=200)],
-            "status": list(_STATES),
-        },
+    """The table of runs; experiment, filter, columns, groups, order and page are in the address."""
+    chosen = {name: query[name] for name in _STATE if query.get(name)}
+    table = workspace.runs.table
+    status, trouble, asked = 200, "", _EMPTY
+    try:
+        sort = _sort(chosen.get("sort", ""))
+        also = [Clause("attribute", name, "=", chosen[name]) for name in _FILTERS if name in chosen]
+        asked = table.asked(chosen.get("q", ""), sort, chosen.get("experiment", ""), also)
+    except MainspringError as error:
+        status, trouble = error.status, error.message
+    counted = table.count(asked)
+    number = whole(query, "page", 1, 1, max((counted + PER_PAGE - 1) // PER_PAGE, 1))
+    runs, more = table.page(asked, PER_PAGE, (number - 1) * PER_PAGE)
+    columns = _columns(chosen, runs)
+    groups = None
+    if "group" in chosen and not trouble:
+        try:
+            groups, runs, more = _grouped(workspace, asked, chosen, columns), [], False
+        except MainspringError as error:
+            status, trouble, runs, more = error.status, error.message, [], False
+    names = table.names("" if trouble else chosen.get("experiment", ""))
+    context: dict[str, Any] = {
+        "chosen": {name: chosen.get(name, "") for name in _STATE}, "trouble": trouble, "names": names,
+        "words": _words(names), "sort": chosen.get("sort", ""), "options": _options(workspace),
+        "experiments": [item.name for item in workspace.store.find(Experiment, order="-created", limit=200,
+                                                                   lifecycle="active")],
+        "shows_pipeline": "pipeline" not in chosen and any(run.pipeline for run in runs),
+        "shows_reason": any(run.reason for run in runs), "runs": [_line(run) for run in runs],
+        "groups": groups, "columns": columns,
+        "cells": _cells(workspace, runs, columns), "total": counted, "page": number, "pages": _pages(counted),
+        "links": _links(chosen, number, more, columns), "pace": any(run.status == "running" for run in runs),
     }  # fmt: skip
-    told = f"{total} {'run' if total == 1 else 'runs'}" if total else "No runs" + (" match" if chosen else " yet")
-    return Page(
-        title=told + (f", {failed} failed" if failed else ""),
-        template="runs/index.html",
-        context=context,
-        section="runs",
-    )
+    crumbs = (("Runs", "/runs"), (chosen["experiment"], "")) if chosen.get("experiment") else ()
+    title = _title(workspace, asked, chosen, counted, trouble)
+    return Page(title=title, template="runs/index.html", context=context, section="runs", crumbs=crumbs, status=status)
 
 
-def _order(column: Any, sort: str, dialect: str) -> list[Any]:
-    """SQL order: a column, or a metric out of its JSON; runs without the metric come last."""
-    name, falling = sort.lstrip("-"), sort.startswith("-")
-    if name.startswith("metric."):
-        text = sa.type_coerce(column.metrics, sa.Text)
-        key = name.removeprefix("metric.")
-        if dialect == "sqlite":
-            value: Any = sa.func.json_extract(text, '$."' + key.replace('"', "") + '"')
-        else:
-            value = sa.cast(sa.cast(text, sa.JSON)[key].as_string(), sa.Double)
-        return [(value.desc() if falling else value).nulls_last(), column.created.desc()]
-    if name not in ("name", "pipeline", "status", "created", "ended", "use_case", "trigger"):
-        name, falling = "created", True
-    return [column[name].desc() if falling else column[name]]
+def _title(workspace: Workspace, asked: Asked, chosen: dict[str, str], counted: int, trouble: str) -> str:
+    if trouble:
+        return "This filter cannot be read"
+    if not counted:
+        return "No runs match" if set(chosen) - {"sort", "columns", "group"} else "No runs yet"
+    many = f"More than {number(COUNTED)}" if counted > COUNTED else number(counted)
+    told = f"{many} {'run' if counted == 1 else 'runs'}"
+    if "status" in chosen:
+        return f"{told} {chosen['status']}"
+    failed = asked._replace(clauses=[*asked.clauses, Clause("attribute", "status", "=", "failed")])
+    count = workspace.runs.table.count(failed) if counted <= COUNTED else 0
+    return f"{told}, {number(count)} failed" if count else told
 
 
-def _links(chosen: dict[str, str], sort: str, number: int, pages: int, metrics: list[str]) -> dict[str, str]:
+def _pages(counted: int) -> int | None:
+    """How many pages there are; None where nobody counted to the end."""
+    return None if counted > COUNTED else max((counted + PER_PAGE - 1) // PER_PAGE, 1)
+
+
+def _sort(text: str) -> list[str]:
+    """The order in the filter's language; what is no order counts as none."""
+    if not text:
+        return []
+    kind, dot, key = text.lstrip("-").partition(".")
+    field = f'{kind}."{key}"' if dot and '"' not in key else f"{kind}.`{key}`" if dot else kind
+    order = [f"{field} {'DESC' if text.startswith('-') else 'ASC'}"]
+    try:
+        search.TABLE.order(order)
+    except MainspringError:
+        return []
+    return order
+
+
+def _columns(chosen: dict[str, str], runs: list[Run]) -> list[str]:
+    """The columns asked for; else the metrics that most runs have, the parameters that differ, and the order's own."""
+    if "columns" in chosen:
+        return list(dict.fromkeys(chosen["columns"].split(",")))[:MAX_COLUMNS]
+    found = rules.common_metrics(runs)
+    sorted_by = chosen.get("sort", "").lstrip("-")
+    if "." in sorted_by and sorted_by not in found:
+        found = [sorted_by, *found[:3]]
+    keys = dict.fromkeys(key for run in runs for key in run.params)
+    differ = [key for key in keys if len({rules.text_of(run.params.get(key)) for run in runs}) > 1]
+    return [*found, *(f"params.{key}" for key in differ[:3])]
+
+
+def _line(run: Run) -> dict[str, Any]:
+    return {
+        "name": run.name, "title": run.title, "status": run.status, "pipeline": run.pipeline, "metrics": run.metrics,
+        "experiment": run.experiment, "use_case": run.use_case, "created": run.created, "ended": run.ended,
+        "took": run.ended - run.created if run.ended else None, "reason": run.reason, "trigger": run.trigger,
+        "nested": "mlflow.parentRunId" in run.tags,
+    }  # fmt: skip
+
+
+def _cells(workspace: Workspace, runs: list[Run], columns: list[str]) -> dict[str, dict[str, Any]]:
+    """Run -> column -> what stands there."""
+    keys = [name.removeprefix("metrics.") for name in columns if name.startswith("metrics.")]
+    measured = workspace.runs.curves.cells([run.number for run in runs], keys)
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        line = found[run.name] = {}
+        fields = rules.fields_of(run)
+        for column in columns:
+            kind, _, key = column.partition(".")
+            cell = measured.get((run.number, key)) if kind == "metrics" else None
+            if cell is None:
+                value = fields.get(column)
+                line[column] = {"text": None if value is None else short(rules.text_of(value), 40)}
+                continue
+            drawn = len(cell.values) > 1
+            line[column] = {
+                "text": cell.last,
+                "best": cell.best if drawn and cell.best != cell.last else None,
+                "values": cell.values if drawn else (),
+            }
+    return found
+
+
+def _grouped(workspace: Workspace, asked: Asked, chosen: dict[str, str], columns: list[str]) -> list[dict[str, Any]]:
+    by = "" if chosen["group"] == "all" else chosen["group"]
+    metrics = [name.removeprefix("metrics.") for name in columns if name.startswith("metrics.")]
+    groups = workspace.runs.table.groups(asked, by, metrics)
+    return [
+        {"value": group.value, "runs": group.runs, "metrics": _figures(group), "href": _within(chosen, by, group)}
+        for group in groups
+    ]
+
+
+def _figures(group: Group) -> dict[str, dict[str, float]]:
+    return {
+        key: {"count": count, "best": least if rules.less_is_better(key) else greatest, "mean": mean, "least": least,
+              "greatest": greatest}
+        for key, (count, least, mean, greatest) in group.metrics.items()
+    }  # fmt: skip
+
+
+def _within(chosen: dict[str, str], by: str, group: Group) -> str:
+    """The address of a group's runs."""
+    kept = {name: value for name, value in chosen.items() if name != "group"}
+    if by:
+        kind, dot, key = by.partition(".")
+        field = f'{kind}."{key}"' if dot else kind
+        own = f"{field} IS NULL" if group.value is None else f"{field} = '{group.value}'"
+        kept["q"] = f"{kept['q']} AND {own}" if kept.get("q") else own
+    return "/runs?" + urlencode(kept)
+
+
+def _links(chosen: dict[str, str], page: int, more: bool, columns: list[str]) -> dict[str, str]:
     """Addresses of the neighbouring pages and of every order; pressing a heading again turns the order round."""
 
     def link(**changes: Any) -> str:
-        return "/runs?" + urlencode({**chosen, "sort": sort, **changes})
+        return "/runs?" + urlencode({**chosen, **changes})
 
-    names = ["name", "pipeline", "status", "created", *(f"metric.{key}" for key in metrics)]
-    links = {name: link(sort=name if sort == f"-{name}" else f"-{name}") for name in names}
-    if number > 1:
-        links["previous"] = link(page=number - 1)
-    if number < pages:
-        links["next"] = link(page=number + 1)
+    sort = chosen.get("sort", "-created")
+    links = {
+        name: link(sort=name if sort == f"-{name}" else f"-{name}")
+        for name in ("name", "pipeline", "status", "created", *columns)
+    }
+    if page > 1:
+        links["previous"] = link(page=page - 1)
+    if more:
+        links["next"] = link(page=page + 1)
+    if {"q", *_FILTERS} & set(chosen):
+        links["all"] = "/runs?" + urlencode({"experiment": chosen["experiment"]} if "experiment" in chosen else {})
     return links
 
 
-def page(workspace: Workspace, query: Query, name: str) -> Page:
-    """One run: how it was made and what came of it."""
-    run = workspace.runs.show(name)
+def _words(names: dict[str, list[str]]) -> list[str]:
+    """What a filter may be made of, as it is written there."""
+    keys = [
+        f"{kind}.{key}" if key.isidentifier() else f'{kind}."{key}"' for kind, found in names.items() for key in found
+    ]
+    return [*keys, *_ATTRIBUTES]
+
+
+def _options(workspace: Workspace) -> dict[str, list[str]]:
     store = workspace.store
-    steps = workspace.pipelines.steps(name)
-    made = store.first(ModelVersion, run=name)
-    context = {
-        "run": run,
-        "duration": duration((run.ended or workspace.clock.now()) - run.created),
-        "steps": [_step(workspace, step) for step in steps],
-        "nodes": _graph(workspace, name, steps),
-        "curves": _curves(workspace, run),
-        "artifacts": workspace.runs.artifacts(name),
-        "model": {"address": made.address, "status": made.status} if made else None,
-        "cause": _cause(workspace, run.cause),
+    found = {
+        "status": list(_STATES),
+        "pipeline": [item.name for item in store.find(PipelineDefinition, order="name", limit=200)],
+        "use_case": [item.name for item in store.find(UseCase, order="name", limit=200)],
     }
-    done = {
-        "ok": "succeeded",
-        "running": "is running",
-        "scheduled": "waits",
-        "failed": "failed",
-        "cancelled": "was cancelled",
-    }[run.status]
-    title = f"{name} {done}" + (f" and became {made.address}" if made else f": {run.error}" if run.error else "")
-    crumbs = [("Runs", "/runs")] + (
-        [(run.pipeline, f"/runs?{urlencode({'pipeline': run.pipeline})}")] if run.pipeline else []
-    )
-    return Page(title=title, template="runs/page.html", context=context, section="runs", crumbs=(*crumbs, (name, "")))
+    return {name: values for name, values in found.items() if values}
 
 
-def _step(workspace: Workspace, step: StepRun) -> dict[str, Any]:
-    log = ""
-    if step.log:
-        try:
-            log = workspace.artifacts.read(step.log)[-_LOG_BYTES:].decode(errors="replace")
-        except MainspringError as error:
-            log = error.message
-    took = duration(step.ended - step.started) if step.ended and step.started and step.status != "cached" else ""
-    size = sum(part.size for part in step.parts)
-    return {
-        "name": step.step, "status": step.status, "took": took, "attempts": step.attempts, "source": step.source,
-        "error": step.error, "log": log, "size": size, "metrics": step.metrics, "key": step.key,
-    }  # fmt: skip
-
-
-def _graph(workspace: Workspace, run: str, steps: list[StepRun]) -> list[Node]:
-    kept = workspace.store.first(RunPlan, run=run)
-    if kept is None:
-        return []
-    states = {step.step: step for step in steps}
-    nodes = []
-    for planned in kept.plan.steps:
-        needs = tuple(dict.fromkeys(item.ref.step for item in planned.arguments.values() if item.ref))
-        data = [version for item in planned.arguments.values() if item.data for version in item.data.versions]
-        step = states.get(planned.name)
-        fact = f"reads {data[0]}" + (f" and {len(data) - 1} more" if len(data) > 1 else "") if data else ""
-        if step and step.source:
-            fact = f"cached, from {step.source}"
-        nodes.append(Node(planned.name, needs, step.status if step else "waiting", fact, f"#step-{planned.name}"))
-    return nodes
-
-
-def _curves(workspace: Workspace, run: Run) -> list[dict[str, Any]]:
-    """The metrics that have more than one value, in one range query over the primary key."""
-    query = sa.select(metric.c.key, metric.c.step, metric.c.value).where(metric.c.run == run.number, metric.c.nan == 0)
-    points: dict[str, list[tuple[int, float]]] = {}
-    for key, step, value in tuples_of(
-        workspace.store, query.order_by(metric.c.key, metric.c.time).limit(_CURVES * _POINTS)
-    ):
-        points.setdefault(key, []).append((step, value))
-    for found in points.values():
-        found.sort(key=lambda point: point[0])
-    return [{"key": key, "points": found} for key, found in points.items() if len(found) > 1][:_CURVES]
-
-
-def _cause(workspace: Workspace, cause: str | None) -> sentence.Told | None:
-    if not cause or cause.startswith("none:"):
-        return None
-    columns = [tables.event.c[name] for name in Event.__struct_fields__]
-    rows = workspace.store.rows(sa.select(*columns).where(tables.event.c.id == cause))
-    return sentence.tell(Event(**dict(zip(Event.__struct_fields__, rows[0], strict=True)))) if rows else None
+def experiments(workspace: Workspace, query: Query) -> Page:
+    """Experiments, those with the newest runs first."""
+    lines = workspace.runs.table.experiments()
+    started = sum(1 for line in lines if line["runs"])
+    title = f"{started} {'experiment' if started == 1 else 'experiments'} with runs" if started else "No runs yet"
+    shown = [line for line in lines if line["runs"] or line["experiment"].name != DEFAULT_EXPERIMENT]
+    crumbs = (("Runs", "/runs"), ("Experiments", ""))
+    context = {"lines": shown}
+    return Page(title=title, template="runs/experiments.html", context=context, section="runs", crumbs=crumbs)

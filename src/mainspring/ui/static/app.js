@@ -40,6 +40,15 @@
   const changed = () => { if (!timer) timer = setTimeout(refresh, Math.max(0, last + 1000 - Date.now())); };
   document.addEventListener("visibilitychange", () => { if (missed && !document.hidden) { missed = false; changed(); } });
 
+  // What a run logs is no event of its own: while one is running, its pages look again every few seconds.
+  setInterval(() => { if (document.querySelector("main[data-running]")) changed(); }, 3000);
+
+  // A filter is completed word by word: what stands before the word under the hand goes in front of every offer.
+  document.addEventListener("input", (event) => {
+    const before = event.target.list ? event.target.value.replace(/\S*$/, "") : null;
+    if (before !== null) for (const option of event.target.list.options) option.value = before + (option.dataset.word ?? "");
+  });
+
   let open = [];
   document.addEventListener("htmx:beforeSwap", () => { open = [...document.querySelectorAll("main details[open][id]")].map((item) => item.id); });
   document.addEventListener("htmx:afterSwap", () => {

@@ -1,0 +1,63 @@
+"""Simulation: a year of real flights through three policies, a grid and two bounds: what is found, what it takes."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import polars as pl
+
+from benchmarks.report import Row
+from mainspring.automation.simulation.model import Judging, Policy
+from mainspring.cli.simulate import _read
+from mainspring.core.entity import draft
+from mainspring.data.model import Dataset
+from mainspring.data.service import parquet_bytes
+from mainspring.settings import load_settings
+from mainspring.workspace import Workspace
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "flight_delays"
+JUDGING = Judging(warmup_days=31, newest_days=28)
+
+
+def departures() -> pl.DataFrame:
+    """The flights of the year."""
+    sys.path.insert(0, str(EXAMPLE))
+    import flights
+
+    return flights.departures().drop("month")
+
+
+def rows() -> list[Row]:
+    """The rows of the report."""
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(shutil.copytree(EXAMPLE, Path(folder) / "project"))
+        policies = [_read(path, Policy) for path in sorted((project / "policies").glob("*.toml"))]
+        with Workspace(load_settings(project, {}, executor="process")) as workspace:
+            workspace.projects.apply((project / "mainspring.toml").read_text(), str(project))
+            workspace.datasets.create(draft(Dataset, name="year", time_column="departed_at"))
+            blob = workspace.artifacts.put(parquet_bytes(departures()))
+            workspace.datasets.register("year", blob.digest)
+            simulations = workspace.simulations
+            made = simulations.start(
+                "flight_delays", policies, data="year", label="late", labels_delay="reported_at", judging=JUDGING
+            )
+            simulations.execute(made.run)
+            found = {item.name: item.all for item in simulations.policies(made.run)}
+            windows = sum(item.windows for item in simulations.policies(made.run))
+            trained = len(simulations.models(made.run))
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)  # the workers' are counted once they have ended
+    careful, noisy = found["careful"], found["p below 0.05"]
+    cpu, peak = spent.ru_utime + spent.ru_stime, spent.ru_maxrss / 1024
+    return [
+        Row("a year of daily windows: incidents", careful.incidents, "", 20, note=f"{careful.false_alarms} false"),
+        Row("true losses missed", careful.missed, "", 0, note=f"of {careful.drops}"),
+        Row("days from the labels of the loss to its alarm", careful.delay_days or 0.0, "days", 7),
+        Row("p < 0.05 for each column: alarms", noisy.alarms, "", 200, better="more",
+            note=f"{noisy.false_alarms} false, cost {noisy.cost:,.0f} USD against {careful.cost:,.0f}"),
+        Row("CPU of the workers", cpu, "s", 300, note=f"{windows} windows, {trained} models of up to 300,000 rows"),
+        Row("largest worker", peak, "MB", 1500),
+    ]  # fmt: skip
