@@ -79,8 +79,10 @@ def reference_of(rows: pl.DataFrame, scores: list[float]) -> Reference:
 
 
 def daily_windows(joined: pl.DataFrame, version: str, layout: Layout) -> dict[date, Window]:
-    """What a version was asked and what it answered, counted for each day (UTC)."""
+    """What a version was asked and what it said, whatever humility rules answered, for each day (UTC)."""
     mine = joined.filter(pl.col("version") == version)
+    if "model_score" in mine.columns:
+        mine = mine.with_columns(pl.coalesce("model_score", SCORE).alias(SCORE))
     frame = mine.select("time", SCORE, pl.col("^in_.*$").name.map(lambda name: name.removeprefix("in_")))
     days = frame.with_columns(pl.col("time").dt.date().alias(_DAY)).partition_by(_DAY, as_dict=True)
     return {key[0]: count(rows.drop("time", _DAY), layout) for key, rows in sorted(days.items())}
@@ -131,7 +133,7 @@ def _quarters(values: pl.Series, of: pl.Series) -> pl.Series:
 
 
 def performance(joined: pl.DataFrame, monitor: Monitor, kind: str, threshold: float) -> Measured:
-    """A performance metric over the rows whose outcome is known, and the slices where scores are furthest from it."""
+    """A performance metric over the rows whose outcome is known."""
     known = joined.filter(pl.col("outcome").is_not_null() & pl.col("score").is_not_null())
     if known.height < max(monitor.min_rows, 1):
         return Measured(None, known.height, too_few(joined, known, monitor))
@@ -139,8 +141,13 @@ def performance(joined: pl.DataFrame, monitor: Monitor, kind: str, threshold: fl
     report = binary_report(truth, score, threshold) if kind == "classifier" else regression_report(truth, score)
     details = msgspec.to_builtins(report)
     value = details.get(monitor.measure)
-    details |= worst(known, (truth.astype(np.float64) - score) ** 2)
     return Measured(None if value is None else float(value), known.height, details)
+
+
+def worst_scored(joined: pl.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """The slices where scores are furthest from the outcomes that are known, by squared error."""
+    known = joined.filter(pl.col("outcome").is_not_null() & pl.col("score").is_not_null())
+    return worst(known, (known["outcome"].to_numpy() - known["score"].to_numpy()) ** 2)
 
 
 def worst(rows: pl.DataFrame, loss: NDArray[np.float64]) -> dict[str, list[dict[str, Any]]]:
