@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mainspring.errors import InvalidInput, nearest
 from mainspring.measures.drift import ColumnDrift, column_drifts
-from mainspring.measures.findings import Finding, column_findings, model_score
+from mainspring.measures.findings import MIN_ROWS, Finding, column_findings, model_score
 from mainspring.measures.metrics import (
     BinaryReport,
     RegressionReport,
@@ -23,7 +23,7 @@ from mainspring.measures.metrics import (
     value_per_outcome,
 )
 from mainspring.measures.profile import count, reference_bins
-from mainspring.measures.reference import Reference, make_reference
+from mainspring.measures.reference import Reference, make_reference, season
 from mainspring.measures.slices import worst_slices
 from mainspring.measures.window import Layout, Window, merge
 from mainspring.monitoring.model import Monitor
@@ -34,6 +34,7 @@ _DAY = "day of the window"
 _PART = "part of the population"
 _SEGMENTS = 20
 _SEARCHED = 20_000
+_SEASON = 26
 WEIGHTED = "weighted"
 DRIFT_MEASURES = (WEIGHTED, "psi", "js", "ks", "hellinger", "linf", "wasserstein_scaled")
 REVIEWS = ("oldest_hours", "open")
@@ -66,16 +67,48 @@ def check_measure(monitor: Monitor, more: Mapping[str, Sequence[str]]) -> None:
         )
 
 
-def reference_of(rows: pl.DataFrame, scores: list[float]) -> Reference:
+def reference_of(rows: pl.DataFrame, scores: list[float], times: pl.Series | None = None) -> Reference:
     """The reference of a model version: its training inputs and its scores on them.
 
-    Limits are learnt from twelve parts of the rows in their order: data sets are usually sorted by time.
+    Limits are learnt from twelve parts of the rows in the order of their times, or else as they stand: data sets are
+    usually sorted by time. With times, windows of a day have their weekday's limits, windows of an hour their hour's.
+
+    Args:
+        rows: The inputs.
+        scores: One for each row.
+        times: When each row was, where that is known (`moments`).
     """
     frame = rows.with_columns(pl.Series(SCORE, scores, dtype=pl.Float64))
     layout = Layout(reference_bins(frame))
+    if times is not None:
+        frame = frame[times.arg_sort()]
     size = max(1, -(-frame.height // _PARTS))
     parts = [count(part, layout) for part in frame.iter_slices(size)] if frame.height else []
-    return make_reference(layout, merge(parts) if parts else Window.empty(layout), parts)
+    seasons = {} if times is None else _seasons(frame, times.sort(), layout)
+    return make_reference(layout, merge(parts) if parts else Window.empty(layout), parts, seasons)
+
+
+def moments(rows: pl.DataFrame) -> pl.Series | None:
+    """When each row was, in UTC: the only column of dates or moments; None where there is none, several, or a null."""
+    found = [item for item in rows.iter_columns() if item.dtype in (pl.Date, pl.Datetime)]
+    if len(found) != 1 or found[0].null_count():
+        return None
+    zoned = isinstance(found[0].dtype, pl.Datetime) and found[0].dtype.time_zone
+    return (
+        found[0].dt.convert_time_zone("UTC") if zoned else found[0].cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    )
+
+
+def _seasons(frame: pl.DataFrame, times: pl.Series, layout: Layout) -> dict[str, list[Window]]:
+    """The reference's own days by weekday and hours by hour, the newest of each, those with rows enough to compare."""
+    found: dict[str, list[Window]] = {}
+    for every, length in (("1d", timedelta(days=1)), ("1h", timedelta(hours=1))):
+        named = frame.with_columns(times.dt.truncate(every).alias(_PART))
+        for key, part in reversed(named.partition_by(_PART, as_dict=True).items()):
+            alike = found.setdefault(season(key[0], length), [])
+            if part.height >= MIN_ROWS and len(alike) < _SEASON:
+                alike.append(count(part.drop(_PART), layout))
+    return found
 
 
 def daily_windows(joined: pl.DataFrame, version: str, layout: Layout) -> dict[date, Window]:

@@ -253,6 +253,7 @@ class Monitors:
         reference = self.reference_of(monitor.deployment, version)
         if reference is None:
             return Measured(None, rows, {"why": "the version has no reference"})
+        reference = reference.at(*span)
         if (usual := monitor.baseline) is not None:
             stored = fleet.stored_window(
                 self._store, monitor.deployment, version, usual.start, usual.end, key=reference.key
@@ -375,14 +376,15 @@ class Monitors:
         if kept := self._store.first(ReferenceProfile, version=name):
             return from_bytes(kept.blob)
         names = [field.name for field in version.signature.inputs]
-        rows = pl.read_parquet(io.BytesIO(self._artifacts.read(version.reference))).select(names)
+        whole = pl.read_parquet(io.BytesIO(self._artifacts.read(version.reference)))
+        rows = whole.select(names)
         model = load_model(self._models.unpack(address, self._folder))
         columns = rows.to_dict(as_series=False)
         scores = model.score(columns, rows.height)
         if hashed:
             mask = Mask(dict.fromkeys(hashed, "hash"), self._deployments.mask_key())
             rows = pl.DataFrame(mask.hide(columns), schema_overrides=dict.fromkeys(set(hashed) & set(names), pl.String))
-        reference = measure.reference_of(rows, scores)
+        reference = measure.reference_of(rows, scores, measure.moments(whole))
         with self._store.transaction() as tx:
             if self._store.first(ReferenceProfile, version=name) is None:
                 kept = ReferenceProfile(
