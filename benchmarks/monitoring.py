@@ -72,6 +72,61 @@ def many():
         counter.count(rows)
 timed(many)
 """
+_OFFER = """
+import polars as pl
+from datetime import UTC, datetime, timedelta
+from statistics import median
+from mainspring.measures.capture import Capture
+from mainspring.measures.reference import from_bytes
+reference = from_bytes(open(f"{folder}/reference", "rb").read())
+capture = Capture(reference.layout, lambda *_: None, capacity=2_000)
+row = pl.read_parquet(f"{folder}/small.parquet", n_rows=1).to_dict(as_series=False)
+moment, told = datetime(2026, 1, 5, tzinfo=UTC), []
+for _ in range(1_000):
+    start = time.perf_counter()
+    capture.offer(moment, row)
+    told.append(time.perf_counter() - start)
+print(median(told), 0)
+"""
+_LOG = """
+from datetime import timedelta
+import polars as pl
+from benchmarks.monitoring import DAY
+from mainspring.adapters.artifacts.local import LocalArtifacts
+from mainspring.measures.reference import from_bytes
+from mainspring.monitoring import measure
+from mainspring.monitoring.counted import Counts
+from mainspring.serving.service import Predictions
+from mainspring.store import Store
+from pathlib import Path
+reference = from_bytes(open(f"{folder}/reference", "rb").read())
+store = Store(f"sqlite:///{folder}/log.db")
+store.prepare()
+predictions = Predictions(store, None, LocalArtifacts(Path(folder) / "log"))
+rows = pl.read_parquet(f"{folder}/small.parquet").rename(lambda name: f"in_{name}")
+times = pl.datetime_range(DAY, interval="6s", end=DAY + timedelta(seconds=6 * rows.height - 1), eager=True)
+facts = {"version": "m@1", "role": "live", "score": 0.5, "label": True, "latency_us": 100, "weight": 1.0}
+rows = rows.with_columns(id=pl.int_range(pl.len()).cast(pl.String), time=times.dt.cast_time_unit("us"),
+                         **{name: pl.lit(value) for name, value in facts.items()})
+for part in rows.iter_slices(100):
+    predictions._add("d", "predictions", part, "time")
+counts, week = Counts(store, predictions, lambda *_: reference), (DAY, DAY + timedelta(days=7))
+start = time.process_time()
+counts.read("d", *week)
+print(time.process_time() - start, 0)
+"""
+_OF_COUNTS = (
+    _LOG
+    + """
+timed(lambda: counts.read("d", *week))
+"""
+)
+_OF_ROWS = (
+    _LOG
+    + """
+timed(lambda: measure.daily_windows(predictions.joined("d", *week), "m@1", reference.layout))
+"""
+)
 _FLEET = """
 from benchmarks.monitoring import DAY
 from datetime import timedelta
@@ -125,6 +180,10 @@ def rows() -> list[Row]:
                       Row("the same, peak memory", peak, "GB", memory)]  # fmt: skip
         stored, _ = _run(_STORED, folder)
         captured, _ = _run(_CAPTURE, folder)
+        offered, _ = _run(_OFFER, folder)
+        counted, _ = _run(_LOG, folder)
+        of_rows, _ = _run(_OF_ROWS, folder)
+        of_counts, _ = _run(_OF_COUNTS, folder)
         _make_fleet(folder)
         fleet, peak = _run(_FLEET, folder)
         read, _ = _run(_READ, folder)
@@ -132,6 +191,11 @@ def rows() -> list[Row]:
             Row("all distances of a model from stored profiles", stored * 10, "ms", 1),
             Row("the same, bytes of a window of 100,000 rows", (folder / "window").stat().st_size / 1000, "KB", 5),
             Row("capture, in batches of 1,000 rows", captured * 1e6 / 20_000, "us/row", 5),
+            Row(
+                "capture, offering one row, median", offered * 1e6, "us", 5, note="a request's own part: it never waits"
+            ),
+            Row("counting a log's segments of 100 rows, once", counted * 1e6 / 100_000, "us/row", 100),
+            Row("a week of 1,000 segments, from counts", of_counts, "s of CPU", 0.1, "its rows", of_rows),
             Row("10,000 models x 20 columns x 24 windows", fleet, "s of CPU", 5, note=f"reading alone {read:.2f} s"),
             Row("the same, peak memory", peak, "GB", 0.5),
             *_peers(folder),

@@ -102,6 +102,7 @@ class Controller:
             self.reconcile()
             for deployment in self._deployments.find(limit=1000):
                 self._guard(deployment.name, self._predictions.ingest, deployment.name)
+                self._guard(deployment.name, self._monitors.count, deployment.name)
                 self._guard(deployment.name, self._retention.run_due, deployment.name)
             for deployment in self._deployments.find(limit=1000):
                 self._guard(deployment.name, self._judge, deployment.name)

@@ -1,4 +1,4 @@
-"""Drift that no single column shows: the error of rebuilding rows from the reference's principal components."""
+"""Drift that no single column shows: rows rebuilt from principal components, or told apart by a classifier."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mainspring.errors import InvalidInput
+from mainspring.errors import InvalidInput, MissingExtra
 
 Floats = NDArray[np.float64]
 _KEPT = 0.65
+_LEAST = 50
 
 
 class Reconstruction(NamedTuple):
@@ -69,3 +70,51 @@ def reconstruction_drift(learnt: Reconstruction, reference: Floats, current: Flo
     gap = float(now.mean() - before.mean())
     error = float(np.sqrt(before.var(ddof=1) / before.size + now.var(ddof=1) / now.size))
     return (gap / error if error else 0.0), (gap / float(before.mean()) if before.mean() else 0.0)
+
+
+class TwoSample(NamedTuple):
+    """How well a classifier tells rows of a window from rows of the reference.
+
+    Attributes:
+        auc: Its ROC AUC on rows that it has not seen; 0.5 is guessing.
+        z: How far that is from guessing, in standard deviations of the rank statistic without any difference.
+        seen: Rows of the window that it was judged on, by their place.
+        scores: How sure it was of each that it is none of the reference's, 0 to 1.
+    """
+
+    auc: float
+    z: float
+    seen: NDArray[np.intp]
+    scores: Floats
+
+
+def two_sample(reference: Floats, current: Floats, *, seed: int = 0) -> TwoSample:
+    """Classifier two-sample test (Lopez-Paz and Oquab, 2017): boosted trees learn on one half and rank the other.
+
+    The rank statistic is that of Mann and Whitney (1947); ties count half.
+
+    Args:
+        reference: Rows without drift, ``[rows, columns]``; NaN is a value like others.
+        current: Rows of the window, over the same columns.
+        seed: Which rows make which half.
+
+    Raises:
+        InvalidInput: The columns differ, or a side has fewer than 50 rows.
+        MissingExtra: scikit-learn is not installed.
+    """
+    if reference.ndim != 2 or reference.shape[1:] != current.shape[1:] or min(len(reference), len(current)) < _LEAST:
+        raise InvalidInput(f"rows of shapes {reference.shape} and {current.shape} cannot be told apart")
+    try:
+        from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - optional
+    except ModuleNotFoundError:
+        raise MissingExtra.named("the classifier two-sample test", "sklearn") from None
+    draw = np.random.default_rng(seed)
+    (learnt, judged), (ours, seen) = (np.array_split(draw.permutation(len(side)), 2) for side in (reference, current))
+    model = HistGradientBoostingClassifier(max_iter=50, early_stopping=False, random_state=seed)
+    model.fit(np.concatenate([reference[learnt], current[ours]]), np.repeat([0, 1], [len(learnt), len(ours)]))
+    before, now = (model.predict_proba(side)[:, 1] for side in (reference[judged], current[seen]))
+    ordered = np.sort(before)
+    below = (np.searchsorted(ordered, now, "left") + np.searchsorted(ordered, now, "right")) / 2
+    auc = float(below.mean() / len(before))
+    deviation = np.sqrt((len(before) + len(now) + 1) / (12 * len(before) * len(now)))
+    return TwoSample(auc, float((auc - 0.5) / deviation), seen, np.asarray(now, dtype=np.float64))

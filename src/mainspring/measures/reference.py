@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import msgspec
@@ -37,6 +39,7 @@ class _Stored(msgspec.Struct, array_like=True):
     groups: bytes
     group_starts: bytes
     limits: bytes
+    seasons: dict[str, bytes] = {}
 
 
 class Reference:
@@ -48,15 +51,18 @@ class Reference:
         limits: What is still usual, float64 ``[measures, columns]`` in the order of `MEASURES`.
         bins: The bins of every column, or the bytes that hold them (read when they are first asked for).
         key: `Layout.key` of these bins: windows with another one are refused.
+        seasons: `season` -> limits of windows of a weekday or of an hour of the day, as little-endian float64.
     """
 
     def __init__(
-        self, window: Window, scale: Scale, limits: Floats, bins: Mapping[str, Bins] | bytes, key: bytes
-    ) -> None:
+        self, window: Window, scale: Scale, limits: Floats, bins: Mapping[str, Bins] | bytes, key: bytes,
+        seasons: Mapping[str, bytes] | None = None,
+    ) -> None:  # fmt: skip
         self.window = window
         self.scale = scale
         self.limits = limits
         self.key = key
+        self.seasons = seasons or {}
         self._bins = bins
 
     @cached_property
@@ -77,25 +83,49 @@ class Reference:
 
     def moved(self, window: Window) -> Reference:
         """The same bins and limits, compared with another window: what is usual now."""
-        return Reference(window, self.scale, self.limits, self._bins, self.key)
+        return Reference(window, self.scale, self.limits, self._bins, self.key, self.seasons)
+
+    def at(self, start: datetime, end: datetime) -> Reference:
+        """The reference with the limits of windows like this one: its weekday's or its hour's, where they are known."""
+        if (kept := self.seasons.get(season(start, end - start))) is None:
+            return self
+        alike = copy.copy(self)  # with the layout that is read already
+        alike.limits = np.frombuffer(kept, "<f8").reshape(self.limits.shape)
+        return alike
 
     def limit(self, column: str, measure: str) -> float:
         """The largest usual value of a measure of a column."""
         return float(self.limits[MEASURES.index(measure), self.names.index(column)])
 
 
-def make_reference(layout: Layout, window: Window, parts: Sequence[Window] = ()) -> Reference:
+def season(start: datetime, length: timedelta) -> str:
+    """What a window is like others in: ``weekday 1`` (Monday, UTC) of whole days, ``hour 0`` of hours; else empty."""
+    if length == timedelta(days=1):
+        return f"weekday {start.astimezone(UTC).isoweekday()}"
+    return f"hour {start.astimezone(UTC).hour}" if length == timedelta(hours=1) else ""
+
+
+def make_reference(
+    layout: Layout, window: Window, parts: Sequence[Window] = (), seasons: Mapping[str, Sequence[Window]] | None = None
+) -> Reference:
     """The reference of counted training data.
 
     Args:
         layout: The bins that were chosen from them.
         window: Their counts.
         parts: The same data window by window, as large as those to come: limits are learnt from how they vary.
+        seasons: `season` -> its windows in the same data; with fewer than five it has no limits of its own.
     """
     scale = scale_of(layout, window.counts)
-    values = [effects(distances(scale, window, part)) for part in parts if part.rows]
-    stacked = np.stack(values) if values else np.zeros((0, len(MEASURES), len(layout.names)))
-    return Reference(window, scale, learnt_limits(stacked), layout.bins, layout.key)
+
+    def learnt(some: Sequence[Window]) -> Floats:
+        values = [effects(distances(scale, window, part)) for part in some if part.rows]
+        return learnt_limits(np.stack(values) if values else np.zeros((0, len(MEASURES), len(layout.names))))
+
+    known = {
+        name: learnt(some).astype("<f8").tobytes() for name, some in (seasons or {}).items() if len(some) >= _ENOUGH
+    }
+    return Reference(window, scale, learnt(parts), layout.bins, layout.key, known)
 
 
 def effects(found: Distances) -> Floats:
@@ -105,23 +135,19 @@ def effects(found: Distances) -> Floats:
     return np.stack(values)
 
 
-def learnt_limits(values: Floats, keys: Sequence[object] = (), key: object = None) -> Floats:
+def learnt_limits(values: Floats) -> Floats:
     """Mean and three standard deviations of what the reference's own windows show, at least `FLOORS`.
 
     Args:
         values: `effects` of each window, ``[windows, measures, columns]``.
-        keys: A label of each window, such as its weekday or hour.
-        key: Learn from windows with this label alone, where there are five; otherwise from all.
 
     Returns:
         Limits ``[measures, columns]``; the floors where there are fewer than five windows.
     """
     floors = np.array(list(FLOORS.values()))[:, None]
-    alike = [place for place, label in enumerate(keys) if label == key]
-    kept = values[alike] if len(alike) >= _ENOUGH else values
-    if len(kept) < _ENOUGH:
+    if len(values) < _ENOUGH:
         return np.broadcast_to(floors, values.shape[1:]).copy()
-    present = np.where(np.isnan(kept), 0.0, kept)
+    present = np.where(np.isnan(values), 0.0, values)
     usual: Floats = np.maximum(present.mean(axis=0) + _SIGMAS * present.std(axis=0, ddof=1), floors)
     return usual
 
@@ -142,6 +168,7 @@ def to_bytes(reference: Reference) -> bytes:
         scale.groups.astype("<i4").tobytes(),
         scale.group_starts.astype("<i4").tobytes(),
         reference.limits.astype("<f8").tobytes(),
+        dict(reference.seasons),
     )
     return msgspec.msgpack.encode(stored)
 
@@ -167,4 +194,5 @@ def from_bytes(blob: bytes) -> Reference:
     ends = np.append(starts[1:], widths.size) - 1
     scale = Scale(starts, ends, widths, slopes, first, last, numeric, groups, bins_of)
     limits = np.frombuffer(stored.limits, "<f8").reshape(len(MEASURES), -1)
-    return Reference(Window(window.counts[0], window.stats[0]), scale, limits, stored.bins, stored.window[12:20])
+    counted = Window(window.counts[0], window.stats[0])
+    return Reference(counted, scale, limits, stored.bins, stored.window[12:20], stored.seasons)

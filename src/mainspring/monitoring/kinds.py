@@ -15,11 +15,11 @@ from mainspring.errors import InvalidInput
 from mainspring.measures import scores
 from mainspring.measures.fairness import FairnessReport, fairness
 from mainspring.measures.findings import column_findings
-from mainspring.measures.multivariate import reconstruction, reconstruction_drift
+from mainspring.measures.multivariate import reconstruction, reconstruction_drift, two_sample
 from mainspring.measures.ranking import attribution_drift
 from mainspring.measures.reference import Reference
 from mainspring.measures.window import Window
-from mainspring.monitoring.measure import Measured, too_few
+from mainspring.monitoring.measure import Measured, too_few, worst
 from mainspring.monitoring.model import Monitor
 
 Floats = NDArray[np.float64]
@@ -40,7 +40,7 @@ KNOWN: Mapping[str, Sequence[str]] = {
     "calibration": ("ece",),
     "attribution": ("ndcg",),
     "outliers": ("share",),
-    "multivariate": ("reconstruction",),
+    "multivariate": ("reconstruction", "classifier"),
 }
 """Kind -> its measures."""
 _ODD = 0.99
@@ -149,10 +149,11 @@ def attribution(before: Mapping[str, float], now: Mapping[str, float], rows: int
 
 
 def together(window: pl.DataFrame, training: pl.DataFrame, monitor: Monitor) -> Measured:
-    """How rows as a whole have moved, whatever their columns do alone.
+    """How rows as a whole have moved, whatever their columns do alone, and in which slices most.
 
     ``share`` (outliers) is the share of rows that are stranger than 99 % of the training rows, less that one percent;
-    ``reconstruction`` (multivariate) the relative change of the mean error, 0 unless it exceeds four standard errors.
+    ``reconstruction`` (multivariate) the relative change of the mean error; ``classifier`` how well trees tell the
+    window's rows from training rows, 2 AUC - 1. The last two are 0 unless they exceed four standard errors.
     """
     if window.height < max(monitor.min_rows, 1):
         return Measured(None, window.height, {"why": f"{window.height} rows, fewer than {monitor.min_rows}"})
@@ -162,15 +163,23 @@ def together(window: pl.DataFrame, training: pl.DataFrame, monitor: Monitor) -> 
         return Measured(None, window.height, {"why": "two columns or more can move together"})
     before = np.column_stack([_numbers(training[name], training[name]) for name in names])
     now = np.column_stack([_numbers(window[f"in_{name}"], training[name]) for name in names])
+    if monitor.measure == "classifier":
+        found = two_sample(before, now)
+        told = {"z": found.z, "auc": found.auc} | worst(window[found.seen], found.scores)
+        return Measured(max(2 * found.auc - 1, 0.0) if found.z > _Z else 0.0, window.height, told)
     order = np.random.default_rng(0).permutation(len(before))  # learnt on one half, measured on the other
     half = len(before) // 2
     learnt = reconstruction(before[order[:half]])
+    errors = learnt.errors(now)
     if monitor.kind == "outliers":
         edge = float(np.quantile(learnt.errors(before[order[half:]]), _ODD))
-        strange = float((learnt.errors(now) > edge).mean())
-        return Measured(max(strange - (1 - _ODD), 0.0), window.height, {"strange": strange, "edge": edge})
+        strange = errors > edge
+        details = {"strange": float(strange.mean()), "edge": edge} | worst(window, strange.astype(np.float64))
+        return Measured(max(float(strange.mean()) - (1 - _ODD), 0.0), window.height, details)
     z, change = reconstruction_drift(learnt, before[order[half:]], now)
-    return Measured(abs(change) if abs(z) > _Z else 0.0, window.height, {"z": z, "change": change})
+    return Measured(
+        abs(change) if abs(z) > _Z else 0.0, window.height, {"z": z, "change": change} | worst(window, errors)
+    )
 
 
 def _numbers(values: pl.Series, training: pl.Series) -> Floats:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mainspring.errors import InvalidInput, nearest
 from mainspring.measures.drift import ColumnDrift, column_drifts
-from mainspring.measures.findings import Finding, column_findings, model_score
+from mainspring.measures.findings import MIN_ROWS, Finding, column_findings, model_score
 from mainspring.measures.metrics import (
     BinaryReport,
     RegressionReport,
@@ -22,7 +23,8 @@ from mainspring.measures.metrics import (
     value_per_outcome,
 )
 from mainspring.measures.profile import count, reference_bins
-from mainspring.measures.reference import Reference, make_reference
+from mainspring.measures.reference import Reference, make_reference, season
+from mainspring.measures.slices import worst_slices
 from mainspring.measures.window import Layout, Window, merge
 from mainspring.monitoring.model import Monitor
 
@@ -31,6 +33,8 @@ _PARTS = 12
 _DAY = "day of the window"
 _PART = "part of the population"
 _SEGMENTS = 20
+_SEARCHED = 20_000
+_SEASON = 26
 WEIGHTED = "weighted"
 DRIFT_MEASURES = (WEIGHTED, "psi", "js", "ks", "hellinger", "linf", "wasserstein_scaled")
 REVIEWS = ("oldest_hours", "open")
@@ -63,21 +67,55 @@ def check_measure(monitor: Monitor, more: Mapping[str, Sequence[str]]) -> None:
         )
 
 
-def reference_of(rows: pl.DataFrame, scores: list[float]) -> Reference:
+def reference_of(rows: pl.DataFrame, scores: list[float], times: pl.Series | None = None) -> Reference:
     """The reference of a model version: its training inputs and its scores on them.
 
-    Limits are learnt from twelve parts of the rows in their order: data sets are usually sorted by time.
+    Limits are learnt from twelve parts of the rows in the order of their times, or else as they stand: data sets are
+    usually sorted by time. With times, windows of a day have their weekday's limits, windows of an hour their hour's.
+
+    Args:
+        rows: The inputs.
+        scores: One for each row.
+        times: When each row was, where that is known (`moments`).
     """
     frame = rows.with_columns(pl.Series(SCORE, scores, dtype=pl.Float64))
     layout = Layout(reference_bins(frame))
+    if times is not None:
+        frame = frame[times.arg_sort()]
     size = max(1, -(-frame.height // _PARTS))
     parts = [count(part, layout) for part in frame.iter_slices(size)] if frame.height else []
-    return make_reference(layout, merge(parts) if parts else Window.empty(layout), parts)
+    seasons = {} if times is None else _seasons(frame, times.sort(), layout)
+    return make_reference(layout, merge(parts) if parts else Window.empty(layout), parts, seasons)
+
+
+def moments(rows: pl.DataFrame) -> pl.Series | None:
+    """When each row was, in UTC: the only column of dates or moments; None where there is none, several, or a null."""
+    found = [item for item in rows.iter_columns() if item.dtype in (pl.Date, pl.Datetime)]
+    if len(found) != 1 or found[0].null_count():
+        return None
+    zoned = isinstance(found[0].dtype, pl.Datetime) and found[0].dtype.time_zone
+    return (
+        found[0].dt.convert_time_zone("UTC") if zoned else found[0].cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    )
+
+
+def _seasons(frame: pl.DataFrame, times: pl.Series, layout: Layout) -> dict[str, list[Window]]:
+    """The reference's own days by weekday and hours by hour, the newest of each, those with rows enough to compare."""
+    found: dict[str, list[Window]] = {}
+    for every, length in (("1d", timedelta(days=1)), ("1h", timedelta(hours=1))):
+        named = frame.with_columns(times.dt.truncate(every).alias(_PART))
+        for key, part in reversed(named.partition_by(_PART, as_dict=True).items()):
+            alike = found.setdefault(season(key[0], length), [])
+            if part.height >= MIN_ROWS and len(alike) < _SEASON:
+                alike.append(count(part.drop(_PART), layout))
+    return found
 
 
 def daily_windows(joined: pl.DataFrame, version: str, layout: Layout) -> dict[date, Window]:
-    """What a version was asked and what it answered, counted for each day (UTC)."""
+    """What a version was asked and what it said, whatever humility rules answered, for each day (UTC)."""
     mine = joined.filter(pl.col("version") == version)
+    if "model_score" in mine.columns:
+        mine = mine.with_columns(pl.coalesce("model_score", SCORE).alias(SCORE))
     frame = mine.select("time", SCORE, pl.col("^in_.*$").name.map(lambda name: name.removeprefix("in_")))
     days = frame.with_columns(pl.col("time").dt.date().alias(_DAY)).partition_by(_DAY, as_dict=True)
     return {key[0]: count(rows.drop("time", _DAY), layout) for key, rows in sorted(days.items())}
@@ -137,6 +175,34 @@ def performance(joined: pl.DataFrame, monitor: Monitor, kind: str, threshold: fl
     details = msgspec.to_builtins(report)
     value = details.get(monitor.measure)
     return Measured(None if value is None else float(value), known.height, details)
+
+
+def worst_scored(joined: pl.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """The slices where scores are furthest from the outcomes that are known, by squared error."""
+    known = joined.filter(pl.col("outcome").is_not_null() & pl.col("score").is_not_null())
+    return worst(known, (known["outcome"].to_numpy() - known["score"].to_numpy()) ** 2)
+
+
+def worst(rows: pl.DataFrame, loss: NDArray[np.float64]) -> dict[str, list[dict[str, Any]]]:
+    """The slices of the inputs that add most loss, as ``worst`` of a signal's details; nothing where there are none.
+
+    Args:
+        rows: Joined predictions; of more than 20,000 some are looked at.
+        loss: Loss of each.
+    """
+    if rows.height > _SEARCHED:
+        some = np.sort(np.random.default_rng(0).choice(rows.height, _SEARCHED, replace=False))
+        rows, loss = rows[some], loss[some]
+    columns: dict[str, Any] = {
+        item.name.removeprefix("in_"): item.to_numpy() if item.dtype.is_numeric() else item.to_list()
+        for item in rows.select(pl.col("^in_.*$")).iter_columns()
+    }
+    found = worst_slices(columns, loss)
+    told = [
+        {"slice": " and ".join(item.conditions), "rows": item.rows, "loss": item.loss, "excess": item.excess}
+        for item in found
+    ]
+    return {"worst": told} if told else {}
 
 
 def kpi(joined: pl.DataFrame, monitor: Monitor, value: dict[str, float]) -> Measured:
@@ -217,6 +283,27 @@ def drift(window: Window | None, monitor: Monitor, reference: Reference) -> Meas
     value = max(held.values(), default=0.0 if monitor.muted else None)
     significance = {item.column: item.p_value for item in found}
     return Measured(value, rows, details, _beyond(monitor, known, held, significance))
+
+
+def with_parts(whole: Measured, found: Mapping[str, Measured]) -> Measured:
+    """The value of a window and of the parts of its population: the largest, with what that part's columns did.
+
+    Args:
+        whole: The window.
+        found: Part -> its value, against the same part of the training rows.
+    """
+    details = whole.details | {"segments": {name: part.value for name, part in found.items()}}
+    known = {name: part.value for name, part in found.items() if part.value is not None}
+    if whole.value is None or not known or max(known.values()) <= whole.value:
+        return whole._replace(details=details)
+    name = max(known, key=lambda item: known[item])
+    seen = {item.column for item in whole.findings}
+    told = tuple(
+        msgspec.structs.replace(item, sentence=f"{name}: {item.sentence}")
+        for item in found[name].findings
+        if item.column not in seen
+    )
+    return Measured(known[name], whole.rows, details | {"segment": name}, whole.findings + told)
 
 
 def _beyond(

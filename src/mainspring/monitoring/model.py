@@ -277,3 +277,19 @@ class WindowProfile(Entity):
     source: str = ""
     rows: int = 0
     blob: bytes = b""
+
+
+class SegmentCounts(Entity):
+    """What a segment of the prediction log counts for (`mainspring.monitoring.counted`); goes with the segment.
+
+    Attributes:
+        deployment: Name of the deployment.
+        digest: Content address of the segment.
+        blob: Hashes of its ids, and counts by version and hour, as bytes.
+    """
+
+    __table__: ClassVar[str] = "segment_counts"
+    __unique__ = (("deployment", "digest"),)
+    deployment: str
+    digest: str
+    blob: bytes = b""

@@ -45,7 +45,7 @@ DEFAULTS: Mapping[str, tuple[float | None, float | None]] = {
     "error_rate": (None, 0.01),
     "ece": (None, 0.1),
     "ndcg": (0.9, None),
-    "share": (None, 0.05), "reconstruction": (None, 0.2),
+    "share": (None, 0.05), "reconstruction": (None, 0.2), "classifier": (None, 0.1),
     "demographic_parity_difference": (None, 0.1), "equalized_odds_difference": (None, 0.1),
     "equal_opportunity_difference": (None, 0.1),
     "demographic_parity_ratio": (0.8, None), "equalized_odds_ratio": (0.8, None),

@@ -20,6 +20,7 @@ from mainspring.errors import InvalidInput
 from mainspring.measures.reference import Reference, from_bytes, to_bytes
 from mainspring.measures.window import Window, encode, merge
 from mainspring.monitoring import fleet, kinds, lifecycle, measure, rules
+from mainspring.monitoring.counted import Counts
 from mainspring.monitoring.measure import Measured
 from mainspring.monitoring.model import Finding, Monitor, ReferenceProfile, Signal, SignalStatus
 from mainspring.monitoring.versions import VersionRows
@@ -35,6 +36,7 @@ from mainspring.usecases.service import UseCases
 
 LISTING = "mainspring monitors list"
 _FINE = timedelta(days=7)
+_OF_COUNTS = ("drift", "prediction_drift", "quality")
 _OF_ROWS = ("fairness", "calibration", "custom", "estimated", "attribution", "outliers", "multivariate")
 
 
@@ -73,6 +75,7 @@ class Monitors:
         self._folder = folder
         self._rolled_up: date | None = None
         self._versions = VersionRows(models, artifacts, folder)
+        self._counts = Counts(store, predictions, self.reference_of)
         self.reference = functools.lru_cache(maxsize=16)(self._make_reference)
 
     @operation("POST", "/monitors")
@@ -168,11 +171,8 @@ class Monitors:
         return min((item.live_since for item in releases if item.live_since), default=None)
 
     def _evaluate(self, monitor: Monitor, start: datetime, end: datetime) -> Signal:
-        joined = self._predictions.joined(monitor.deployment, start, end)
-        counted = fleet.most_counted(self._store, monitor.deployment, start, end) if joined.is_empty() else ""
-        address = _most_frequent(joined) or counted or self._deployments.show(monitor.deployment).live
+        address, found = self._value(monitor, start, end)
         version = self._models.version(address) if address else None
-        found = self._of_rules(monitor, start, end) or self._measure(monitor, joined, version, (start, end))
         baseline = version.metrics.get(monitor.measure) if version else None
         allowed = rules.limits(monitor, baseline)
         status: SignalStatus = rules.within(found.value, allowed)
@@ -201,6 +201,17 @@ class Monitors:
             lifecycle.follow(self._store, tx, monitor, signal, findings)
         return signal
 
+    def _value(self, monitor: Monitor, start: datetime, end: datetime) -> tuple[str, Measured]:
+        """The version that answered most of a window, and what was measured: of counts where they are enough."""
+        name, span = monitor.deployment, (start, end)
+        if monitor.kind in _OF_COUNTS and not monitor.segments and (counted := self._counts.read(name, start, end)):
+            return counted.version, self._compared(monitor, counted.version, span, counted.days)
+        joined = self._predictions.joined(name, start, end)
+        reported = fleet.most_counted(self._store, name, start, end) if joined.is_empty() else ""
+        address = _most_frequent(joined) or reported or self._deployments.show(name).live
+        version = self._models.version(address) if address else None
+        return address, self._of_rules(monitor, start, end) or self._measure(monitor, joined, version, span)
+
     def _of_rules(self, monitor: Monitor, start: datetime, end: datetime) -> Measured | None:
         """The value of a monitor of humility rules or of what they put before people; None for other kinds."""
         if monitor.kind == "humility":
@@ -224,40 +235,49 @@ class Monitors:
         if version is None:
             return Measured(None, joined.height, {})
         if monitor.kind == "performance":
-            return measure.performance(joined, monitor, version.signature.kind, version.signature.threshold)
+            found = measure.performance(joined, monitor, version.signature.kind, version.signature.threshold)
+            return found._replace(details=found.details | (measure.worst_scored(joined) if found.rows else {}))
         if monitor.kind == "kpi":
             use_case = self._deployments.show(monitor.deployment).use_case
             return measure.kpi(joined, monitor, self._kpi(use_case, monitor.measure).value)
         if monitor.kind in _OF_ROWS:
             return self._of_rows_together(monitor, joined, version)
-        reference = self.reference_of(monitor.deployment, version.address)
+        return self._compared(monitor, version.address, span, None, joined)
+
+    def _compared(
+        self, monitor: Monitor, version: str, span: tuple[datetime, datetime], days: dict[date, Window] | None,
+        joined: pl.DataFrame | None = None,
+    ) -> Measured:  # fmt: skip
+        """The value of a kind that compares counts with the version's reference: those of days, or of rows."""
+        rows = 0 if joined is None else joined.height
+        reference = self.reference_of(monitor.deployment, version)
         if reference is None:
-            return Measured(None, joined.height, {"why": "the version has no reference"})
+            return Measured(None, rows, {"why": "the version has no reference"})
+        reference = reference.at(*span)
         if (usual := monitor.baseline) is not None:
             stored = fleet.stored_window(
-                self._store, monitor.deployment, version.address, usual.start, usual.end, key=reference.key
+                self._store, monitor.deployment, version, usual.start, usual.end, key=reference.key
             )
             reference = reference if stored is None else reference.moved(stored)
-        if monitor.kind == "prediction_drift":  # of what the model says, whatever humility rules answered
-            joined = joined.with_columns(score=pl.coalesce("model_score", "score"))
         of_window = kinds.quality if monitor.kind == "quality" else measure.drift
-        days = measure.daily_windows(joined, version.address, reference.layout)
+        if days is None and joined is not None:
+            days = measure.daily_windows(joined, version, reference.layout)
         if not days:  # rows that nobody sent may have been counted where they were asked for
-            counted = fleet.stored_window(self._store, monitor.deployment, version.address, *span, key=reference.key)
+            counted = fleet.stored_window(self._store, monitor.deployment, version, *span, key=reference.key)
             return of_window(counted, monitor, reference)
-        self._keep(monitor.deployment, version.address, reference, days, span)
+        self._keep(monitor.deployment, version, reference, days, span)
         found = of_window(merge(days.values()), monitor, reference)
-        if monitor.segments:
-            found.details["segments"] = self._segments(monitor, joined, version, reference, span)
+        if monitor.segments and joined is not None:
+            return measure.with_parts(found, self._segments(monitor, joined, version, reference, span))
         return found
 
     def _segments(
-        self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion, reference: Reference,
+        self, monitor: Monitor, joined: pl.DataFrame, version: str, reference: Reference,
         span: tuple[datetime, datetime],
-    ) -> dict[str, float | None]:  # fmt: skip
+    ) -> dict[str, Measured]:  # fmt: skip
         """The value in each part of the population against the same part of the training rows; counts are kept."""
-        values: dict[str, float | None] = {}
-        training = self._versions.training(version.address)
+        values: dict[str, Measured] = {}
+        training = self._versions.training(version)
         for column in monitor.segments:
             known = training[column] if training is not None and column in training.columns else None
             before = (
@@ -267,11 +287,11 @@ class Monitors:
             )
             others = msgspec.structs.replace(monitor, muted=[*monitor.muted, column])  # it differs by definition
             for name, rows in measure.parts(joined, column, known):
-                days = measure.daily_windows(rows, version.address, reference.layout)
-                self._keep(monitor.deployment, version.address, reference, days, span, name)
+                days = measure.daily_windows(rows, version, reference.layout)
+                self._keep(monitor.deployment, version, reference, days, span, name)
                 part = before.get(name)
                 usual = reference if part is None else reference.moved(measure.counted(part, reference.layout))
-                values[name] = measure.drift(merge(days.values()) if days else None, others, usual).value
+                values[name] = measure.drift(merge(days.values()) if days else None, others, usual)
         return values
 
     def _of_rows_together(self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion) -> Measured:
@@ -298,12 +318,18 @@ class Monitors:
         before, now = self._versions.attributions(version.address, joined)
         return kinds.attribution(before, now, joined.height)
 
+    def count(self, deployment: str) -> int:
+        """Counts what came to the log of a deployment with watched inputs (for the controller); how many segments."""
+        watched = self._store.count(Monitor, self._store.columns(Monitor).kind.in_(_OF_COUNTS), deployment=deployment)
+        return self._counts.count(deployment) if watched else 0
+
     def roll_up(self) -> int:
         """Adds counts of hours up to days once they are a week old (for the controller); how many went."""
         today = self._store.clock.now().date()
         if self._rolled_up == today:  # days only end once a day
             return 0
         gone = fleet.roll_up(self._store, self._store.clock.now() - _FINE)
+        self._counts.forget()
         self._rolled_up = today
         return gone
 
@@ -350,14 +376,15 @@ class Monitors:
         if kept := self._store.first(ReferenceProfile, version=name):
             return from_bytes(kept.blob)
         names = [field.name for field in version.signature.inputs]
-        rows = pl.read_parquet(io.BytesIO(self._artifacts.read(version.reference))).select(names)
+        whole = pl.read_parquet(io.BytesIO(self._artifacts.read(version.reference)))
+        rows = whole.select(names)
         model = load_model(self._models.unpack(address, self._folder))
         columns = rows.to_dict(as_series=False)
         scores = model.score(columns, rows.height)
         if hashed:
             mask = Mask(dict.fromkeys(hashed, "hash"), self._deployments.mask_key())
             rows = pl.DataFrame(mask.hide(columns), schema_overrides=dict.fromkeys(set(hashed) & set(names), pl.String))
-        reference = measure.reference_of(rows, scores)
+        reference = measure.reference_of(rows, scores, measure.moments(whole))
         with self._store.transaction() as tx:
             if self._store.first(ReferenceProfile, version=name) is None:
                 kept = ReferenceProfile(

@@ -255,10 +255,7 @@ class Predictions:
         what was refused and what is only logged because a humility rule fired is left out; an id that was asked for
         twice counts once, the first time. The score of a row that was not answered is null.
         """
-        answered = self.rows(deployment, start, end).filter(
-            ~pl.col("role").is_in(["shadow", "error", "refused"]) & (pl.col("weight") > 0)
-        )
-        return answered.with_columns(pl.col("score").fill_nan(None)).unique("id", keep="first", maintain_order=True)
+        return answered(self.rows(deployment, start, end)).unique("id", keep="first", maintain_order=True)
 
     def rows(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
         """Everything logged for ``[start, end)``, one row per id and version, with ``outcome`` (null while unknown).
@@ -266,20 +263,25 @@ class Predictions:
         Columns: id, time, version, role, score, label, latency_us, key, weight, rules, action, model_score, the inputs
         as ``in_<name>``, outcome, known.
         """
-        columns = self._store.columns(Segment)
-        found = self._segments(deployment, "predictions", columns.end >= start, columns.start < end)
-        empty = pl.LazyFrame(schema=_PREDICTIONS)
-        parts = [self._read(item.digest).lazy() for item in found]
+        parts = [self._read(item.digest).lazy() for item in self.segments(deployment, start, end)]
         predictions = (
-            pl.concat([empty, *parts], how="diagonal_relaxed")
+            _logged(parts)
             .filter((pl.col("time") >= start) & (pl.col("time") < end))
             .unique(["id", "version"], keep="first", maintain_order=True)
-            .with_columns(pl.col("weight").fill_null(1.0))
             .collect()
         )
         outcomes = [self._outcomes(item.digest).lazy() for item in self._segments(deployment, "outcomes")]
         known = pl.concat([pl.LazyFrame(schema=OUTCOMES), *outcomes], how="diagonal_relaxed")
         return join(predictions, known).sort("time", "id")
+
+    def segments(self, deployment: str, start: datetime, end: datetime) -> list[Segment]:
+        """The pieces that predictions asked for in ``[start, end)`` are in."""
+        columns = self._store.columns(Segment)
+        return list(self._segments(deployment, "predictions", columns.end >= start, columns.start < end))
+
+    def segment_rows(self, segment: Segment) -> pl.DataFrame:
+        """Everything logged in a piece, with the columns of `rows` but without outcomes."""
+        return _logged([self._read(segment.digest).lazy()]).collect()
 
     def attributions(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
         """What explains the sampled predictions of ``[start, end)``, one row each: see `to_attributions`.
@@ -361,6 +363,18 @@ class Predictions:
         names = ["id", "time", "version", "score", "label", "outcome", "rules"]
         told = rows.select(names).with_columns(pl.col("rules").fill_null([]))
         return [Prediction(**row) for row in told.to_dicts()]
+
+
+def answered(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows that were answered and are a fair sample; the score of one that was not is null."""
+    fair = ~pl.col("role").is_in(["shadow", "error", "refused"]) & (pl.col("weight") > 0)
+    return rows.filter(fair).with_columns(pl.col("score").fill_nan(None))
+
+
+def _logged(parts: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
+    """Segments as one table, whichever columns each has."""
+    whole = pl.concat([pl.LazyFrame(schema=_PREDICTIONS), *parts], how="diagonal_relaxed")
+    return whole.with_columns(pl.col("weight").fill_null(1.0))
 
 
 def _trust(deployment: Deployment) -> ssl.SSLContext:

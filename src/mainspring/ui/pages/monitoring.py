@@ -118,6 +118,7 @@ def _view(
         "breaches": [index for index, signal in enumerate(signals) if signal.status == "breach"],
         "incidents": incidents,
         "columns": list((last.details.get("columns") or {}).items())[:20] if last and monitor.kind == "drift" else [],
+        "worst": (last.details.get("worst") or [])[:3] if last else [],
         "bands": _bands(releases, first, end),
         "marks": [_mark(item) for item in incidents if first and end and first <= item.since <= end],
     }
