@@ -60,7 +60,8 @@ NOUNS: dict[str, str] = {
     "simulations": "Policies tried on the past.",
 }
 RARE = ("edge", "challenges", "experiments", "logged", "traces", "reports")
-"""Things that the first page of help only names."""
+RARE_COMMANDS = ("report", "import", "export-mlflow")
+"""What the first page of help only names."""
 _EXAMPLES = """
 Examples:
   mainspring demo                      see the whole loop on real data
@@ -94,7 +95,13 @@ class _Root(click.Group):
         formatter.write("Mainspring: the whole machine-learning loop in one system.\n\n")
         formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS]")
         for title, rows in (
-            ("Commands", [(name, text) for name, (_, text) in COMMANDS.items()]),
+            (
+                "Commands",
+                [
+                    *((name, text) for name, (_, text) in COMMANDS.items() if name not in RARE_COMMANDS),
+                    ("and", ", ".join(RARE_COMMANDS)),
+                ],
+            ),
             (
                 "Things (each with its own commands)",
                 [*((name, text) for name, text in NOUNS.items() if name not in RARE), ("and", ", ".join(RARE))],
