@@ -57,7 +57,6 @@ def _work(workspace: Workspace, stop: threading.Event, pause: float) -> None:
             if ticks % SWEEP_EVERY_TICKS == 0:
                 workspace.controller.sweep()
                 workspace.store.analyze()
-                workspace.store.analyze()
         except Exception:
             log.exception("a tick failed; the next one tries again")
         ticks += 1

@@ -13,7 +13,7 @@ import msgspec
 import polars as pl
 
 from mainspring.core.package import EXAMPLE
-from mainspring.core.signature import Signature
+from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput, MainspringError
 from mainspring.ports.artifacts import ArtifactStore, Blob
 from mainspring.registry import boosters, mlmodel
@@ -112,8 +112,6 @@ def _sklearn(folder: Path, manifest: mlmodel.Manifest) -> tuple[Signature, dict[
 
 
 def _learnt(estimator: Any) -> tuple[Any, ...]:
-    from mainspring.core.signature import Field  # noqa: PLC0415
-
     names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
     names = names or [str(place) for place in range(int(getattr(estimator, "n_features_in_", 0)))]
     if not names:

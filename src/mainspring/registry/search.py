@@ -6,7 +6,6 @@ A tag is read out of the row's JSON: a workspace has thousands of models where i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from mainspring.core.entity import Entity
@@ -31,7 +30,6 @@ VERSIONS = Grammar(
     listed=frozenset({"run"}),
     sortable={"creation_timestamp": "created", "last_updated_timestamp": "changed"},
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def find_models(
@@ -131,8 +129,3 @@ def _order(order: Order, *, sqlite: bool) -> Part:
     # Texts are compared letter by letter, as in Python, whatever the database's language.
     collated = f'"{order.key}" COLLATE "C"' if not sqlite and order.key in ("name", "model") else f'"{order.key}"'
     return Part(f"{collated} {way}")
-
-
-def milliseconds(moment: datetime) -> int:
-    """A moment in milliseconds since 1970."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)

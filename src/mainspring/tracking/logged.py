@@ -146,10 +146,12 @@ class LoggedModels:
 
     def measured(self, points: Iterable[LoggedModelMetric]) -> None:
         """Keeps metrics of logged models; a point that is there already stays (not an operation)."""
+        points = list(points)
         with self._store.transaction() as tx:
+            for model in {point.model for point in points}:
+                if self._store.first(LoggedModel, id=model) is None:
+                    raise NotFound(f"Logged model with ID 'm-{to_hex(model)}' not found.", hint=LISTING)
             for point in points:
-                if self._store.first(LoggedModel, id=point.model) is None:
-                    raise NotFound(f"Logged model with ID 'm-{to_hex(point.model)}' not found.", hint=LISTING)
                 try:
                     tx.insert(point)
                 except Conflict:

@@ -158,6 +158,11 @@ def microseconds(time: datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
+def milliseconds(time: datetime) -> int:
+    """A moment as milliseconds since 1970."""
+    return microseconds(time) // 1000
+
+
 def moment(microseconds: int) -> datetime:
     """Microseconds since 1970 as a moment."""
     return _EPOCH + timedelta(microseconds=microseconds)

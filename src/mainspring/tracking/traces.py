@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
@@ -13,7 +12,8 @@ from mainspring.core.operation import operation
 from mainspring.errors import InvalidInput, NotFound
 from mainspring.store import Store
 from mainspring.store.rows import shape_of
-from mainspring.tracking.model import RunArtifact, Trace
+from mainspring.tracking.files import Files
+from mainspring.tracking.model import Trace
 from mainspring.tracking.query import Part, comparison, json_text
 from mainspring.tracking.search import Clause, Order
 from mainspring.tracking.store import moment
@@ -32,6 +32,7 @@ class Traces:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._files = Files(store)
 
     @operation("GET", "/traces", command="list")
     def find(self, experiment: int = 0, limit: int = 100, offset: int = 0) -> list[Trace]:
@@ -84,8 +85,7 @@ class Traces:
             for trace in chosen:
                 if trace is None:
                     continue
-                for artifact in self._store.find(RunArtifact, column_prefix(self._store, trace.folder), run=""):
-                    tx.delete(artifact)
+                self._files.remove("", trace.folder)
                 tx.delete(trace)
                 gone += 1
         return gone
@@ -128,11 +128,6 @@ class Traces:
         except (OverflowError, ValueError):
             raise InvalidInput(f"{clause.value} is not a time", hint="milliseconds since 1970") from None
         return Part(f"created {clause.operator} ?", (wanted.strftime("%Y-%m-%d %H:%M:%S.%f") if sqlite else wanted,))
-
-
-def column_prefix(store: Store, folder: str) -> Any:
-    """The condition that a file stands below a folder."""
-    return store.columns(RunArtifact).path.startswith(f"{folder}/", autoescape=True)
 
 
 def _order(order: Order, *, sqlite: bool) -> Part:

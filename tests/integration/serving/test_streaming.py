@@ -208,8 +208,10 @@ def storm(kind: str, scorer: Any, request: pytest.FixtureRequest, tmp_path: Path
     servers[-1].end()
     log = pl.concat([logged(server) for server in servers], how="diagonal_relaxed")
     assert wanted <= set(log["id"])  # what was acknowledged is on record
-    per_id = log.group_by("id").agg(pl.col("time").n_unique(), pl.col("score").n_unique())
-    assert per_id.select(pl.col("time", "score").max()).row(0) == (1, 1)
+    spread = pl.col("score").max() - pl.col("score").min()
+    per_id = log.group_by("id").agg(pl.col("time").n_unique(), spread)
+    assert per_id["time"].max() == 1
+    assert per_id["score"].max() < 1e-6  # type: ignore[operator]  # batches of another size differ in the last bit
 
 
 @pytest.mark.parametrize("kind", ["file", "nats", "redis"])

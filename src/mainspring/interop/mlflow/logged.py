@@ -25,11 +25,10 @@ from mainspring.interop.mlflow.messages import (
 from mainspring.interop.mlflow.rooms import SCHEME, Rooms, experiment_number, number
 from mainspring.interop.mlflow.versions import tags_of
 from mainspring.registry.model import ModelVersion
-from mainspring.registry.search import milliseconds
 from mainspring.tracking import search
 from mainspring.tracking.model import LoggedModel, LoggedModelMetric, Run
 from mainspring.tracking.search import Clause, Order
-from mainspring.tracking.store import Logged, moment
+from mainspring.tracking.store import Logged, milliseconds, moment
 
 PAGE = 50
 MAX_PAGE = 1000

@@ -18,7 +18,7 @@ from mainspring.interop.mlflow.rooms import Rooms, check_key
 from mainspring.interop.mlflow.versions import STAGES, tag_of, tags_of, tell_versions, version_of
 from mainspring.registry import search
 from mainspring.registry.model import PROMPT_TAG, Model
-from mainspring.registry.search import milliseconds
+from mainspring.tracking.store import milliseconds
 
 PAGE = 100
 MAX_PAGE = 1000

@@ -17,9 +17,9 @@ from mainspring.interop.mlflow.messages import CreateVersion, Message, Pair, Sea
 from mainspring.interop.mlflow.rooms import SCHEME, Rooms, check_key, number
 from mainspring.registry import search
 from mainspring.registry.model import Alias, Model, ModelVersion, Stage
-from mainspring.registry.search import milliseconds
 from mainspring.tracking.model import LoggedModel, Run
 from mainspring.tracking.search import Clause
+from mainspring.tracking.store import milliseconds
 
 PAGE = 10_000
 MAX_PAGE = 200_000

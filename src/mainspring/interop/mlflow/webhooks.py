@@ -15,7 +15,7 @@ from mainspring.interop.mlflow.errors import INVALID, MISSING, MlflowError, inva
 from mainspring.interop.mlflow.experiments import read_token, write_token
 from mainspring.interop.mlflow.messages import Message, WebhookEvent, WebhookRef
 from mainspring.interop.mlflow.rooms import Rooms
-from mainspring.registry.search import milliseconds
+from mainspring.tracking.store import milliseconds
 
 PAGE = 100
 MAX_PAGE = 1000

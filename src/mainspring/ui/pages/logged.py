@@ -8,8 +8,8 @@ from mainspring.core.ids import to_hex
 from mainspring.errors import MainspringError
 from mainspring.registry.model import ModelVersion
 from mainspring.tracking import search
+from mainspring.tracking.files import Files
 from mainspring.tracking.model import Experiment, LoggedModel, Run, RunArtifact, Trace
-from mainspring.tracking.traces import column_prefix
 from mainspring.ui.address import path
 from mainspring.ui.page import Page, Query, whole
 from mainspring.workspace import Workspace
@@ -51,11 +51,10 @@ def model(workspace: Workspace, query: Query, id: str) -> Page:
     """A logged model: where it comes from, what became of it."""
     found = workspace.logged.show(id)
     store = workspace.store
-    files = store.find(RunArtifact, column_prefix(store, found.folder), run="", order="path", limit=500)
+    files = Files(store).under("", found.folder)[:500]
     context: dict[str, Any] = {
         "model": found, "id": id, "run": store.first(Run, id=found.run) if found.run else None,
-        "files": [{"path": file.path[len(found.folder) + 1:], "digest": file.digest, "size": file.size}
-                  for file in files],
+        "files": [{"path": file.path, "digest": file.digest, "size": file.size} for file in files],
         "metrics": workspace.logged.metrics([found.id]).get(found.id, []),
         "versions": store.find(ModelVersion, logged_model=id, order="-created", limit=50)
         or store.find(ModelVersion, logged_model=found.id, order="-created", limit=50),
