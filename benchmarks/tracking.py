@@ -222,10 +222,12 @@ def _measured(server: Server, scale: int) -> dict[str, float]:
     found["get run"] = _per_request(server, 100 * scale, lambda _: server.call("GET", f"runs/get?run_id={run}"))
     for points, keys in ((100, 10), (1000, 10), (1000, 1000)):
         name = f"log-batch of {points:,} metrics, {keys:,} keys"
-        target = _create(server)
+        # A curve grows with each batch: ten to a run, on both sides; the last run takes those that warm up.
+        targets = [_create(server) for _ in range(scale + 1)]
         found[name] = _per_request(
-            server, 10 * scale, lambda number, k=keys, p=points, t=target: _batch(server, t, p, k, number)
-        )
+            server, 10 * scale,
+            lambda number, k=keys, p=points, runs=targets: _batch(server, runs[number // 10], p, k, number),
+        )  # fmt: skip
     long = _create(server)
     for first in range(0, 100_000, 1000):
         metrics = [

@@ -11,7 +11,8 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, 
 
 ALPHABET = frozenset(_ALPHABET)
 ID_LENGTH = 26
-_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_DIGITS = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # as Python spells numbers of base 32
 _HEX = frozenset("0123456789abcdef")
 
 _ADJECTIVES = (  # noqa: SIM905 - words read best as words
@@ -41,23 +42,23 @@ def new_id() -> str:
     number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
     with _lock:
         _last = number = number if number >> 80 > _last >> 80 else _last + 1
-    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return _spelled(number)
 
 
 def to_hex(name: str) -> str:
     """An id of `new_id` as the 32 hexadecimal digits that other systems know a run by: the same 128 bits."""
-    number = 0
-    for letter in name:
-        number = number << 5 | _VALUES[letter]
-    return f"{number:032x}"
+    return f"{int(name.translate(_DIGITS), 32):032x}"
 
 
 def from_hex(digits: str) -> str:
     """The id whose 128 bits are these 32 hexadecimal digits; empty when they are no such digits."""
     if len(digits) != 32 or not _HEX.issuperset(digits):
         return ""
-    number = int(digits, 16)
-    return "".join([_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)])
+    return _spelled(int(digits, 16))
+
+
+def _spelled(number: int) -> str:
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def spoken_name(seed: str) -> str:

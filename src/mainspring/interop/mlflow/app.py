@@ -6,11 +6,9 @@ straight into what they mean, answers are bytes.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
 
 from mainspring.errors import MainspringError
@@ -28,6 +26,7 @@ from mainspring.interop.mlflow import (
 )
 from mainspring.interop.mlflow.errors import INVALID, MlflowError, not_offered, told
 from mainspring.interop.mlflow.rooms import Rooms
+from mainspring.interop.mlflow.threads import Threads
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -112,8 +111,7 @@ class Face:
     def __init__(self, app: ASGIApp, rooms: Rooms) -> None:
         self._app = app
         self._rooms = rooms
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mlflow")
-        self._waiting = 0
+        self._threads = Threads(THREADS, "mlflow")
         # Reading one run of SQLite takes less than handing it to a thread; PostgreSQL may make the loop wait.
         quick = rooms.store.engine.dialect.name == "sqlite"
         self._at_once = frozenset({_ENDPOINTS["GET", "runs/get"]}) if quick else frozenset()
@@ -176,13 +174,9 @@ class Face:
         Raises:
             MlflowError: It failed, or too much waits.
         """
-        if self._waiting >= MAX_WAITING:
+        if self._threads.waiting >= MAX_WAITING:
             raise MlflowError("TEMPORARILY_UNAVAILABLE", "the server is busy, try again")
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, _done, function, *arguments)
-        finally:
-            self._waiting -= 1
+        return await self._threads.do(_done, function, *arguments)
 
 
 def _done(function: Callable[..., Any], *arguments: Any) -> Any:
