@@ -157,15 +157,15 @@ def _peer() -> Path:
     python = PEERS / "mlflow" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(PEERS / "mlflow")], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", PEER], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", PEER, "psycopg2-binary"], check=True)
     return python
 
 
-def _theirs(folder: Path) -> Server:
+def _theirs(folder: Path, database: str = "") -> Server:
     python = _peer()
     port = _free_port()
     command = [
-        str(python), "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+        str(python), "-m", "mlflow", "server", "--backend-store-uri", database or f"sqlite:///{folder / 'mlflow.db'}",
         "--artifacts-destination", str(folder / "artifacts"), "--port", str(port), "--workers", "1",
     ]  # fmt: skip
     return Server(command, port, cwd=folder)

@@ -20,6 +20,7 @@ from mainspring.errors import InvalidInput
 @click.option("--name", default="", help="Name of the model in its address; by default the folder's or the model's.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; another than loopback needs a token.")
 @click.option("--port", type=int, default=8080, show_default=True, help="Port; 0 picks a free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), help="Also answer gRPC on this port; 0 picks a free one.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes that answer.")
 @click.option("--token", envvar="MAINSPRING_SERVE_TOKEN", default=None, help="What callers must send.")
 @click.option("--durable", is_flag=True, help="Answer only once the prediction is on record.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,17 @@ def test_a_folder_is_served(serve: Any, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait() == 0
     assert log_files(state / "predictions")
+
+
+def test_grpc_answers_beside_http(serve: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    grpc = pytest.importorskip("tritonclient.grpc")
+    write_model(tmp_path / "flights")
+    process, _ = serve("flights", "flights", "--grpc-port", "0", home=tmp_path)
+    (port,) = re.findall(r"answers gRPC at port (\d+)", capfd.readouterr().err)
+    with grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        assert client.is_model_ready("flights")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 0
 
 
 def test_a_registered_version_is_served(serve: Any, mainspring: Any, folder: Path) -> None:

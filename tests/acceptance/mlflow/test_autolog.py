@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -80,6 +81,8 @@ def test_autologging(server: Server, tmp_path: Path, library: str) -> None:
         capture_output=True,
         text=True,
         timeout=240,
+        # MLflow would import the model again in a process of its own to list its packages; then it takes its defaults.
+        env={**os.environ, "MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

