@@ -34,6 +34,26 @@ def ndcg(relevance: ArrayLike, score: ArrayLike, k: int | None = None) -> float 
     return float((means * np.diff(ends)).sum() / (np.sort(gains)[::-1] * discounts).sum())
 
 
+def reciprocal_rank(relevance: ArrayLike, score: ArrayLike) -> float | None:
+    """One over the place of the first relevant item of a list (Voorhees, 1999); among ties, its mean place.
+
+    Args:
+        relevance: How relevant each item is; more than 0 is relevant.
+        score: By what the items were ranked, highest first.
+
+    Returns:
+        0 to 1; None where nothing is relevant.
+    """
+    gains, scores = np.asarray(relevance, dtype=np.float64), np.asarray(score, dtype=np.float64)
+    if gains.shape != scores.shape or gains.ndim != 1:
+        raise InvalidInput(f"{gains.size} relevances but {scores.size} scores")
+    relevant = gains > 0
+    if not relevant.any():
+        return None
+    best = scores[relevant].max()
+    return float(1 / (1 + (scores > best).sum() + ((scores == best) & ~relevant).sum() / 2))
+
+
 def attribution_drift(reference: Mapping[str, float], current: Mapping[str, float]) -> float | None:
     """NDCG of the present order of a model's inputs against that of training; 1 is the same order.
 
@@ -65,3 +85,20 @@ def mase(y: ArrayLike, forecast: ArrayLike, history: ArrayLike, season: int = 1)
     naive = np.abs(past[season:] - past[:-season]).mean() if past.size > season else 0.0
     errors = np.abs(np.asarray(y, dtype=np.float64) - np.asarray(forecast, dtype=np.float64))
     return float(errors.mean() / naive) if naive > 0 and errors.size else None
+
+
+def smape(y: ArrayLike, forecast: ArrayLike) -> float | None:
+    """Symmetric mean absolute percentage error, 0 to 2 (Makridakis, 1993); where both are 0 there is no error.
+
+    Args:
+        y: What happened.
+        forecast: What was forecast.
+
+    Returns:
+        None without rows.
+    """
+    truth, told = np.asarray(y, dtype=np.float64), np.asarray(forecast, dtype=np.float64)
+    if not truth.size:
+        return None
+    size = (np.abs(truth) + np.abs(told)) / 2
+    return float((np.abs(truth - told) / np.where(size > 0, size, 1.0)).mean())

@@ -78,7 +78,11 @@ def reference_of(rows: pl.DataFrame, scores: list[float], times: pl.Series | Non
         scores: One for each row.
         times: When each row was, where that is known (`moments`).
     """
-    frame = rows.with_columns(pl.Series(SCORE, scores, dtype=pl.Float64))
+    return frame_reference(rows.with_columns(pl.Series(SCORE, scores, dtype=pl.Float64)), times)
+
+
+def frame_reference(frame: pl.DataFrame, times: pl.Series | None = None) -> Reference:
+    """The reference of a frame's columns, see `reference_of`."""
     layout = Layout(reference_bins(frame))
     if times is not None:
         frame = frame[times.arg_sort()]

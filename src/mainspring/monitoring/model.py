@@ -11,7 +11,7 @@ from mainspring.core.entity import Entity, Fixed, Server, Value
 MonitorKind = Literal[
     "performance", "drift", "prediction_drift", "kpi", "volume", "humility", "reviews",
     "quality", "freshness", "service", "fairness", "estimated", "calibration", "attribution", "outliers",
-    "multivariate", "custom",
+    "multivariate", "custom", "text", "embedding", "ranking", "forecast",
 ]  # fmt: skip
 SignalStatus = Literal["ok", "breach", "no_data"]
 CauseGroup = Literal["data", "performance", "drift", "fairness", "attribution", "service"]
@@ -44,12 +44,13 @@ class Monitor(Entity):
             window's end), ``quality`` (nulls and unseen values), ``freshness``, ``service`` (errors, latency),
             ``fairness`` between the groups of a column, ``estimated`` performance before outcomes are known,
             ``calibration``, ``attribution`` (order of the inputs' weights), ``outliers``, ``multivariate`` (inputs
-            together) or ``custom``.
+            together), ``text``, ``embedding``, ``ranking``, ``forecast`` or ``custom``.
         measure: Metric (``roc_auc``, ``log_loss`` …), drift measure (``psi``, ``js`` …), name of the KPI, name of the
             humility rule (any when empty), ``oldest_hours`` or ``open`` of the queue, ``module:function`` of a custom
-            monitor; `mainspring.monitoring.kinds.KNOWN` lists the others.
+            monitor; `mainspring.monitoring.kinds.KNOWN` and `derived.KNOWN` list the others.
         columns: Inputs that are watched for drift; all when empty. Of a ``fairness`` monitor the one column that
-            tells the group.
+            tells the group, of a ``ranking`` the list, of a ``forecast`` the series; of an ``embedding`` its
+            dimensions, also as ``vector_*``.
         segments: Columns whose values divide the population: counts of each part are kept and compared, too (drift
             only; the twenty largest parts of each).
         importance: Column -> how much it matters to the model, for the measure ``weighted``; all alike when empty.

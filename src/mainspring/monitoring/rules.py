@@ -28,6 +28,7 @@ GROUPS: Mapping[str, CauseGroup] = {
     "quality": "data", "freshness": "data", "service": "service", "fairness": "fairness",
     "estimated": "performance", "calibration": "performance", "custom": "performance",
     "attribution": "attribution", "outliers": "drift", "multivariate": "drift",
+    "text": "drift", "embedding": "drift", "ranking": "performance", "forecast": "performance",
 }  # fmt: skip
 """Kind of monitor -> the group of causes that its incidents belong to."""
 SEVERITIES: Mapping[str, Severity] = {
@@ -35,7 +36,7 @@ SEVERITIES: Mapping[str, Severity] = {
     "drift": "digest", "prediction_drift": "ticket", "humility": "ticket", "reviews": "ticket",
     "quality": "page", "freshness": "page", "service": "page", "fairness": "ticket", "estimated": "page",
     "calibration": "ticket", "custom": "ticket", "attribution": "ticket", "outliers": "digest",
-    "multivariate": "digest",
+    "multivariate": "digest", "text": "digest", "embedding": "digest", "ranking": "page", "forecast": "page",
 }  # fmt: skip
 """Kind of monitor -> severity by consequence: broken data and lost quality wake somebody, movement alone does not."""
 _GRAVE: tuple[Severity, ...] = ("digest", "ticket", "page")
@@ -46,15 +47,20 @@ DEFAULTS: Mapping[str, tuple[float | None, float | None]] = {
     "ece": (None, 0.1),
     "ndcg": (0.9, None),
     "share": (None, 0.05), "reconstruction": (None, 0.2), "classifier": (None, 0.1),
+    "mean_distance": (None, 0.25),
+    "mase": (None, 1.0), "mase_7": (None, 1.0), "mase_12": (None, 1.0), "mase_24": (None, 1.0),
     "demographic_parity_difference": (None, 0.1), "equalized_odds_difference": (None, 0.1),
     "equal_opportunity_difference": (None, 0.1),
     "demographic_parity_ratio": (0.8, None), "equalized_odds_ratio": (0.8, None),
 }  # fmt: skip
 """Measure -> least and greatest value of a monitor that says neither: shares of what the model looks at, of rows and
-of columns' values; SageMaker Clarify's 0.9 for attributions; the four-fifths rule for ratios between groups."""
+of columns' values; SageMaker Clarify's 0.9 for attributions; the four-fifths rule for ratios between groups; a quarter
+of a standard deviation between means; a forecast worse than the naive one."""
 _ALWAYS = ("performance", "kpi")
 SILENT, OVERDUE = "/silent", "/overdue"
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse"})
+LOWER_IS_BETTER = frozenset(
+    {"log_loss", "brier", "ece", "mae", "rmse", "smape", "mase", "mase_7", "mase_12", "mase_24"}
+)
 
 
 def window_start(moment: datetime, days: float) -> datetime:

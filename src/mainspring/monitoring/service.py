@@ -19,7 +19,7 @@ from mainspring.deploy.service import Deployments
 from mainspring.errors import InvalidInput
 from mainspring.measures.reference import Reference, from_bytes, to_bytes
 from mainspring.measures.window import Window, encode, merge
-from mainspring.monitoring import fleet, kinds, lifecycle, measure, rules
+from mainspring.monitoring import derived, fleet, kinds, lifecycle, measure, rules
 from mainspring.monitoring.counted import Counts
 from mainspring.monitoring.measure import Measured
 from mainspring.monitoring.model import Finding, Monitor, ReferenceProfile, Signal, SignalStatus
@@ -37,7 +37,9 @@ from mainspring.usecases.service import UseCases
 LISTING = "mainspring monitors list"
 _FINE = timedelta(days=7)
 _OF_COUNTS = ("drift", "prediction_drift", "quality")
-_OF_ROWS = ("fairness", "calibration", "custom", "estimated", "attribution", "outliers", "multivariate")
+_OF_ROWS = (
+    "fairness", "calibration", "custom", "estimated", "attribution", "outliers", "multivariate", *derived.KNOWN,
+)  # fmt: skip
 
 
 class Monitors:
@@ -97,9 +99,15 @@ class Monitors:
         return monitor
 
     def _check(self, monitor: Monitor) -> None:
-        measure.check_measure(monitor, kinds.KNOWN)
+        measure.check_measure(monitor, {**kinds.KNOWN, **derived.KNOWN})
         if monitor.kind == "fairness" and len(monitor.columns) != 1:
             raise InvalidInput(f"monitor `{monitor.name}`: one column tells the group", hint='columns = ["sex"]')
+        if monitor.kind == "ranking" and len(monitor.columns) != 1:
+            raise InvalidInput(f"monitor `{monitor.name}`: one column tells the list", hint='columns = ["query"]')
+        if monitor.kind == "forecast" and len(monitor.columns) > 1:
+            raise InvalidInput(f"monitor `{monitor.name}`: one column tells the series", hint='columns = ["shop"]')
+        if monitor.kind == "embedding" and not monitor.columns:
+            raise InvalidInput(f"monitor `{monitor.name}`: which columns are it?", hint='columns = ["vector_*"]')
         if monitor.kind == "custom":
             kinds.load_function(monitor)
         deployment = self._deployments.show(monitor.deployment)
@@ -296,6 +304,8 @@ class Monitors:
 
     def _of_rows_together(self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion) -> Measured:
         """The value of a kind that needs rows of the window, and some of them the version's own."""
+        if monitor.kind in derived.OF_OUTCOMES:
+            return derived.OF_OUTCOMES[monitor.kind](joined, monitor)
         match monitor.kind:
             case "fairness":
                 return kinds.group_fairness(joined, monitor)
@@ -311,6 +321,8 @@ class Monitors:
         training = self._versions.training(version.address)
         if training is None:
             return Measured(None, joined.height, {"why": "the version has no reference"})
+        if monitor.kind in derived.OF_TRAINING:
+            return derived.OF_TRAINING[monitor.kind](joined, training, monitor)
         if monitor.kind != "attribution":
             return kinds.together(joined, training, monitor)
         if joined.height < max(monitor.min_rows, 1):

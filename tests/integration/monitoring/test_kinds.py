@@ -13,7 +13,9 @@ from mainspring.monitoring.model import Monitor
 KINDS = {
     "quality": "unseen_share", "freshness": "age_hours", "service": "error_rate", "estimated": "roc_auc",
     "calibration": "ece", "attribution": "ndcg", "custom": "builtins:len",
+    "embedding": "mean_distance", "ranking": "mean_ndcg", "forecast": "smape",
 }  # fmt: skip
+COLUMNS = {"embedding": ["x*"], "ranking": ["x"]}
 
 
 def test_every_kind_measures_a_quiet_week(mill: Any) -> None:
@@ -21,6 +23,7 @@ def test_every_kind_measures_a_quiet_week(mill: Any) -> None:
     mill.workspace.controller.tick()
     for kind, measure in KINDS.items():
         given = {"name": kind, "deployment": "mill", "kind": kind, "measure": measure, "min_rows": 30}
+        given["columns"] = COLUMNS.get(kind, [])
         mill.workspace.monitors.create(draft(Monitor, **given))
     mill.week(count=600)
     found = {kind: mill.workspace.monitors.signals(kind)[0] for kind in KINDS}
@@ -38,6 +41,9 @@ def test_every_kind_measures_a_quiet_week(mill: Any) -> None:
     [
         ({"kind": "quality", "measure": "null_shares"}, "no quality measure"),
         ({"kind": "fairness", "measure": "demographic_parity_ratio"}, "one column tells the group"),
+        ({"kind": "ranking", "measure": "mean_ndcg"}, "one column tells the list"),
+        ({"kind": "forecast", "measure": "mase", "columns": ["a", "b"]}, "one column tells the series"),
+        ({"kind": "embedding", "measure": "ks"}, "which columns"),
         ({"kind": "custom", "measure": "nowhere:f"}, "cannot be loaded"),
     ],
 )

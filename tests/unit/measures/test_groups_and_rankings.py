@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer
 from sklearn.decomposition import PCA
-from sklearn.metrics import ndcg_score
+from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
 
 from mainspring.errors import InvalidInput
 from mainspring.measures.fairness import fairness, fairness_of
 from mainspring.measures.metrics import Confusion
 from mainspring.measures.multivariate import reconstruction, reconstruction_drift
-from mainspring.measures.ranking import attribution_drift, mase, ndcg
+from mainspring.measures.ranking import attribution_drift, mase, ndcg, reciprocal_rank, smape
 
 
 @settings(deadline=None, max_examples=15)
@@ -47,6 +47,26 @@ def test_ndcg_follows_scikit_learn(rows: list[tuple[int, int]], k: int) -> None:
         assert found is None
     else:
         assert found == pytest.approx(ndcg_score([relevance], [score], k=k))
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=20, unique=True), st.data())
+def test_reciprocal_rank_of_one_relevant_item_follows_scikit_learn(score: list[int], data: st.DataObject) -> None:
+    relevance = [0] * len(score)
+    assert reciprocal_rank(relevance, score) is None
+    relevance[data.draw(st.integers(0, len(score) - 1))] = 1
+    expected = label_ranking_average_precision_score([relevance], [score]) if len(score) > 1 else 1.0
+    assert reciprocal_rank(relevance, score) == pytest.approx(expected)
+
+
+def test_ties_share_their_places() -> None:
+    assert reciprocal_rank([0, 1, 0], [1, 1, 1]) == pytest.approx(1 / 2)
+    assert reciprocal_rank([0, 1, 2], [1, 1, 1]) == pytest.approx(1 / 1.5)
+
+
+def test_smape() -> None:
+    assert smape([1.0, 0.0], [3.0, 0.0]) == pytest.approx(0.5)
+    assert smape([1.0], [-1.0]) == pytest.approx(2.0)
+    assert smape([], []) is None
 
 
 def test_attribution_drift_is_one_for_the_same_order() -> None:
