@@ -163,12 +163,12 @@ def test_a_damaged_file_is_told(sqlite_url: str, content: bytes) -> None:
 def test_a_page_damaged_later_is_told_in_reading(small: Store, use_case: UseCaseMaker) -> None:
     with small.transaction() as tx:
         for number in range(300):
-            tx.insert(use_case(f"case-{number}", problem="x" * 500))
+            tx.insert(use_case(f"case-{number}", problem="x" * 5000))
     small.close()
     path = Path(small.url.database or "")
-    with path.open("r+b") as file:
+    with path.open("r+b") as file:  # the second half of the file is rows of use cases, and little else
         size = path.stat().st_size
-        file.seek(size // 4)
+        file.seek(size // 2)
         file.write(b"\xff" * (size // 2))
     damaged = Store(f"sqlite:///{path}")
     with pytest.raises(StoreError):
