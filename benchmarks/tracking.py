@@ -157,7 +157,7 @@ def _peer() -> Path:
     python = PEERS / "mlflow" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(PEERS / "mlflow")], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", PEER, "psycopg2-binary"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", PEER, "psycopg[binary]"], check=True)
     return python
 
 

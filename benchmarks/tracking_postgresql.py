@@ -45,7 +45,7 @@ def rows() -> list[Row]:
 def _compared(folder: Path, address: sa.URL) -> list[Row]:
     own, peer = (address.set(database=name).render_as_string(hide_password=False) for name in ("ours", "theirs"))
     (folder / "mainspring.toml").write_text(f'[settings]\ndatabase = "{own}"\n')
-    subprocess.run([_peer(), "-c", "import psycopg2"], check=True)
+    subprocess.run([_peer(), "-c", "import psycopg"], check=True)
     ours, theirs = _ours(folder), _theirs(folder, peer)
     try:
         fast, slow = _measured(ours, 10), _measured(theirs, 1)

@@ -19,10 +19,11 @@ from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.plugins import resolve
 from mainspring.settings import Settings
 from mainspring.store import Store
-from mainspring.tracking.environment import describe_code, describe_environment, is_alive, uncommitted
+from mainspring.tracking.environment import describe_code, describe_environment, installed, is_alive, uncommitted
 from mainspring.tracking.service import Runs
 
 MAX_POINTS = 1000
+LOCK_FILE, DIFF_FILE = "environment/requirements.txt", "code/uncommitted.diff"
 FRESH_SECONDS = 60.0
 """The environment is described for a run that has begun so lately: afterwards it may be another one."""
 SPOOLS = "spool"
@@ -136,7 +137,9 @@ class Delivery:
         elif not moved and (self._ended or not alive):
             # Whoever wrote is gone before this look into the file: nothing can come any more.
             if not self._ended and self.header.new is not None:
-                self._send(target, [Line(status="failed", error="its process ended without a word", at=now())])
+                at = self._reader.path.stat().st_mtime_ns // 1000  # when it last wrote
+                why = "its process ended without a word"
+                self._send(target, [Line(points=self.header.costs(at), status="failed", error=why, at=now())])
             self._ended = self.done = True
             self._reader.remove()
             self._marker.unlink(missing_ok=True)
@@ -160,15 +163,17 @@ class Delivery:
                     "the run has not begun yet", hint="it begins when its first process is heard"
                 ) from error
             return
-        new, folder, diff = dict(header.new), Path(header.folder), b""
+        new, folder, files = dict(header.new), Path(header.folder), {}
         if now() - header.at < FRESH_SECONDS * 1e6 and header.python == sys.prefix:
             new["environment"] = describe_environment() | new.get("environment", {})
             new["code"] = msgspec.to_builtins(describe_code(folder))
-            diff = uncommitted(folder) if new["code"]["dirty"] else b""
+            files[LOCK_FILE] = "\n".join(installed()).encode()
+            if new["code"]["dirty"]:
+                files[DIFF_FILE] = uncommitted(folder)
         self._name = target.runs.replay(header.run, new, header.at)
         self._marker.write_text(self._name)
-        if diff:
-            self._attach(target, "code/uncommitted.diff", diff)
+        for path, content in files.items():
+            self._attach(target, path, content)
 
     def _send(self, target: Target, lines: list[Line]) -> None:
         """As few calls as possible; a line that is refused is left out, and told."""

@@ -37,6 +37,7 @@ class Header(msgspec.Struct, frozen=True):
         system: Seconds between two looks at the machine's load; 0 for none.
         rank: Which of several processes of the run writes, where it is not the first.
         python: Folder of its Python environment.
+        hourly: What an hour of the machine costs; 0 where nobody said.
     """
 
     run: str
@@ -48,6 +49,12 @@ class Header(msgspec.Struct, frozen=True):
     system: float = 0.0
     rank: str = ""
     python: str = ""
+    hourly: float = 0.0
+
+    def costs(self, at: int) -> list[tuple[str, float | None, int, int]]:
+        """The metric of what the process has cost until a moment (microseconds since 1970), where prices are known."""
+        name = f"system/rank{self.rank}/cost" if self.rank else "system/cost"
+        return [(name, max(at - self.at, 0) / 3.6e9 * self.hourly, 0, at)] if self.hourly else []
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):

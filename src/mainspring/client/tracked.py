@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mainspring.client.content import figure_bytes, table_bytes
 from mainspring.client.spool import Header, Line, Spool, now
 from mainspring.core.ids import ALPHABET, ID_LENGTH, new_id, spoken_name, to_hex
@@ -188,11 +190,11 @@ class TrackedRun:
         """
         used = resource.getrusage(resource.RUSAGE_SELF)
         seconds = used.ru_utime + used.ru_stime
-        if not self._header.rank:
-            line = Line(points=[("system/cpu_seconds", seconds, 0, now())], status=status, error=error, at=now())  # type: ignore[arg-type]
-            self._append(line)
-        else:
-            self._append(Line(points=[(f"system/rank{self._header.rank}/cpu_seconds", seconds, 0, now())]))
+        rank, at = self._header.rank, now()
+        name = f"system/rank{rank}/cpu_seconds" if rank else "system/cpu_seconds"
+        line = Line(points=[(name, seconds, 0, at), *self._header.costs(at)])
+        # Only the first of several processes ends their run.
+        self._append(line if rank else msgspec.structs.replace(line, status=status, error=error, at=at))
         self._spool.close()
         self._until = time.monotonic() + FLUSH_SECONDS
         self._ending.set()
@@ -351,6 +353,7 @@ def _begun(
         system=system,
         rank="" if rank == "0" else rank,
         python=sys.prefix,
+        hourly=float(settings["cost_per_hour"]),
     )
     offline = offline or os.environ.get("MAINSPRING_OFFLINE", "") not in ("", "0")
     tracked = TrackedRun(header, settings, client, offline)

@@ -30,12 +30,17 @@ _FOREIGN = frozenset({"__pycache__", "site-packages", "node_modules"})
 
 
 @functools.cache
+def installed() -> tuple[str, ...]:
+    """Every installed distribution with its version, as lines of a requirements file."""
+    return tuple(sorted({f"{item.name}=={item.version}" for item in distributions() if item.name}))
+
+
+@functools.cache
 def describe_environment() -> dict[str, str]:
     """Python, platform, the main libraries, and a digest over every installed distribution and its version."""
-    installed = sorted({f"{item.name}=={item.version}" for item in distributions() if item.name})
-    versions = dict(item.split("==", 1) for item in installed)
+    versions = dict(item.split("==", 1) for item in installed())
     named = {name: versions[name] for name in _WORTH_NAMING if name in versions}
-    lock = hashlib.sha256("\n".join(installed).encode()).hexdigest()
+    lock = hashlib.sha256("\n".join(installed()).encode()).hexdigest()
     return {"python": platform.python_version(), "platform": platform.platform(terse=True), **named, "lock": lock}
 
 

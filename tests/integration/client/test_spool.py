@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,21 @@ def test_a_script_is_delivered_by_another_process(here: Path) -> None:
         files = {item.path: workspace.artifacts.read(item.digest) for item in workspace.runs.artifacts(run.name)}
         assert files["raw.bin"] == b"raw"
         assert b"+second" in files["code/uncommitted.diff"]
+        lock = files["environment/requirements.txt"]
+        assert f"msgspec=={version('msgspec')}" in lock.decode().splitlines()
+        assert hashlib.sha256(lock).hexdigest() == run.environment["lock"]
         assert run.metrics["system/cpu_seconds"] > 0
+        assert "system/cost" not in run.metrics
+
+
+@pytest.mark.parametrize("end", ["pass", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_run_knows_what_it_cost(here: Path, end: str) -> None:
+    script(here, f"with ms.run() as run:\n  ms.log(x=1); time.sleep(0.3); ms.log(x=2)\n  {end}\n",
+           MAINSPRING_COST_PER_HOUR="3600")  # fmt: skip
+    with delivered(here) as workspace:
+        (run,) = workspace.runs.find()
+        assert run.ended is not None
+        assert 0.3 <= run.metrics["system/cost"] <= (run.ended - run.created).total_seconds() + 0.01
 
 
 def test_a_script_that_is_killed_loses_nothing_and_has_failed(here: Path) -> None:
@@ -152,7 +168,7 @@ def test_a_dead_server_costs_one_warning_and_sync_sends_it_later(here: Path, ser
         assert [run.status for run in runs] == ["ok", "ok"]
         for run in runs:
             assert points(workspace, run, "loss") == Counter((i, float(i)) for i in range(200))
-            assert [item.path for item in workspace.runs.artifacts(run.name)] == ["a/x"]
+            assert "a/x" in {item.path for item in workspace.runs.artifacts(run.name)}
 
 
 def test_processes_with_one_key_log_to_one_run_and_a_fork_goes_on(here: Path) -> None:

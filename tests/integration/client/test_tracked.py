@@ -28,6 +28,7 @@ def test_a_block_is_a_run(client: Client, tmp_path: Path) -> None:
     assert {key: value for key, value in found.metrics.items() if "/" not in key} == {"auc": 0.91}
     assert [point.value for point in client.runs.history(run.name, "auc")] == [0.9, 0.91]
     artifacts = {item.path: client.artifact(item.digest) for item in client.runs.artifacts(run.name)}
+    assert artifacts.pop("environment/requirements.txt")
     assert artifacts == {"notes.txt": b"better", "raw.bin": b"raw"}
     assert found.environment["python"]
     assert run.name in repr(run)
