@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -258,7 +258,7 @@ def row_of(run: Run, location: str) -> RunRow:
 def as_moment(value: Any) -> datetime:
     """A time as the driver gives it: text on SQLite."""
     if isinstance(value, str):
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        return datetime.fromisoformat(value + "Z")
     return value  # type: ignore[no-any-return]
 
 

@@ -17,7 +17,7 @@ from msgspec.json import decode as json_decode
 from msgspec.json import encode as json_encode
 
 from mainspring.core.ids import new_id, spoken_name
-from mainspring.store.driver import Driver
+from mainspring.store.driver import Driver, array
 from mainspring.store.tables import Json, metadata, table_of
 from mainspring.tracking.model import DEFAULT_EXPERIMENT, Experiment
 
@@ -290,7 +290,7 @@ def among(driver: Driver, column: str, kind: str, values: list[Any]) -> tuple[st
         return f"{column} = ?", values[0]
     if driver.dialect == "sqlite":
         return f"{column} IN (SELECT value FROM json_each(?))", json_encode(values).decode()
-    return f"{column} = ANY(?::{kind}[])", values
+    return f"{column} = ANY(?::{kind}[])", array(kind, values)
 
 
 def curve(

@@ -16,6 +16,7 @@ from mainspring.core.ids import new_id
 from mainspring.errors import Conflict, InvalidInput, NotFound
 from mainspring.store import Store
 from mainspring.tracking.model import CodeVersion, Run, RunArtifact
+from mainspring.tracking.store import among
 from mainspring.usecases.model import Kpi, KpiValue, UseCase
 
 UseCaseMaker = Callable[..., UseCase]
@@ -235,3 +236,30 @@ def test_a_cursor_moves_with_the_block_or_not_at_all(store: Store) -> None:
         fail()
     assert store.cursor("controller") == 3
     assert store.cursor("another") == 0
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            texts | st.sampled_from(["NULL", "{}", '","', "\\", '\\"', " a ", "a,b", "☃"]),
+            st.none() | st.floats(allow_nan=False),
+            st.integers(-LIMIT, LIMIT - 1),
+        ),
+        min_size=8,
+        max_size=20,
+        unique_by=lambda row: row[0],
+    )
+)
+def test_many_rows_in_one_statement_come_back_as_they_were(
+    store: Store, rows: list[tuple[str, float | None, int]]
+) -> None:
+    columns = "run_metric (run, key, value, step, time, experiment, started)"
+    kinds = ("bigint", "text", "float8", "bigint", "bigint", "bigint", "bigint")
+    with store.transaction() as tx:
+        tx.driver.run("DELETE FROM run_metric WHERE run = ?", (-1,))
+        tx.driver.insert(columns, kinds, [(-1, key, value, step, 0, 0, 0) for key, value, step in rows])
+        found = tx.driver.rows("SELECT key, value, step FROM run_metric WHERE run = ?", (-1,))
+        chosen, keys = among(tx.driver, "key", "text", [row[0] for row in rows])
+        again = tx.driver.rows(f"SELECT key, value, step FROM run_metric WHERE run = ? AND {chosen}", (-1, keys))
+    assert sorted(found) == sorted(again) == sorted(rows)
