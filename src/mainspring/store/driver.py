@@ -17,8 +17,6 @@ from mainspring.store.failure import translated
 
 Values = Sequence[Any] | Callable[[], Sequence[Any]]
 """Values of a statement, or what makes them: its errors are told as the database's own."""
-MANY = 8
-"""From so many rows on, PostgreSQL gets them as one statement over arrays."""
 
 
 class Driver:
@@ -67,7 +65,7 @@ class Driver:
         marks = ", ".join("?" * len(kinds))
         if len(rows) == 1:
             self._run(f"INSERT INTO {into} VALUES ({marks}) {clash}", rows[0])
-        elif self.dialect == "sqlite" or len(rows) < MANY:
+        elif self.dialect == "sqlite":
             self._many(f"INSERT INTO {into} VALUES ({marks}) {clash}", rows)
         else:
             arrays = ", ".join(f"?::{kind}[]" for kind in kinds)

@@ -24,8 +24,8 @@ from mainspring.tracking.store import (
     Logged,
     Place,
     add_points,
-    free_name,
     microseconds,
+    next_run,
     put_inputs,
     put_labels,
     put_models,
@@ -96,9 +96,7 @@ class Carried:
         with self._store.transaction() as tx:
             before = self._store.first(Run, id=run.id)
             if before is None:
-                last = tx.driver.row("SELECT max(number) FROM run")
-                number = (last[0] if last and last[0] is not None else 0) + 1
-                name = free_name(tx.driver, run.id)
+                number, name = next_run(tx.driver, run.id)
                 run = tx.insert(msgspec.structs.replace(run, number=number, name=name, title=run.title or name))
             else:
                 kept = {"number": before.number, "name": before.name, "title": run.title or before.name}

@@ -25,7 +25,7 @@ from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.files import Files
 from mainspring.tracking.journal import Journal, no_run
 from mainspring.tracking.model import Lifecycle, Point, Run, RunArtifact, RunStatus
-from mainspring.tracking.store import Logged, Place, free_name, microseconds, moment, put_labels
+from mainspring.tracking.store import Logged, Place, microseconds, moment, next_run, put_labels
 from mainspring.tracking.table import Table
 
 MAX_COMPARED = 100
@@ -99,15 +99,14 @@ class Runs:
         self, tx: Transaction, new: Create[Run], at: datetime, actor: str, home: tuple[int, str], run_id: str
     ) -> Run:
         run_id, by = run_id or new_id(), current_actor()
-        last = tx.driver.row("SELECT max(number) FROM run")
-        name = free_name(tx.driver, run_id)
+        number, name = next_run(tx.driver, run_id)
         return born(
             Run,
             msgspec.structs.replace(new, cause=new.cause or None, title=new.title or name, experiment=home[1]),
             id=run_id,
             created=at,
             name=name,
-            number=(last[0] if last and last[0] is not None else 0) + 1,
+            number=number,
             experiment_number=home[0],
             actor=actor or by.name,
             actor_kind=by.kind,

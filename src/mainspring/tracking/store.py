@@ -168,14 +168,18 @@ def moment(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def free_name(driver: Driver, run: str) -> str:
-    """A name that can be said, which no run has yet, by the run's id."""
+def next_run(driver: Driver, run: str) -> tuple[int, str]:
+    """The next free number, and a name that can be said, which no run has yet, by the run's id."""
+    number = 1
     for attempt in range(8):
         name = spoken_name(f"{run}{attempt}")
-        if driver.row("SELECT 1 FROM run WHERE name = ?", (name,)) is None:
-            return name
+        row = driver.row("SELECT coalesce(max(number), 0) + 1, (SELECT 1 FROM run WHERE name = ?) FROM run", (name,))
+        assert row is not None
+        number, taken = row
+        if not taken:
+            return number, name
     # Of 400,000 names so many are taken that a few letters are shorter.
-    return f"{spoken_name(run)}-{run[-4:]}"
+    return number, f"{spoken_name(run)}-{run[-4:]}"
 
 
 def add_points(driver: Driver, place: Place, points: list[Logged]) -> dict[str, float]:
