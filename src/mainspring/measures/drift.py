@@ -81,14 +81,19 @@ def _spread(values: Floats, starts: Starts, slots: int) -> Floats:
 def shares(counts: ArrayLike, starts: Starts = None) -> Floats:
     """Counts over the total of their column; NaN for a column without rows."""
     values = np.asarray(counts, dtype=np.float64)
-    total = _sum(values, starts)
+    return _shares(values, _sum(values, starts), starts)
+
+
+def _shares(values: Floats, total: Floats, starts: Starts) -> Floats:
     each = np.divide(1.0, total, out=np.full_like(total, np.nan), where=total > 0)
     return np.asarray(values * _spread(each, starts, values.shape[-1]))
 
 
 def _gaps(p: Floats, q: Floats, starts: Starts) -> Floats:
     """Distribution function of ``p`` less that of ``q`` after each slot."""
-    both = np.nan_to_num(p - q) if starts is not None else p - q  # NaN must not run into the next column
+    both = p - q
+    if starts is not None and np.isnan(both[..., starts]).any():  # NaN must not run into the next column
+        both[np.isnan(both)] = 0.0
     gaps = both.cumsum(axis=-1)
     if starts is None:
         return np.asarray(gaps)
@@ -222,10 +227,12 @@ def _wasserstein(
     widths = np.array(scale.widths)
     widths[starts] = np.fmax(0.0, scale.first - low)
     widths[scale.ends] = np.fmax(0.0, high - scale.last)
-    area = np.where(scale.slopes, _area(before, after), np.abs(before)) * widths
+    # Where mass sits at the upper edge, the functions are flat up to it.
+    after = after if scale.slopes.all() else np.where(scale.slopes, after, before)
+    area = _area(before, after) * widths
     if shift is not None:
-        signed = np.where(scale.slopes, (before + after) / 2, before) * widths
-        room = (p + q) * widths * scale.slopes
+        signed = (before + after) * (widths / 2)
+        room = (p + q) * (widths * scale.slopes)
         total = _sum(room, starts)
         missing = np.nan_to_num(shift - _sum(signed, starts))
         part = np.divide(missing, total, out=np.zeros_like(total), where=total > 0)
@@ -354,7 +361,8 @@ class Distances(NamedTuple):
 def distances(scale: Scale, reference: Window, current: Window) -> Distances:
     """All distances of one model, or of a fleet whose windows are concatenated as its scales are `together`."""
     starts, a, b = scale.starts, reference.counts.astype(np.float64), current.counts.astype(np.float64)
-    n, m, p, q = _sum(a, starts), _sum(b, starts), shares(a, starts), shares(b, starts)
+    n, m = _sum(a, starts), _sum(b, starts)
+    p, q = _shares(a, n, starts), _shares(b, m, starts)
     with np.errstate(divide="ignore", invalid="ignore"):
         empty, numeric = (n == 0) | (m == 0), scale.numeric
         left, right = np.add.reduceat(a, scale.groups), np.add.reduceat(b, scale.groups)
