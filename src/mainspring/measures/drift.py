@@ -72,7 +72,7 @@ def _max(values: Floats, starts: Starts) -> Floats:
     return np.asarray(values.max(axis=-1) if starts is None else np.maximum.reduceat(values, starts, axis=-1))
 
 
-def _spread(values: Floats, starts: Starts, slots: int) -> Floats:
+def _spread(values: NDArray[Any], starts: Starts, slots: int) -> NDArray[Any]:
     """A value of each column, repeated over the column's slots."""
     if starts is None:
         return values[..., None]

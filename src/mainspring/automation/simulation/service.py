@@ -221,7 +221,7 @@ class Simulations:
             mine = [] if policy.preset == "default" else monitors
             if not policy.monitors:
                 told["monitors"] = mine or rules.default_monitors(past, judging.measure)
-                notes = [
+                notes += [
                     f"monitor `{item.name}` ({item.kind}) needs more than rows and labels: left out"
                     for item in watched if mine and item.kind not in rules.KINDS
                 ]  # fmt: skip
