@@ -55,8 +55,8 @@ class Face:
 
     @staticmethod
     @contextlib.contextmanager
-    def serving(model: Path, **facts: Any) -> Iterator[Face]:
-        """Our inference server with one model, prediction log and metrics on."""
+    def serving(model: Path, *, module: str = "mainspring.serving.process", **facts: Any) -> Iterator[Face]:
+        """Our inference server with one model, prediction log and metrics on; ``module`` is what starts it."""
         with tempfile.TemporaryDirectory() as folder:
             config = Path(folder) / "config.json"
             routes = [{"version": "bench@1", "path": str(model)}]
@@ -73,7 +73,7 @@ class Face:
                 )
             )
             address = Path(folder) / "address.json"
-            with _process("mainspring.serving.process", "--config", str(config)) as (process, begun):
+            with _process(module, "--config", str(config)) as (process, begun):
                 while not address.exists():
                     if process.poll() is not None:
                         raise SystemExit("the server ended")

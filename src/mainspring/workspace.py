@@ -6,11 +6,13 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from mainspring.automation.buttons import Buttons
 from mainspring.automation.controller import Controller
 from mainspring.automation.registry_hooks import RegistryHooks
 from mainspring.automation.secrets import Secrets
 from mainspring.automation.service import Rules
 from mainspring.automation.simulation.service import Simulations
+from mainspring.automation.streams import Streams
 from mainspring.core.clock import Clock, SystemClock
 from mainspring.data.service import Datasets
 from mainspring.delivery.service import Projects
@@ -20,6 +22,7 @@ from mainspring.governance.service import Approvals
 from mainspring.interop.mlflow.rooms import Rooms
 from mainspring.monitoring.incidents import Incidents
 from mainspring.monitoring.investigation import Investigation
+from mainspring.monitoring.notify.model import Message
 from mainspring.monitoring.notify.service import Notifications
 from mainspring.monitoring.reports import Reports
 from mainspring.monitoring.service import Monitors
@@ -66,6 +69,7 @@ SERVICES: dict[str, type] = {
     "notifications": Notifications,
     "rules": Rules,
     "simulations": Simulations,
+    "streams": Streams,
     "projects": Projects,
 }
 """Noun -> service class, in lifecycle order; commands, routes and remote calls are derived from these."""
@@ -136,14 +140,23 @@ class Workspace:
         self.incidents = Incidents(self.store, self.models, surroundings, looking)
         page_url = str(self.settings["page_url"]) or self.settings.local_url
         notifier = functools.partial(resolve, "notifiers")
-        self.notifications = Notifications(self.store, self.incidents, notifier, page_url)
+        self.notifications = Notifications(self.store, self.incidents, notifier, page_url, self._links)
         hosts = str(self.settings["webhook_hosts"]).replace(",", " ").split()
         secrets = Secrets(self.home / "keys" / "hooks")
         self.registry_hooks = RegistryHooks(self.store, secrets, hosts)
         self.rules = Rules(
             self.store, self.pipelines, self.models, self.approvals, self.deployments, self.challenges,
-            secrets, hosts, self.notifications,
+            secrets, hosts, self.notifications, self.incidents,
         )  # fmt: skip
+        self.streams = Streams(self.store, self.deployments, self.target)
+        self.buttons = Buttons(
+            self.store, self.incidents, self.deployments, self.rules,
+            lambda: bytes.fromhex(self.deployments.mask_key()), page_url,
+        )  # fmt: skip
+
+    def _links(self, message: Message) -> dict[str, str]:
+        """What a message can have done: rooms to the right of notifications know."""
+        return self.buttons.links(message)
 
     @property
     def home(self) -> Path:
@@ -168,7 +181,7 @@ class Workspace:
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
             self.predictions, Retention(self.store, self.deployments, self.artifacts),
             self.scorings, self.challenges, self.monitors, self.notifications, self.rules, self.registry_hooks,
-            self.artifacts, self.simulations,
+            self.artifacts, self.simulations, self.streams,
         )  # fmt: skip
 
     def rooms(self) -> Rooms:

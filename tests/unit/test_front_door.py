@@ -1,31 +1,41 @@
-"""What ``import mainspring`` offers, and what it costs."""
+"""What ``import mainspring`` and ``import mainspring.monitoring`` offer, and what they cost."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 import mainspring
+from mainspring import monitoring
 
+COUNTS = "from mainspring.monitoring import Counter, column_findings, decode, from_bytes, make_reference, numeric_bins"
 HEAVY = ("sqlalchemy", "polars", "numpy", "starlette", "jinja2", "rich", "click", "onnxruntime", "sklearn", "alembic")
 
 
-def test_every_name_of_the_front_door_loads() -> None:
-    for name in mainspring.__all__:
-        assert getattr(mainspring, name) is not None
-    assert sorted(mainspring.__all__) == dir(mainspring)
+@pytest.mark.parametrize("door", [mainspring, monitoring])
+def test_every_name_of_a_front_door_loads(door: ModuleType) -> None:
+    for name in door.__all__:
+        assert getattr(door, name) is not None
+    assert sorted(door.__all__) == dir(door)
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+@pytest.mark.parametrize("door", [mainspring, monitoring])
+def test_an_unknown_name_is_an_attribute_error(door: ModuleType) -> None:
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        mainspring.trian  # noqa: B018
+        door.trian  # noqa: B018
 
 
 @pytest.mark.parametrize(
     ("code", "allowed"),
-    [("import mainspring", ()), ("from mainspring.cli.main import run; run(['--help'])", ("click",))],
+    [
+        ("import mainspring", ()),
+        ("from mainspring.cli.main import run; run(['--help'])", ("click",)),
+        ("import mainspring.monitoring", ()),
+        (COUNTS, ("numpy",)),
+    ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code: str, allowed: tuple[str, ...]) -> None:
     told = f"{code}\nimport sys\nprint('LOADED', *[name for name in {HEAVY!r} if name in sys.modules])"

@@ -20,6 +20,7 @@ from mainspring.store import Store
 BLOCK = 50
 """Models compared at once: so many counts stay in the processor's cache."""
 _DAY = timedelta(days=1)
+_KEPT = 31 << 20
 
 
 class Watched(NamedTuple):
@@ -119,6 +120,7 @@ def evaluate(store: Store, start: datetime, end: datetime, block: int = BLOCK) -
         end: Windows end at or before it.
         block: Deployments to read and compare at once.
     """
+    _keep_freed_memory()
     columns = store.columns(WindowProfile)
     within = (columns.start >= start, columns.end <= end)
     seen = sa.select(columns.deployment).distinct().order_by(columns.deployment)
@@ -134,6 +136,15 @@ def evaluate(store: Store, start: datetime, end: datetime, block: int = BLOCK) -
         for deployment, version, segment, blob in rows:
             blobs.setdefault((deployment, version, segment), []).append(blob)
         yield from _compared(store, blobs)
+
+
+def _keep_freed_memory() -> None:
+    """Has the C library keep what arrays give back; otherwise each is mapped and zeroed anew, a third of all time here.
+
+    The limits of glibc's ``malloc`` follow the largest block that was ever freed, up to 32 MB (``mallopt(3)``); others
+    do not mind.
+    """
+    np.empty(_KEPT, dtype=np.uint8)
 
 
 def _compared(store: Store, blobs: dict[Key, list[bytes]]) -> Iterator[Watched]:

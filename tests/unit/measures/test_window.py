@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import threading
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 from mainspring.errors import InvalidInput
 from mainspring.measures.bins import Bins
-from mainspring.measures.capture import Capture, Counter
+from mainspring.measures.counter import Counter
 from mainspring.measures.profile import count
 from mainspring.measures.window import Layout, Window, decode, encode, merge
 
@@ -32,7 +30,6 @@ rows = st.fixed_dictionaries(
 )
 frames = st.lists(rows, max_size=15)
 SCHEMA: dict[str, Any] = {"x": pl.Float64, "s": pl.String, "t": pl.Boolean}
-NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 
 def counted(some: list[dict[str, Any]]) -> Window:
@@ -91,40 +88,3 @@ def test_seventeen_columns_take_five_kilobytes() -> None:
     frame = pl.DataFrame({f"x{place}": draw.normal(size=100_000) for place in range(17)})
     for size in (100, 1_000, 10_000, 100_000):
         assert len(encode(count(frame[:size], layout), layout.key)) <= 5_000
-
-
-def test_capture_hands_on_windows_when_they_end() -> None:
-    handed: list[tuple[datetime, datetime, bytes]] = []
-    capture = Capture(LAYOUT, lambda *window: handed.append(window))
-    assert capture.offer(NOON, {"x": [1.0, 2.0]})
-    assert capture.offer(NOON + timedelta(minutes=59), {"x": [3.0], "s": ["a"]})
-    assert capture.flush()
-    assert capture.offer(NOON + timedelta(minutes=61), {"x": [4.0]})
-    assert capture.offer(NOON, {"x": [5.0]})  # late: another part of the first window
-    capture.close()
-    assert {start for start, _, _ in handed} == {NOON, NOON + timedelta(hours=1)}
-    assert all(end - start == timedelta(hours=1) for start, end, _ in handed)
-    whole = merge([Window(one.counts[0], one.stats[0]) for one in (decode([blob]) for _, _, blob in handed)])
-    assert whole.rows == 5
-
-
-def test_capture_never_blocks_and_counts_what_it_drops() -> None:
-    gate = threading.Event()
-    capture = Capture(LAYOUT, lambda *_: gate.wait(5) and None, capacity=2)
-    capture.offer(NOON, {"x": [1.0]})
-    capture.offer(NOON + timedelta(hours=2), {"x": [1.0]})  # ends the first window: the sink hangs
-    taken = [capture.offer(NOON + timedelta(hours=3), {"x": [1.0]}) for _ in range(10)]
-    assert not all(taken)
-    assert capture.dropped == taken.count(False)
-    gate.set()
-    capture.close()
-
-
-def test_a_batch_that_cannot_be_counted_ends_nothing() -> None:
-    handed: list[bytes] = []
-    capture = Capture(LAYOUT, lambda *window: handed.append(window[2]))
-    capture.offer(NOON, {"s": [["nested"]]})
-    capture.offer(NOON, {"x": [1.0]})
-    capture.close()
-    assert capture.failed == 1
-    assert len(handed) == 1

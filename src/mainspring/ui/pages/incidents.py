@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mainspring.automation.buttons import LABELS, Act
+from mainspring.errors import MainspringError
 from mainspring.monitoring.model import Incident
 from mainspring.monitoring.timeline import Moment
 from mainspring.ui.address import path
@@ -11,14 +13,18 @@ from mainspring.ui.page import Page, Query
 from mainspring.workspace import Workspace
 
 _STILL = ("open", "acknowledged")
+_EFFECTS: dict[Act, str] = {
+    "acknowledge": "You take charge of this incident.",
+    "roll_back": "The version that was live before answers on {} again.",
+    "retrain": "The rule that trains the model of {} is fired; its conditions and limits hold as ever.",
+}
 _ROOMS = {"deploy": "deployments", "run": "runs", "data": "data", "incident": "incidents"}
 
 
 def index(workspace: Workspace, query: Query) -> Page:
     """Every incident, those that are still there first."""
-    found = workspace.incidents.find(limit=500)
-    still = [item for item in found if item.status in _STILL]
-    past = [item for item in found if item.status not in _STILL]
+    still = workspace.incidents.still()
+    past = [item for item in workspace.incidents.find(limit=500) if item.status not in _STILL]
     count = len(still)
     title = f"{count} {'incident' if count == 1 else 'incidents'} open" if count else "No incident open"
     context = {"open": still, "past": past[:100]}
@@ -49,10 +55,22 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
             for item in workspace.incidents.timeline(name)
         ],
         "changes": workspace.incidents.changes(name),
+        **_asked(workspace, query.get("ticket", ""), incident),
     }
     crumbs = (("Monitoring", "/monitoring"), ("Incidents", "/incidents"), (name, ""))
     return Page(title=_answer(incident), template="incidents/page.html", context=context, section="monitoring",
                 crumbs=crumbs)  # fmt: skip
+
+
+def _asked(workspace: Workspace, ticket: str, incident: Incident) -> dict[str, Any]:
+    """What the button of a message asks to confirm, or why it cannot be."""
+    if not ticket:
+        return {"ticket": "", "asked": "", "spent": ""}
+    try:
+        act = workspace.buttons.opened(ticket, incident.name).act
+    except MainspringError as error:
+        return {"ticket": "", "asked": "", "spent": f"{error.message[:1].upper()}{error.message[1:]}: {error.hint}"}
+    return {"ticket": ticket, "asked": LABELS[act], "spent": "", "effect": _EFFECTS[act].format(incident.deployment)}
 
 
 def _state(moment: Moment) -> str:

@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks import flights
+from benchmarks.monitoring import capture, quiet
 from benchmarks.report import Row
 
-PEERS = Path(__file__).resolve().parents[1] / "build" / "peers"
+PEERS = Path(__file__).resolve().parents[2] / "build" / "peers"
 PINS = {
     "evidently": ["evidently==0.7.23", "pandas<3", "pyarrow"],
     "nannyml": ["nannyml==0.13.1", "pandas<3", "statsmodels", "setuptools<81"],
@@ -59,9 +60,9 @@ def many():
         reference.distances(merged(decode([blob], reference.key)))
 timed(many)
 """
-_CAPTURE = """
+_COUNTER = """
 import polars as pl
-from mainspring.measures.capture import Counter
+from mainspring.measures.counter import Counter
 from mainspring.measures.reference import from_bytes
 reference = from_bytes(open(f"{folder}/reference", "rb").read())
 counter = Counter(reference.layout)
@@ -71,22 +72,6 @@ def many():
     for _ in range(20):
         counter.count(rows)
 timed(many)
-"""
-_OFFER = """
-import polars as pl
-from datetime import UTC, datetime, timedelta
-from statistics import median
-from mainspring.measures.capture import Capture
-from mainspring.measures.reference import from_bytes
-reference = from_bytes(open(f"{folder}/reference", "rb").read())
-capture = Capture(reference.layout, lambda *_: None, capacity=2_000)
-row = pl.read_parquet(f"{folder}/small.parquet", n_rows=1).to_dict(as_series=False)
-moment, told = datetime(2026, 1, 5, tzinfo=UTC), []
-for _ in range(1_000):
-    start = time.perf_counter()
-    capture.offer(moment, row)
-    told.append(time.perf_counter() - start)
-print(median(told), 0)
 """
 _LOG = """
 from datetime import timedelta
@@ -165,6 +150,7 @@ timed(lambda: whylogs.log(now).profile().view().serialize())
 }
 DAY = datetime(2026, 1, 5, tzinfo=UTC)
 MODELS = 10_000
+_STARTS = 5
 
 
 def rows() -> list[Row]:
@@ -179,8 +165,7 @@ def rows() -> list[Row]:
             found += [Row(f"drift of 17 columns, {size} rows", ours, "s of CPU", goal, "bare min/max/mean/std", bare),
                       Row("the same, peak memory", peak, "GB", memory)]  # fmt: skip
         stored, _ = _run(_STORED, folder)
-        captured, _ = _run(_CAPTURE, folder)
-        offered, _ = _run(_OFFER, folder)
+        plain, _ = _run(_COUNTER, folder)
         counted, _ = _run(_LOG, folder)
         of_rows, _ = _run(_OF_ROWS, folder)
         of_counts, _ = _run(_OF_COUNTS, folder)
@@ -190,16 +175,15 @@ def rows() -> list[Row]:
         found += [
             Row("all distances of a model from stored profiles", stored * 10, "ms", 1),
             Row("the same, bytes of a window of 100,000 rows", (folder / "window").stat().st_size / 1000, "KB", 5),
-            Row("capture, in batches of 1,000 rows", captured * 1e6 / 20_000, "us/row", 5),
-            Row(
-                "capture, offering one row, median", offered * 1e6, "us", 5, note="a request's own part: it never waits"
-            ),
+            *quiet.rows(),
+            *capture.rows(folder),
+            Row("counting plain columns, 1,000 rows at once", plain * 1e6 / 20_000, "us/row", 5),
             Row("counting a log's segments of 100 rows, once", counted * 1e6 / 100_000, "us/row", 100),
             Row("a week of 1,000 segments, from counts", of_counts, "s of CPU", 0.1, "its rows", of_rows),
             Row("10,000 models x 20 columns x 24 windows", fleet, "s of CPU", 5, note=f"reading alone {read:.2f} s"),
             Row("the same, peak memory", peak, "GB", 0.5),
             *_peers(folder),
-            _import(),
+            *_imports(),
         ]
     return found
 
@@ -210,14 +194,25 @@ def _run(code: str, folder: Path, python: str = sys.executable) -> tuple[float, 
     return float(seconds), float(memory) / 1e6
 
 
-def _import() -> Row:
-    code = "import time; s = time.process_time(); import IT; print(time.process_time() - s)"
-    ours, polars = (
-        float(subprocess.run([sys.executable, "-c", code.replace("IT", name)], check=True, capture_output=True,
-                             text=True).stdout)
-        for name in ("mainspring.monitoring.service", "polars")
-    )  # fmt: skip
-    return Row("import of the monitoring room", ours, "s of CPU", 0.3, note=f"Polars alone {polars:.2f} s")
+def _imports() -> list[Row]:
+    """What it takes to decide on counts, and on frames; its least of some starts, without bare Python's own."""
+    counts = "Counter, column_findings, decode, from_bytes, make_reference, merge, numeric_bins"
+    code = "import time; s = time.process_time(); {}; print(time.process_time() - s)"
+
+    def least(what: str) -> float:
+        command = [sys.executable, "-c", code.format(what)]
+        return min(
+            float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(_STARTS)
+        )
+
+    numpy, polars = least("import numpy"), least("import numpy, polars")
+    room = "import of the monitoring room"
+    of_counts = least(f"from mainspring.monitoring import {counts}")
+    of_frames = least(f"from mainspring.monitoring import {counts}, count, reference_bins, summary")
+    return [
+        Row(f"{room}: drift of counts", of_counts, "s of CPU", 0.3, note=f"NumPy alone {numpy:.2f} s"),
+        Row(f"{room}: the same and frames", of_frames, "s of CPU", 1.25, "NumPy and Polars", polars),
+    ]
 
 
 def _peers(folder: Path) -> list[Row]:
