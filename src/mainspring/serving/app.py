@@ -23,7 +23,7 @@ from mainspring.serving.config import FIXED, is_loopback, load_config
 from mainspring.serving.host import Host
 from mainspring.serving.keep import Keep
 from mainspring.serving.lineup import Lineup, to_log
-from mainspring.serving.log import Frame, PredictionLog, Table
+from mainspring.serving.log import Frame, PredictionLog
 from mainspring.serving.message import GRPC, STREAM, TEXT, Call, Coming, Reply, WrongMethod
 from mainspring.serving.metrics import Metrics, Snapshot
 from mainspring.serving.protocol import OpenInference, changes_models
@@ -32,6 +32,7 @@ from mainspring.serving.records import predict
 from mainspring.serving.request import Answer, Batch
 from mainspring.serving.sampled import SampledExplanations
 from mainspring.serving.scoring import After, Scoring
+from mainspring.serving.table import Table
 from mainspring.serving.turn import Told, Turn
 
 _MORE = {

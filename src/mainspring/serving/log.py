@@ -23,6 +23,7 @@ import msgspec
 from mainspring.errors import CorruptArtifact, StorageFull, StoreError
 from mainspring.serving.explanation import Explanation
 from mainspring.serving.key import key_text
+from mainspring.serving.table import Table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,25 +47,6 @@ class Mark(NamedTuple):
     rules: list[str]
     action: str
     score: float
-
-
-class Table(msgspec.Struct, array_like=True, gc=False):
-    """Columns of numbers in single precision, as they are sent in a tensor: half as long as a list, and quicker made.
-
-    Attributes:
-        names: The columns.
-        values: Row by row, little-endian; there is a value everywhere.
-    """
-
-    names: list[str]
-    values: bytes
-
-    def columns(self) -> dict[str, Sequence[Any]]:
-        """Column -> its values."""
-        import numpy as np  # noqa: PLC0415 - the parent of several workers imports this module and must stay without
-
-        columns = np.frombuffer(self.values, "<f4").reshape(-1, len(self.names)).T.astype(float).tolist()
-        return dict(zip(self.names, columns, strict=True))
 
 
 class Frame(msgspec.Struct, array_like=True, gc=False):
