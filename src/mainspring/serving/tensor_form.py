@@ -12,10 +12,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mainspring.core.mending import SINGLE
 from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
 from mainspring.serving.codecs import AS_THEY_ARE
-from mainspring.serving.request import SINGLE, Batch, PredictionId, list_of, value_type
+from mainspring.serving.request import Batch, PredictionId, list_of, value_type
 
 _WHOLE = tuple(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
 ACCEPTED: dict[str, tuple[str, ...]] = {
