@@ -35,6 +35,7 @@ from mainspring.ports.plugins import resolve
 from mainspring.ports.target import Target
 from mainspring.registry.service import Models
 from mainspring.serving.challenges import Challenges
+from mainspring.serving.compaction import Compaction
 from mainspring.serving.jobs import Scorings
 from mainspring.serving.retention import Retention
 from mainspring.serving.reviews import Reviews
@@ -180,6 +181,7 @@ class Workspace:
         return Controller(
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
             self.predictions, Retention(self.store, self.deployments, self.artifacts),
+            Compaction(self.store, self.artifacts),
             self.scorings, self.challenges, self.monitors, self.notifications, self.rules, self.registry_hooks,
             self.artifacts, self.simulations, self.streams,
         )  # fmt: skip

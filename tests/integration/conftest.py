@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import itertools
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +109,17 @@ class Mill:
         return [event.type for event in self.workspace.store.events(prefix=prefix)]
 
 
-@pytest.fixture
-def open_mill(tmp_path: Path, clock: ManualClock) -> Iterator[Callable[..., Mill]]:
-    """Opens the project, in the same folder each time: ``open_mill(executor="process")``."""
-    folder = Path(shutil.copytree(MILL, tmp_path / "mill"))
+@contextlib.contextmanager
+def opening(folder: Path, clock: ManualClock) -> Iterator[Callable[..., Mill]]:
+    """Opens the project in a folder, again and again; what was opened is closed, and what it deployed ended."""
+    project = Path(shutil.copytree(MILL, folder / "mill"))
     opened: list[Workspace] = []
 
     def start(**settings: Any) -> Mill:
         given = {"executor": "inline", "actor": "maria", **settings}
-        workspace = Workspace(load_settings(folder, {}, **given), clock)
+        workspace = Workspace(load_settings(project, {}, **given), clock)
         opened.append(workspace)
-        return Mill(folder, workspace, clock)
+        return Mill(project, workspace, clock)
 
     yield start
     for workspace in opened:
@@ -129,9 +132,70 @@ def open_mill(tmp_path: Path, clock: ManualClock) -> Iterator[Callable[..., Mill
 
 
 @pytest.fixture
+def open_mill(tmp_path: Path, clock: ManualClock) -> Iterator[Callable[..., Mill]]:
+    """Opens the project, in the same folder each time: ``open_mill(executor="process")``."""
+    with opening(tmp_path, clock) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
+    """The applied project for all tests of a module."""
+    clock = ManualClock(datetime(2026, 1, 5, 9, tzinfo=UTC))
+    with opening(tmp_path_factory.mktemp("mill"), clock) as start:
+        yield start().apply()
+
+
+@pytest.fixture
 def mill(open_mill: Callable[..., Mill]) -> Mill:
     """The applied project, its steps executed in this process."""
     return open_mill().apply()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Files of a self-signed certificate and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "flights")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(x509.random_serial_number())
+    made = made.not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    signed = made.sign(key, hashes.SHA256())
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "cert.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    )
+    return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """A collector of traces."""
+    got: list[bytes] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *facts: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}/v1/traces", got
+        httpd.shutdown()
+        thread.join()
 
 
 class Broker:

@@ -29,6 +29,7 @@ from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
 from mainspring.serving.challenges import Challenges
+from mainspring.serving.compaction import Compaction
 from mainspring.serving.jobs import Scorings
 from mainspring.serving.retention import Retention
 from mainspring.serving.service import Predictions
@@ -52,6 +53,7 @@ class Controller:
         deployments: The room `deploy`.
         predictions: Predictions and outcomes, of the room `serving`.
         retention: How long they are kept.
+        compaction: Merges their small pieces.
         scorings: Its batch jobs.
         challenges: Versions tried offline, of the same room.
         monitors: The room `monitoring`.
@@ -72,6 +74,7 @@ class Controller:
         deployments: Deployments,
         predictions: Predictions,
         retention: Retention,
+        compaction: Compaction,
         scorings: Scorings,
         challenges: Challenges,
         monitors: Monitors,
@@ -89,6 +92,7 @@ class Controller:
         self._deployments = deployments
         self._predictions = predictions
         self._retention = retention
+        self._compaction = compaction
         self._scorings = scorings
         self._challenges = challenges
         self._monitors = monitors
@@ -208,13 +212,19 @@ class Controller:
         self._deployments.judge_kept(name, live, kept)
 
     def sweep(self, older_than: timedelta = _ORPHAN_AGE) -> int:
-        """Removes artifacts that nobody owns and that are older than a moment; returns how many."""
+        """Removes artifacts that nobody owns and that are older than a moment; returns how many.
+
+        Small segments of the prediction log are merged, too.
+        """
         before = datetime.now(UTC) - older_than  # the age of files is told by the machine's clock, not the workspace's
         owned = self._store.artifact_owners()
         orphans = [blob for blob in self._artifacts.list() if blob.digest not in owned and blob.modified < before]
         for blob in orphans:
             self._artifacts.delete(blob.digest)
         self._artifacts.sweep(before)
+        with acting_as(CONTROLLER, "controller"):  # last: who is reading what is merged now has until the next sweep
+            for deployment in self._deployments.find(limit=1000):
+                self._guard(deployment.name, self._compaction.run_due, deployment.name)
         return len(orphans)
 
     def _guard(self, subject: str, action: Callable[..., object], *arguments: object) -> bool:

@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from mainspring.core.entity import Value
 from mainspring.core.package import EXAMPLE, Example
 from mainspring.core.signature import Signature
 from mainspring.deploy.compatibility import added_columns, breaking_changes
-from mainspring.deploy.model import Check, Checks
+from mainspring.deploy.model import Check, Checks, Deployment
+from mainspring.registry.model import ModelVersion
 
+Examiner = Callable[[Deployment, ModelVersion], Check | None]
+"""Says whether a version may be released to a deployment; None where there is nothing to say."""
 _WARM = 10
 _UNIT = 1 if sys.platform == "darwin" else 1024  # of the peak memory that the system tells
 

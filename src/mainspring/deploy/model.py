@@ -234,7 +234,8 @@ class Check(Value):
     """What one check found.
 
     Attributes:
-        name: ``loads``, ``memory``, ``signature``, ``latency``, ``predictions`` or ``skipped``.
+        name: ``loads``, ``memory``, ``signature``, ``latency``, ``predictions``, ``slices`` (protected ones, on
+            logged requests with outcomes) or ``skipped``.
         ok: Whether it lets the version pass.
         figure: What was measured, where it is a number.
         limit: What was allowed.

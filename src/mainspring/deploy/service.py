@@ -20,7 +20,7 @@ from mainspring.core.mask import Mask
 from mainspring.core.operation import operation
 from mainspring.core.signature import Signature
 from mainspring.deploy import rules
-from mainspring.deploy.checks import failure, try_out
+from mainspring.deploy.checks import Examiner, failure, try_out
 from mainspring.deploy.model import (
     Check,
     Deployment,
@@ -39,6 +39,7 @@ from mainspring.governance.service import LABEL
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.target import HostedModel, Role, Route, Target, TargetSpec, TargetStatus
 from mainspring.registry.load import load_model
+from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
 from mainspring.store import Store
 from mainspring.usecases.service import UseCases
@@ -58,6 +59,9 @@ class Deployments:
         log_folder: Where serving processes write their prediction logs.
         artifacts: Where reference rows and holdouts are.
         mask_key: File of the key that masked columns are hashed with; made when missing.
+
+    Attributes:
+        examiners: Rooms that know more of a version than what its folder tells; asked once that has passed.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Deployments:
         self._log_folder = log_folder
         self._artifacts = artifacts
         self._mask_key = mask_key
+        self.examiners: list[Examiner] = []
 
     @operation("PUT", "/environments", command="")
     def set_environment(self, new: Create[Environment]) -> Environment:
@@ -196,7 +201,7 @@ class Deployments:
         self._rollouts.check_fit(deployment, chosen)
         for item in chosen:
             Humility(deployment.humility, item.signature)
-        checks = [self._checked(deployment, item.address, skip_checks) for item in chosen]
+        checks = [self._checked(deployment, item, skip_checks) for item in chosen]
         for item, found in zip(chosen, checks, strict=True):
             if why := failure(found):
                 self._rollouts.refuse(name, item.address, why, found)
@@ -209,17 +214,19 @@ class Deployments:
     @operation("POST", "/deployments/{name}/checks", command="check")
     def check(self, name: str, version: str) -> list[Check]:
         """Tries a version as a release would, without releasing it."""
-        return self._tried(self.show(name), self._models.version(version).address)
+        return self._tried(self.show(name), self._models.version(version))
 
-    def _checked(self, deployment: Deployment, version: str, skipped: str) -> list[Check]:
+    def _checked(self, deployment: Deployment, version: ModelVersion, skipped: str) -> list[Check]:
         if skipped:
             return [Check(name="skipped", ok=True, detail=skipped)]
         return self._tried(deployment, version) if deployment.checks.enabled else []
 
-    def _tried(self, deployment: Deployment, version: str) -> list[Check]:
+    def _tried(self, deployment: Deployment, version: ModelVersion) -> list[Check]:
         live = self.signature(deployment.live) if deployment.live else None
         trusted = deployment.serving.trusted_types
-        return try_out(self._models.unpack(version, self._folder), deployment.checks, live, trusted)
+        found = try_out(self._models.unpack(version.address, self._folder), deployment.checks, live, trusted)
+        told = [] if failure(found) else [examine(deployment, version) for examine in self.examiners]
+        return [*found, *filter(None, told)]
 
     @operation("POST", "/deployments/{name}/promote")
     def promote(self, name: str, version: str = "", reason: str = "") -> Deployment:

@@ -13,9 +13,10 @@ import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
 from mainspring.errors import Conflict, MainspringError, NotFound, Refused, Unauthorized, Unreachable
 from mainspring.serving.config import FIXED, is_loopback, load_config
@@ -23,7 +24,7 @@ from mainspring.serving.host import Host
 from mainspring.serving.keep import Keep
 from mainspring.serving.lineup import Lineup, to_log
 from mainspring.serving.log import Frame, PredictionLog
-from mainspring.serving.message import GRPC, STREAM, TEXT, Call, Reply, WrongMethod
+from mainspring.serving.message import GRPC, STREAM, TEXT, Call, Coming, Reply, WrongMethod
 from mainspring.serving.metrics import Metrics, Snapshot
 from mainspring.serving.protocol import OpenInference, changes_models
 from mainspring.serving.recent import Recent
@@ -31,6 +32,8 @@ from mainspring.serving.records import predict
 from mainspring.serving.request import Answer, Batch
 from mainspring.serving.sampled import SampledExplanations
 from mainspring.serving.scoring import After, Scoring
+from mainspring.serving.table import Table
+from mainspring.serving.turn import Told, Turn
 
 _MORE = {
     401: b"www-authenticate: Bearer\r\n",
@@ -39,6 +42,9 @@ _MORE = {
 }
 """Headers that belong to a refusal's status."""
 _LONGEST_REQUEST = 200
+
+
+C = TypeVar("C", bound=Coming)
 
 
 class App:
@@ -91,29 +97,51 @@ class App:
         self.logs: dict[str, PredictionLog] = {}
         self._encoder = msgspec.json.Encoder()
         name = config.name
-        self._fixed: dict[tuple[str, str], Callable[[Call], Reply | Awaitable[Reply]]] = {
+        self._joint: Turn | None = None
+        self._in_force()
+        self._fixed: dict[tuple[str, str], Callable[[Call], Reply | Coming | Awaitable[Reply]]] = {
             ("POST", "/predict"): lambda call: predict(self.scoring, call, name),
-            ("POST", f"/v2/models/{name}/infer"): lambda call: self._protocol.infer(call, name),
+            ("POST", f"/v2/models/{name}/infer"): self._infer,
             ("POST", "/-/reload"): self._reloaded,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/-/status"): self._status,
         }
 
-    def answer(self, call: Call) -> Reply | Awaitable[Reply]:
+    def answer(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
         """Answers one request: see `mainspring.serving.message.Handler`."""
+        return self._answered(call, self._routed)
+
+    def _routed(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
+        handler = self._fixed.get((call.method, call.path))
+        if self._guarded or _for_admins(call.path):
+            self.admit(call)
+        return handler(call) if handler else self._answer(call)
+
+    def _infer(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
+        """Inference with the deployment's own model: in this turn of the event loop where that is cheaper."""
+        joint = self._joint
+        if joint is not None and joint.takes(call.body):
+            return joint.put(call)
+        return self._protocol.infer(call, self.config.name)
+
+    def _alone(self, call: Call) -> Reply | Awaitable[Reply]:
+        """Answers a call that a turn leaves."""
+        name = self.config.name
+        return self._answered(call, lambda call: self._protocol.infer(call, name))
+
+    def _answered(
+        self, call: Call, handler: Callable[[Call], Reply | C | Awaitable[Reply]]
+    ) -> Reply | C | Awaitable[Reply]:
         try:
-            if self._guarded or _for_admins(call.path):
-                self.admit(call)
-            handler = self._fixed.get((call.method, call.path))
-            reply = handler(call) if handler else self._answer(call)
+            reply = handler(call)
         except MainspringError as error:
             reply = self.refuse(call.path, error)
         except Exception:  # noqa: BLE001 - one bad request must not end the process
             reply = self._failed(call.path)
-        if not isinstance(reply, Reply):
-            return self._awaited(call, reply)
-        self.metrics.requests[_face(call.path), reply.status] += 1
-        return reply
+        if isinstance(reply, Reply):
+            self.metrics.requests[_face(call.path), reply.status] += 1
+            return reply
+        return reply if isinstance(reply, Coming) else self._awaited(call, reply)
 
     async def _awaited(self, call: Call, coming: Awaitable[Reply]) -> Reply:
         try:
@@ -166,8 +194,17 @@ class App:
             self._keep = Keep.of(config)
             for log in self.logs.values():
                 log.durable = config.durable
+            self._in_force()
             self.on_change()
             return config.revision
+
+    def _in_force(self) -> None:
+        """Has the requests of one turn answered by the lineup in force; those that wait have theirs."""
+        found = self.host.ready(self.config.name)
+        lineup = found[0] if found else None
+        self._joint = None
+        if isinstance(lineup, Lineup) and lineup.joins:
+            self._joint = Turn(self.config.name, lineup, self._record_turn, self._alone)
 
     @property
     def _guarded(self) -> bool:
@@ -199,7 +236,7 @@ class App:
                 return
         raise Unauthorized("the token is missing or wrong", hint="send `Authorization: Bearer TOKEN`")
 
-    def _answer(self, call: Call) -> Reply | Awaitable[Reply]:
+    def _answer(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
         """The requests that are not one of a few addresses."""
         method = "GET" if call.method == "HEAD" else call.method
         if method != call.method and (handler := self._fixed.get((method, call.path))):
@@ -233,11 +270,26 @@ class App:
 
     def _record(self, name: str, lineup: Lineup, batch: Batch, answer: Answer, start: float, call: Call) -> After:
         seconds = time.perf_counter() - start
-        sent = call.headers.get(b"x-request-id")
-        request = sent[:_LONGEST_REQUEST].decode("latin-1") if sent else ""
-        frame = to_log(batch, answer, int(seconds * 1e6), call.caller, _face(call.path), request)
-        self._append(name, frame)
+        frame = to_log(batch, answer, int(seconds * 1e6), call.caller, _face(call.path), _request(call))
         self.metrics.observe(seconds)
+        return self._log_frame(name, lineup, batch, answer, frame, call.caller)
+
+    def _record_turn(self, lineup: Lineup, told: Told) -> After:
+        batch, answer, asked = told
+        took = self.metrics.observe_each([item.start for item in asked], time.perf_counter())
+        calls = [item.call for item in asked]
+        callers, requests = [call.caller for call in calls], [_request(call) for call in calls]
+        frame = to_log(batch, answer, took, _same(callers), "infer", _same(requests))
+        after = self._log_frame(self.config.name, lineup, batch, answer, frame, callers[0])
+        self.metrics.requests["infer", 200] += len(asked)
+        return after
+
+    def _log_frame(self, name: str, lineup: Lineup, batch: Batch, answer: Answer, frame: Frame, caller: str) -> After:
+        """Logs and counts an answer; what is left to do then."""
+        packed = batch.packed
+        if lineup.table and packed is not None and packed.dtype == np.float32 and not (self._keep or batch.sent):
+            frame.columns, frame.table = {}, Table(lineup.table, packed.tobytes())
+        self._append(name, frame)
         if answer.marks:
             self.metrics.count_rules(answer.marks)
         if batch.rows and answer.versions.count(answer.versions[0]) == batch.rows:
@@ -252,7 +304,7 @@ class App:
             if share:
                 self.explained.draw(name, lineup, batch, answer, frame.times, share)
             if lineup.watched:
-                self._watch(name, lineup, batch._replace(times=frame.times), answer.ids, call.caller)
+                self._watch(name, lineup, batch._replace(times=frame.times), answer.ids, caller)
 
         return after
 
@@ -342,6 +394,17 @@ class App:
 
 def _later(seconds: float, call: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, call)
+
+
+def _request(call: Call) -> str:
+    """The request's id, if it has one."""
+    sent = call.headers.get(b"x-request-id")
+    return sent[:_LONGEST_REQUEST].decode("latin-1") if sent else ""
+
+
+def _same(values: list[str]) -> str | list[str]:
+    """The values as the log has them: one where all are equal."""
+    return values[0] if values.count(values[0]) == len(values) else values
 
 
 def _for_admins(path: str) -> bool:

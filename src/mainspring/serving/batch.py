@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from mainspring.core.humility import Humility, HumilityRule
+from mainspring.core.mending import SINGLE, accepted, mending
 from mainspring.core.signature import Field, Signature
 from mainspring.data.local import local_copy
 from mainspring.errors import Conflict, InvalidInput, MainspringError, unknown_name
@@ -28,7 +29,6 @@ from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.plugins import resolve
 from mainspring.registry.load import Model, load_model
 from mainspring.serving.log import Frame, Mark
-from mainspring.serving.request import SINGLE
 from mainspring.serving.table_humility import counted, judge, look_at, rules_column
 
 SLICE_ROWS = 500_000
@@ -215,10 +215,8 @@ def score_table(model: Model, table: pl.LazyFrame, rules: Sequence[HumilityRule]
     """
     fields = model.signature.inputs
     humility = Humility(rules, model.signature)
-    there = table.collect_schema().names()
-    mended = table.select(_mended(field, field.name in there) for field in fields)
-    frame = mended.with_columns(_refused(fields)).collect()
-    refused = frame[_REFUSED]
+    frame = checked_table(table, fields)
+    refused = frame[REFUSED]
     frame, fired = look_at(humility, frame, refused)
     columns = {field.name: _array(frame[field.name], field) for field in fields}
     scores = np.empty(frame.height)
@@ -236,46 +234,65 @@ def score_table(model: Model, table: pl.LazyFrame, rules: Sequence[HumilityRule]
     return Scored(pl.DataFrame(told), int(refused.sum()) + by_rule, marks)
 
 
-_REFUSED = "\0refused"
+def checked_table(table: pl.LazyFrame, fields: Sequence[Field]) -> pl.DataFrame:
+    """The columns as the signature has them, and in `REFUSED` whether it refuses the row."""
+    there = table.collect_schema().names()
+    mended = table.select(_mended(field, field.name in there) for field in fields)
+    return mended.with_columns(_refused(fields)).collect()
+
+
+REFUSED = "\0refused"
 """Marks rows that the signature refuses; no column of a file is named so."""
 
 
 def _mended(field: Field, there: bool) -> pl.Expr:
-    """The column with what the signature puts in place of values: see `Field.on_missing`, `on_unknown`, `on_range`."""
-    value = pl.col(field.name) if there else pl.lit(None, pl.String if field.type == "string" else pl.Float64)
-    odd: pl.Expr | None = None
-    if field.unknown in ("null", "default"):
-        odd, behaviour = ~value.cast(pl.String).is_in(field.categories or ()), field.unknown
-    elif field.outside == "clamp":
-        value = value.clip(field.min, field.max)
-    elif field.outside in ("null", "default"):
-        odd, behaviour = ~value.is_between(*_bounds(field)) & value.cast(pl.Float64).is_not_nan(), field.outside
-    if odd is not None:
-        value = pl.when(odd).then(pl.lit(field.default if behaviour == "default" else None)).otherwise(value)
-    if field.on_missing == "default":
-        value = (value.fill_nan(None) if field.type == "float" else value).fill_null(field.default)
-    return value.alias(field.name)
+    """The column with what the signature puts in place of values: `mainspring.core.mending` as an expression."""
+    text = field.type == "string"
+    value = pl.col(field.name) if there else pl.lit(None, pl.String if text else pl.Float64)
+    mend = mending(**msgspec.structs.asdict(field))
+    if mend is None:
+        return value.alias(field.name)
+    found = value.cast(pl.String) if text else value
+    if field.type == "float":
+        value = found = value.cast(pl.Float64).fill_nan(None)
+    if mend.known is not None:
+        found = pl.when(~found.is_in(list(mend.known))).then(pl.lit(mend.unknown)).otherwise(value)
+    elif mend.ranged and mend.clamps:
+        found = value.clip(*_stated(mend.low, mend.high))
+    elif mend.ranged:
+        found = pl.when(_beyond(value, mend.low, mend.high)).then(pl.lit(mend.beyond)).otherwise(value)
+    if mend.missing is not None:
+        found = pl.when(value.is_null()).then(pl.lit(mend.missing)).otherwise(found)
+    return found.alias(field.name)
 
 
-def _bounds(field: Field) -> tuple[float, float]:
-    return -math.inf if field.min is None else field.min, math.inf if field.max is None else field.max
+def _stated(low: float, high: float) -> tuple[float | None, float | None]:
+    """Bounds; None for those of 64 bits, which a column of fewer cannot be compared with."""
+    return (None if low == -(2**63) else low), (None if high == 2**63 - 1 else high)
+
+
+def _beyond(value: pl.Expr, low: float, high: float) -> pl.Expr:
+    least, most = _stated(low, high)
+    told = [value < least] if least is not None else []
+    told += [value > most] if most is not None else []
+    return pl.any_horizontal(told) if told else pl.lit(value=False)
 
 
 def _refused(fields: Sequence[Field]) -> pl.Expr:
-    """Whether the signature refuses the row, by the rules of the server's door: see `serving.request`."""
+    """Whether the signature refuses the row, by the rules of the server's door: see `mainspring.core.mending`."""
     bad = [pl.lit(value=False)]
     for field in fields:
-        value = pl.col(field.name)
+        value, door = pl.col(field.name), accepted(**msgspec.structs.asdict(field))
         if not field.nullable:
             bad.append(value.is_null())
         if field.type == "float":
-            outside = ~(value.cast(pl.Float64).abs() <= SINGLE)  # true for NaN, which stands for null
+            outside = ~value.cast(pl.Float64).is_between(door.low, door.high)  # true for NaN, which stands for null
             bad.append(outside & value.cast(pl.Float64).is_not_nan() if field.nullable else outside)
-        if field.outside == "error":
-            bad.append(~value.is_between(*_bounds(field)))
-        if field.unknown == "error":
-            bad.append(~value.cast(pl.String).is_in(field.categories or ()))
-    return pl.any_horizontal(bad).fill_null(value=False).alias(_REFUSED)
+        elif field.type == "int":
+            bad.append(_beyond(value, door.low, door.high))
+        if door.known is not None:
+            bad.append(~value.cast(pl.String).is_in(list(door.known)))
+    return pl.any_horizontal(bad).fill_null(value=False).alias(REFUSED)
 
 
 def _array(series: pl.Series, field: Field) -> np.ndarray:

@@ -13,7 +13,7 @@ from mainspring.core.actor import current_actor
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.core.signature import Signature
-from mainspring.deploy.model import Deployment, Release
+from mainspring.deploy.model import Check, Deployment, Release
 from mainspring.deploy.service import Deployments
 from mainspring.errors import Conflict, InvalidInput, Refused
 from mainspring.registry.model import ModelVersion
@@ -47,6 +47,27 @@ class Challenges:
         self._deployments = deployments
         self._predictions = predictions
         self._folder = folder
+        deployments.examiners.append(self._examined)
+
+    def _examined(self, deployment: Deployment, version: ModelVersion) -> Check | None:
+        """Whether a version that is to be released loses on a protected slice of its model."""
+        protected = self._models.show(deployment.model).protected
+        if not (protected and deployment.live):
+            return None
+        end = self._store.clock.now()
+        rows = self._asked(deployment, end - timedelta(hours=deployment.challenge.last_hours), end)
+        try:
+            self._check_unmasked(deployment, version)
+            known = _answers(rows, *self._scored(deployment, version, rows)).filter(pl.col("outcome").is_not_null())
+            if known.height < max(deployment.challenge.min_slice, 2):
+                told = f"{known.height} outcomes of {deployment.live} are known, a slice needs"
+                return Check(name="slices", ok=True, detail=f"{told} {deployment.challenge.min_slice}")
+            ours, theirs, columns = _losses(deployment.strategy.metric, known)
+            lost = gate.losses(ours, theirs, columns, protected, deployment.challenge, deployment.strategy.z)
+        except InvalidInput as error:
+            return Check(name="slices", ok=True, detail=f"not compared: {error.message}")
+        told = f"on {known.height} outcomes no protected slice is proven to lose against {deployment.live}"
+        return Check(name="slices", ok=not lost, detail="; ".join(item.sentence for item in lost) or told)
 
     @operation("POST", "/deployments/{deployment}/challenges", command="run")
     def challenge(self, deployment: str, version: str, protected: list[str] | None = None) -> Challenge:
@@ -70,24 +91,35 @@ class Challenges:
             )
         if challenger.model != wanted.model:
             raise InvalidInput(f"{deployment} serves {wanted.model}, not {challenger.model}", hint="choose its model")
-        if masked := [field.name for field in challenger.signature.inputs if field.name in wanted.log.mask]:
-            raise InvalidInput(
-                f"{challenger.address} reads `{masked[0]}`, which the log of {deployment} masks",
-                hint='let it run in the shadow instead: [deployment.strategy] kind = "shadow"',
-            )
+        self._check_unmasked(wanted, challenger)
         end = self._store.clock.now()
         start = end - timedelta(hours=wanted.challenge.last_hours)
-        rows = self._predictions.joined(deployment, start, end)
-        rows = rows.filter((pl.col("version") == wanted.live) & pl.col("score").is_not_nan()).tail(_MOST_ROWS)
-        scores, labels = self._scored(challenger, rows)
+        rows = self._asked(wanted, start, end)
+        scores, labels = self._scored(wanted, challenger, rows)
         slices = [*self._models.show(wanted.model).protected, *(protected or ())]
         facts = _compared(wanted, challenger.address, rows, (scores, labels), slices)
         return self._enter(wanted, challenger.address, start, end, facts)
 
-    def _scored(self, version: ModelVersion, rows: pl.DataFrame) -> tuple[list[float], list[bool | None]]:
+    @staticmethod
+    def _check_unmasked(deployment: Deployment, version: ModelVersion) -> None:
+        if masked := [field.name for field in version.signature.inputs if field.name in deployment.log.mask]:
+            raise InvalidInput(
+                f"{version.address} reads `{masked[0]}`, which the log of {deployment.name} masks",
+                hint='let it run in the shadow instead: [deployment.strategy] kind = "shadow"',
+            )
+
+    def _asked(self, deployment: Deployment, start: datetime, end: datetime) -> pl.DataFrame:
+        """What the live version was asked for, and answered."""
+        rows = self._predictions.joined(deployment.name, start, end)
+        return rows.filter((pl.col("version") == deployment.live) & pl.col("score").is_not_nan()).tail(_MOST_ROWS)
+
+    def _scored(
+        self, deployment: Deployment, version: ModelVersion, rows: pl.DataFrame
+    ) -> tuple[list[float], list[bool | None]]:
         from mainspring.registry.load import load_model  # noqa: PLC0415 - loaded only when somebody challenges
 
-        model = load_model(self._models.unpack(version.address, self._folder))
+        trusted = deployment.serving.trusted_types
+        model = load_model(self._models.unpack(version.address, self._folder), trusted=trusted)
         columns = _columns(model.signature, version.address, rows)
         scores: list[float] = []
         for begin in range(0, rows.height, _AT_ONCE):
@@ -174,6 +206,20 @@ def _columns(signature: Signature, version: str, rows: pl.DataFrame) -> pl.DataF
     return rows.select(columns)
 
 
+def _answers(rows: pl.DataFrame, scores: list[float], labels: list[bool | None]) -> pl.DataFrame:
+    """The rows that both answered, with the challenger's score as ``theirs``, its label as ``their_label``."""
+    told = pl.Series("theirs", scores, dtype=pl.Float64), pl.Series("their_label", labels, dtype=pl.Boolean)
+    return rows.with_columns(*told).filter(pl.col("theirs").is_not_nan())
+
+
+def _losses(metric: str, known: pl.DataFrame) -> tuple[Any, Any, dict[str, list[Any]]]:
+    """The loss of champion and challenger on each row with an outcome, and the columns that were logged."""
+    truth = known["outcome"].to_numpy()
+    ours, theirs = (row_losses(metric, truth, known[name].to_numpy()) for name in ("score", "theirs"))
+    logged = [name for name in known.columns if name.startswith("in_") and not name.startswith("in_header:")]
+    return ours, theirs, {name.removeprefix("in_"): known[name].to_list() for name in logged}
+
+
 def _compared(
     deployment: Deployment,
     challenger: str,
@@ -182,10 +228,7 @@ def _compared(
     protected: list[str],
 ) -> dict[str, Any]:
     """What a challenge found; rows are compared in pairs, which is why few of them tell much."""
-    scores, labels = answers
-    both = rows.with_columns(
-        pl.Series("theirs", scores, dtype=pl.Float64), pl.Series("their_label", labels, dtype=pl.Boolean)
-    ).filter(pl.col("theirs").is_not_nan())
+    both = _answers(rows, *answers)
     decided = both.filter(pl.col("label").is_not_null() & pl.col("their_label").is_not_null())
     known = both.filter(pl.col("outcome").is_not_null())
     agreement = (decided["label"] == decided["their_label"]).mean() if decided.height else None
@@ -197,14 +240,12 @@ def _compared(
     }  # fmt: skip
     if known.height < 2:
         return facts
-    strategy, truth = deployment.strategy, known["outcome"].to_numpy()
-    ours, theirs = (row_losses(strategy.metric, truth, known[name].to_numpy()) for name in ("score", "theirs"))
+    strategy = deployment.strategy
+    ours, theirs, columns = _losses(strategy.metric, known)
     error = float((theirs - ours).std(ddof=1)) / math.sqrt(known.height)
     facts |= {"champion_loss": float(ours.mean()), "challenger_loss": float(theirs.mean()), "error": error}
     if known.height < deployment.challenge.min_outcomes:
         return facts
-    logged = [name for name in known.columns if name.startswith("in_") and not name.startswith("in_header:")]
-    columns = {name.removeprefix("in_"): known[name].to_list() for name in logged}
     verdict, slices = gate.judge(ours, theirs, columns, protected, deployment.challenge, strategy.z)
     told = f"{strategy.metric} {theirs.mean():.4f} of {challenger} against {ours.mean():.4f} of {deployment.live}"
     told = f"{told} on the same {known.height} outcomes: {verdict}"

@@ -63,6 +63,29 @@ def judge(
     return ("too little evidence" if short else "better"), slices
 
 
+def losses(
+    champion: ArrayLike,
+    challenger: ArrayLike,
+    columns: Mapping[str, Sequence[Any]],
+    protected: Sequence[str],
+    plan: ChallengePlan,
+    z: float,
+) -> list[SliceResult]:
+    """The protected slices on which the challenger is proven to lose more than is tolerated.
+
+    It is the weaker demand, for whoever releases by hand: a challenger need not be better, and a slice of which little
+    is known does not speak against it. Arguments and errors are those of `judge`.
+    """
+    ours, theirs = np.asarray(champion, dtype=np.float64), np.asarray(challenger, dtype=np.float64)
+    slices = (_result(name, mask, ours, theirs, plan, z) for name, mask in _named(columns, protected, plan))
+    return [item for item in slices if item.rows >= plan.min_slice and _proven(item, plan, z)]
+
+
+def _proven(item: SliceResult, plan: ChallengePlan, z: float) -> bool:
+    loss = item.challenger_loss - item.champion_loss
+    return loss - z * item.error > plan.tolerance * abs(item.champion_loss)
+
+
 def _result(
     name: str, mask: NDArray[np.bool_], ours: Floats, theirs: Floats, plan: ChallengePlan, z: float
 ) -> SliceResult:
@@ -117,8 +140,7 @@ def _found(
     for item in found:
         mask = np.logical_and.reduce([masks[condition] for condition in item.conditions])
         result = _result(" and ".join(item.conditions), mask, ours, theirs, plan, z)
-        loss = result.challenger_loss - result.champion_loss
-        if loss - z * result.error > plan.tolerance * abs(result.champion_loss):
+        if _proven(result, plan, z):
             results.append(msgspec.structs.replace(result, verdict="worse", found=True))
     return results
 

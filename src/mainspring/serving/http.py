@@ -27,6 +27,7 @@ from mainspring.serving.coding import COMPRESS_FROM, compress, decompress
 from mainspring.serving.farewell import admit_no_more
 from mainspring.serving.message import (
     Call,
+    Coming,
     Handler,
     HeadTooLarge,
     Limits,
@@ -147,9 +148,9 @@ class Connection(asyncio.Protocol):
     """One client's connection; its requests are answered in their order."""
 
     __slots__ = (
-        "_afters", "_busy", "_chunks", "_closing", "_deadline", "_deaf", "_fed", "_headed", "_headers", "_here",
-        "_inside", "_out", "_out_size", "_parser", "_paused", "_peer", "_queue", "_server", "_size", "_transport",
-        "_unsent", "_url", "_wait",
+        "_afters", "_asked", "_busy", "_chunks", "_closing", "_deadline", "_deaf", "_fed", "_headed", "_headers",
+        "_held", "_here", "_inside", "_out", "_out_size", "_parser", "_paused", "_peer", "_queue", "_server", "_size",
+        "_transport", "_unsent", "_url", "_wait",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -169,6 +170,8 @@ class Connection(asyncio.Protocol):
         self._inside = False  # a request has begun and is not complete
         self._headed = False  # its head is complete
         self._busy = False  # an answer is being waited for
+        self._asked: tuple[Call, bool, float] | None = None  # what it is an answer to, if it comes within the turn
+        self._held = False  # nothing is read because requests wait for their turn
         self._paused = False  # the client does not read its answers
         self._deaf = False  # nothing more is read
         self._closing = False  # to be closed once everything is written
@@ -287,6 +290,7 @@ class Connection(asyncio.Protocol):
             self._expect("idle")
         if self._busy or self._paused:
             self._queue.append((call, keep))
+            self._held = True
             self._transport.pause_reading()
         else:
             self._answer(call, keep)
@@ -306,6 +310,11 @@ class Connection(asyncio.Protocol):
         if isinstance(found, Reply):
             self._reply(call, found, keep, start)
             return
+        if isinstance(found, Coming):
+            self._busy = True
+            self._asked = call, keep, start
+            found.tell = self._told
+            return
         task = asyncio.ensure_future(found)
         if server.waiting >= server.limits.waiting:
             task.cancel()
@@ -324,6 +333,19 @@ class Connection(asyncio.Protocol):
         self._reply(call, done.result(), keep, start)
         self._go_on()
 
+    def _told(self, reply: Reply) -> None:
+        """Sends what came within the turn."""
+        asked, self._asked = self._asked, None
+        self._busy = False
+        if asked is None or self._parser is None:
+            return
+        call, keep, start = asked
+        self._reply(call, reply, keep, start)
+        if self._queue or self._held or self._closing or self._paused:
+            self._go_on()
+        else:
+            self._flush()
+
     def _go_on(self) -> None:
         """Answers what was read while an answer was waited for, or was not read by the client."""
         while self._queue and not (self._busy or self._paused):
@@ -338,6 +360,7 @@ class Connection(asyncio.Protocol):
         if self._closing:
             self._end()
         elif self._parser is not None:
+            self._held = False
             self._transport.resume_reading()
 
     def _reply(self, call: Call, reply: Reply, keep: bool, start: float = 0.0) -> None:

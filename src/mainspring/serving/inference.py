@@ -243,33 +243,49 @@ def write_body(answer: Inferred) -> tuple[bytes, int | None]:
     return (b"".join((head, *raw)), len(head)) if raw else (head, None)
 
 
-def write_usual(head: bytes, lineup: Lineup, asked: Inference, answer: Answer) -> bytes | None:
-    """The body that tells all outputs as JSON, which is what nearly everybody asks for; None for other wishes.
+class UsualForm:
+    """The bodies that tell all outputs as JSON, which is what nearly everybody asks for.
 
     Args:
-        head: The body's beginning, from `usual_head`.
-        lineup: Who answered.
-        asked: The request.
-        answer: The answer.
+        model: Name of the model.
+        outputs: What it answers.
     """
-    if asked.outputs or asked.binary or asked.id or answer.marks:
-        return None
-    ids, versions, _, scores, labels, _ = answer
-    encode, rows = _encoder.encode, len(ids)
-    version = versions[0] if rows == 1 or len(set(versions)) == 1 else ""
-    shape = b'","shape":[%d],"data":' % rows
-    values = {"score": scores, "label": labels, "version": versions, "id": ids}
-    parts = [
-        b'{"name":"%b","datatype":"%b%b%b}' % (*OUTPUT_NAMES[name], shape, encode(values[name]))
-        for name in lineup.outputs
-    ]
-    told = b'],"model_version":%b}' % encode(version) if version else b"]}"
-    return b"%b%b%b" % (head, b",".join(parts), told)
+
+    def __init__(self, model: str, outputs: Sequence[str]) -> None:
+        named = b",".join(
+            b'{"name":"%b","datatype":"%b","shape":[%%d],"data":[%%b]}' % OUTPUT_NAMES[name] for name in outputs
+        )
+        self._outputs = [list(OUTPUTS).index(name) for name in outputs]
+        head = _encoder.encode(model).replace(b"%", b"%%")
+        self._several = b'{"model_name":%b,"outputs":[%b]}' % (head, named)
+        single = named.replace(b"%d", b"1")
+        self._one = b'{"model_name":%b,"outputs":[%b],"model_version":%%b}' % (head, single)
+
+    def whole(self, asked: Inference, answer: Answer) -> bytes | None:
+        """The body for a request; None for other wishes."""
+        if asked.outputs or asked.binary or asked.id or answer.marks:
+            return None
+        rows, versions = len(answer.ids), answer.versions
+        texts = [_items(values) for values in self._values(answer)]
+        if rows == 1:
+            return self._one % (*texts, _encoder.encode(versions[0]))
+        body = self._several % tuple(part for text in texts for part in (rows, text))
+        version = versions[0] if len(set(versions)) == 1 else ""
+        return b'%b,"model_version":%b}' % (body[:-1], _encoder.encode(version)) if version else body
+
+    def each(self, answer: Answer) -> list[bytes]:
+        """A body for each row."""
+        columns = [[_encoder.encode(value) for value in values] for values in self._values(answer)]
+        one = self._one
+        return [one % row for row in zip(*columns, map(_encoder.encode, answer.versions), strict=True)]
+
+    def _values(self, answer: Answer) -> list[Sequence[Any]]:
+        told = answer.scores, answer.labels, answer.versions, answer.ids
+        return [told[place] for place in self._outputs]
 
 
-def usual_head(model: str) -> bytes:
-    """The beginning of every usual answer of a model; see `write_usual`."""
-    return b'{"model_name":%b,"outputs":[' % _encoder.encode(model)
+def _items(values: Sequence[Any]) -> bytes:
+    return _encoder.encode(values)[1:-1]
 
 
 def read_usual(body: bytes, lineup: Lineup) -> tuple[Inference, Batch] | None:

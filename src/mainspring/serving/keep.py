@@ -65,6 +65,11 @@ class Keep:
             scores=scores,
             labels=labels,
             columns={name: [values[row] for row in places] for name, values in frame.columns.items()},
+            **{
+                name: [values[row] for row in places]
+                for name in ("latency_us", "caller", "request")
+                if isinstance(values := getattr(frame, name), list)
+            },
             marks={place: marks[row] for place, row in enumerate(places) if row in marks} or None,
             weights=[self._weight if inside[row] else 0.0 for row in places],
         )

@@ -55,6 +55,8 @@ class Lineup:
         form: What a request must look like: the live version's columns, and optionally those of the others.
         tensors: What an inference request usually looks like.
         outputs: What an inference request may ask for; a regressor says neither yes nor no.
+        joins: Whether rows of numbers may be scored together whoever asks: no request is treated in a way of its own.
+        table: The columns of rows that may be put on record as an array, in its order; None where there are none.
 
     Raises:
         InvalidInput: A model cannot be loaded, or could not answer every request that the live version answers.
@@ -94,8 +96,11 @@ class Lineup:
                 extra[name] = Field(name=name, type="string", nullable=True)
         self.form = Form(self.signature.inputs, tuple(extra.values()), extra=self.signature.on_extra)
         self._humility = Humility(humility, Signature(inputs=self.form.fields)) if humility else None
-        self.tensors = TensorForm(self.form.fields, self.form.required, packs=self.form.packs)
+        packs = self.form.packs and not extra
+        self.tensors = TensorForm(self.form.fields, self.form.required, packs=packs)
         self.outputs = outputs_of(self.signature)
+        self.joins = packs and self._humility is None and not (key and self._router.sticky)
+        self.table = [field.name for field in self.signature.inputs] if packs and not outcome_key else None
         names = [field.name for field in self.signature.inputs]
         self._packable = {
             version
@@ -247,9 +252,14 @@ def outputs_of(signature: Signature) -> list[str]:
 
 
 def to_log(
-    batch: Batch, answer: Answer, latency_us: int, caller: str = "", route: str = "", request: str = ""
+    batch: Batch,
+    answer: Answer,
+    latency_us: int | list[int],
+    caller: str | list[str] = "",
+    route: str = "",
+    request: str | list[str] = "",
 ) -> Frame:
-    """The frame that puts an answer on record."""
+    """The frame that puts an answer on record; see there."""
     times = batch.times or [time.time_ns() // 1000] * batch.rows
     ids, versions, roles, scores, labels, marks = answer
     told = {row: mark for row, mark in enumerate(marks) if mark} if marks else None

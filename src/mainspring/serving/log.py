@@ -23,6 +23,7 @@ import msgspec
 from mainspring.errors import CorruptArtifact, StorageFull, StoreError
 from mainspring.serving.explanation import Explanation
 from mainspring.serving.key import key_text
+from mainspring.serving.table import Table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -49,7 +50,7 @@ class Mark(NamedTuple):
 
 
 class Frame(msgspec.Struct, array_like=True, gc=False):
-    """The predictions of one request; every list has one entry per row.
+    """The predictions of one request, or of several that were answered together; every list has one entry per row.
 
     Attributes:
         times: When the predicted thing happens, microseconds since 1970 (UTC).
@@ -60,7 +61,8 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
         scores: The scores.
         labels: Yes or no; None from regressors.
         columns: Input column -> the values as they were sent.
-        latency_us: From the body's last byte to the scores, microseconds; a shadow's own time to score.
+        latency_us: From the body's last byte to the scores, microseconds; a shadow's own time to score. Like the next
+            and `request` one for all rows, or a list where they differ.
         caller: Who asked, where tokens have names.
         route: The face that was asked: ``predict``, ``infer``, ``grpc`` or ``stream``.
         request: The request's ``X-Request-Id``, if it had one; a message's id.
@@ -68,6 +70,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
         weights: How many rows each stands for where rows are sampled: 0 for one that is only here because it failed,
             was refused or a rule fired on it. None: 1 each.
         why: Why the one row of a frame has its score; such a frame is no prediction, but follows one.
+        table: The columns in a file, where they are numbers; `read_frames` puts them into `columns`.
     """
 
     times: list[int]
@@ -77,13 +80,19 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     scores: list[float]
     labels: list[bool | None]
     columns: dict[str, Sequence[Any]]
-    latency_us: int
-    caller: str = ""
+    latency_us: int | list[int]
+    caller: str | list[str] = ""
     route: str = ""
-    request: str = ""
+    request: str | list[str] = ""
     marks: dict[int, Mark] | None = None
     weights: list[float] | None = None
     why: Explanation | None = None
+    table: Table | None = None
+
+    def each(self, name: str) -> Sequence[Any]:
+        """A value per row of an attribute that may be one for all."""
+        value = getattr(self, name)
+        return value if isinstance(value, list) else [value] * len(self.ids)
 
 
 class PredictionLog:
@@ -241,7 +250,11 @@ def read_frames(path: Path, offset: int = 0) -> tuple[list[Frame], int]:
         try:
             if not whole or zlib.crc32(payload) != check:
                 raise ValueError
-            frames += _decoder.decode(payload)
+            found = _decoder.decode(payload)
+            for frame in found:
+                if frame.table:
+                    frame.columns, frame.table = frame.table.columns(), None
+            frames += found
         except ValueError:
             if frames:
                 break
@@ -279,7 +292,7 @@ def to_frame(frames: Iterable[Frame], key: Sequence[str] = ()) -> pl.DataFrame:
         for name, values in zip(SCHEMA, _lists(frame), strict=False):
             told[name].extend(values)
         for name in ("latency_us", "caller", "route", "request"):
-            told[name].extend([getattr(frame, name)] * rows)
+            told[name].extend(frame.each(name))
         told["weight"].extend(frame.weights or [1.0] * rows)
         each = [marks.get(row) for row in range(rows)] if marks else [None] * rows
         told["rules"].extend(mark and mark.rules for mark in each)

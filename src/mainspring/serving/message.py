@@ -92,10 +92,21 @@ class Reply(NamedTuple):
     """More header lines, each with its end of line."""
 
 
+class Coming:
+    """A reply that comes within this turn of the event loop: a task for it would cost more than the reply.
+
+    Attributes:
+        tell: Hears it; set by whoever asked.
+    """
+
+    __slots__ = ("tell",)
+    tell: Callable[[Reply], None]
+
+
 class Handler(Protocol):
     """Who answers."""
 
-    def answer(self, call: Call) -> Reply | Awaitable[Reply]:
+    def answer(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
         """Answers; at once where that is quick, later where something must be waited for. Never raises."""
         ...
 

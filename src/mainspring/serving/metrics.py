@@ -72,6 +72,20 @@ class Metrics:
         self._buckets[bisect_left(BOUNDS, seconds)] += 1
         self._seconds += seconds
 
+    def observe_each(self, starts: Iterable[float], now: float) -> list[int]:
+        """Counts requests that were answered together; the time that each took, microseconds.
+
+        Args:
+            starts: When each was there, seconds.
+            now: When all were answered.
+        """
+        took = [now - start for start in starts]
+        buckets = self._buckets
+        for seconds in took:
+            buckets[bisect_left(BOUNDS, seconds)] += 1
+        self._seconds += sum(took)
+        return [int(seconds * 1e6) for seconds in took]
+
     def count_rules(self, marks: Iterable[Mark | None]) -> None:
         """Counts the humility rules that fired on rows."""
         for mark in marks:

@@ -13,12 +13,11 @@ from mainspring.errors import MainspringError, NotFound, Unreachable
 from mainspring.serving.inference import (
     Inference,
     Inferred,
+    UsualForm,
     answer_rows,
     read_body,
     read_usual,
-    usual_head,
     write_body,
-    write_usual,
 )
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.message import Call, Reply, WrongMethod
@@ -42,7 +41,7 @@ class OpenInference:
     def __init__(self, scoring: Scoring, check_ready: Callable[[], None]) -> None:
         self._scoring = scoring
         self._check_ready = check_ready
-        self._heads: dict[str, bytes] = {}
+        self._forms: dict[tuple[str, bool], UsualForm] = {}
 
     def answer(self, call: Call) -> Reply | Awaitable[Reply]:
         """Answers a call to an address under ``/v2``.
@@ -100,8 +99,9 @@ class OpenInference:
         return then(self._scoring.infer(name, version, read_body(call.body, length), call), _written)
 
     def _usual(self, name: str, lineup: Lineup, asked: Inference, answer: Answer, after: After) -> Reply:
-        head = self._heads.get(name) or self._heads.setdefault(name, usual_head(name))
-        body = write_usual(head, lineup, asked, answer)
+        key = name, "label" in lineup.outputs
+        form = self._forms.get(key) or self._forms.setdefault(key, UsualForm(name, lineup.outputs))
+        body = form.whole(asked, answer)
         if body is not None:
             return Reply(200, body, after=after)
         return _written((answer_rows(name, lineup.outputs, asked, answer), after))

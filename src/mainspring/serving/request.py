@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
@@ -13,13 +13,13 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
+from mainspring.core.mending import accepted, mending
 from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
 from mainspring.serving.log import Mark
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-SINGLE = 3.4028234e38  # beyond this a float is infinite in the single precision that models compute with
 _HINT = 'send {"records": [{column: value}]} or {"columns": {column: [values]}}; `ids` and `times` are optional'
 
 PredictionId = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -124,7 +124,8 @@ class Form:
         self._types = {field.name: value_type(field) for field in required}
         self.required = frozenset(field.name for field in required if field.on_missing == "error")
         self._all = not optional and len(self.required) == len(required)
-        self._mends = {field.name: mend for field in required if (mend := _mending(field))}
+        mends = {field.name: mending(**msgspec.structs.asdict(field)) for field in required}
+        self._mends = {name: mend.of for name, mend in mends.items() if mend}
         self._packs = [field.name for field in required] if all(_is_number(field) for field in required) else []
         self._whole = any(field.type == "int" for field in required)
         self._bounded = bool(self._mends) or any(field.outside == "error" for field in required)
@@ -326,51 +327,18 @@ def _struct(name: str, types: dict[str, Any], required: frozenset[str], slots: d
 def value_type(field: Field) -> Any:
     """What a decoder takes for a value of the column."""
     kind: Any
-    refused = field.outside == "error"
-    least = field.min if refused and field.min is not None else -math.inf
-    most = field.max if refused and field.max is not None else math.inf
+    door = accepted(**msgspec.structs.asdict(field))
     if field.type == "float":
         # What lies outside of the range is let in where something else is put in its place.
         mended = field.outside not in ("accept", "error")
-        bounds = Meta(ge=max(least, -SINGLE), le=min(most, SINGLE))
-        kind = float if mended else Annotated[float, bounds]
+        kind = float if mended else Annotated[float, Meta(ge=door.low, le=door.high)]
     elif field.type == "int":
-        low, high = -(2**63), 2**63 - 1
-        kind = Annotated[
-            int,
-            Meta(ge=math.ceil(least) if least > low else low, le=math.floor(most) if most < high else high),
-        ]
+        kind = Annotated[int, Meta(ge=door.low, le=door.high)]
     elif field.type == "bool":
         kind = bool
     else:
-        kind = Literal[field.categories] if field.unknown == "error" and field.categories else str
+        kind = Literal[tuple(sorted(door.known))] if door.known else str
     return kind | None if field.nullable or field.on_missing == "default" else kind
-
-
-def _mending(field: Field) -> Callable[[Any], Any] | None:
-    """What the signature makes of a value that the decoder let in; None when it takes all of them as they are."""
-    if field.on_missing == "error" and field.outside in ("accept", "error") and field.unknown in ("accept", "error"):
-        return None
-    missing = field.default if field.on_missing == "default" else None
-    low = max(field.min if field.min is not None else -SINGLE, -SINGLE)
-    high = min(field.max if field.max is not None else SINGLE, SINGLE)
-    known = frozenset(field.categories or ())
-    if field.type == "int":
-        low, high = math.ceil(low), math.floor(high)
-    ranged = field.type in ("float", "int") and field.outside not in ("accept", "error")
-    named = field.type == "string" and field.unknown not in ("accept", "error")
-    instead = {"null": None, "default": field.default}
-
-    def mend(value: Any) -> Any:
-        if value is None:
-            return missing
-        if ranged and not low <= value <= high:
-            return (low if value < low else high) if field.outside == "clamp" else instead[field.outside]
-        if named and value not in known:
-            return instead[field.unknown]
-        return value
-
-    return mend
 
 
 def _is_number(field: Field) -> bool:

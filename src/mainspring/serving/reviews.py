@@ -146,5 +146,6 @@ def _waiting(deployment: str, frames: Iterable[Frame], now: datetime) -> Iterabl
                 id=new_id(), created=now, deployment=deployment, prediction=frame.ids[row],
                 time=datetime.fromtimestamp(frame.times[row] / 1e6, UTC), version=frame.versions[row],
                 inputs={name: values[row] for name, values in frame.columns.items()},
-                score=None if math.isnan(mark.score) else mark.score, rules=mark.rules, caller=frame.caller,
+                score=None if math.isnan(mark.score) else mark.score, rules=mark.rules,
+                caller=frame.each("caller")[row],
             )  # fmt: skip

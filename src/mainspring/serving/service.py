@@ -7,7 +7,7 @@ import http.client
 import io
 import itertools
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.deploy.model import Deployment, VersionEvidence
 from mainspring.deploy.service import Deployments
-from mainspring.errors import InvalidInput, Unreachable
+from mainspring.errors import InvalidInput, NotFound, Unreachable
 from mainspring.measures.sequential import Comparison, sample_ratio_p
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.serving.evidence import Side, ab_course, against_live, keys_of, models_own, sides, version_evidence
@@ -263,21 +263,24 @@ class Predictions:
         Columns: id, time, version, role, score, label, latency_us, key, weight, rules, action, model_score, the inputs
         as ``in_<name>``, outcome, known.
         """
-        parts = [self._read(item.digest).lazy() for item in self.segments(deployment, start, end)]
         predictions = (
-            _logged(parts)
+            _logged(self._parts(deployment, "predictions", *self._within(start, end)))
             .filter((pl.col("time") >= start) & (pl.col("time") < end))
+            .sort("time", maintain_order=True)
             .unique(["id", "version"], keep="first", maintain_order=True)
             .collect()
         )
-        outcomes = [self._outcomes(item.digest).lazy() for item in self._segments(deployment, "outcomes")]
+        outcomes = self._parts(deployment, "outcomes")
         known = pl.concat([pl.LazyFrame(schema=OUTCOMES), *outcomes], how="diagonal_relaxed")
         return join(predictions, known).sort("time", "id")
 
     def segments(self, deployment: str, start: datetime, end: datetime) -> list[Segment]:
         """The pieces that predictions asked for in ``[start, end)`` are in."""
+        return self._segments(deployment, "predictions", *self._within(start, end))
+
+    def _within(self, start: datetime, end: datetime) -> tuple[Any, Any]:
         columns = self._store.columns(Segment)
-        return list(self._segments(deployment, "predictions", columns.end >= start, columns.start < end))
+        return columns.end >= start, columns.start < end
 
     def segment_rows(self, segment: Segment) -> pl.DataFrame:
         """Everything logged in a piece, with the columns of `rows` but without outcomes."""
@@ -289,19 +292,39 @@ class Predictions:
         The mean absolute value of each ``at_…`` column of one version is what
         `mainspring.measures.ranking.attribution_drift` compares.
         """
-        columns = self._store.columns(Segment)
-        found = self._segments(deployment, "explanations", columns.end >= start, columns.start < end)
-        parts = [to_attributions([]).lazy(), *(self._read(item.digest).lazy() for item in found)]
+        found = self._parts(deployment, "explanations", *self._within(start, end))
+        parts = [to_attributions([]).lazy(), *found]
         within = (pl.col("time") >= start) & (pl.col("time") < end)
         rows = pl.concat(parts, how="diagonal_relaxed").filter(within)
         return rows.unique(["id", "version"], keep="first", maintain_order=True).collect()
 
-    def _segments(self, deployment: str, kind: str, *where: Any) -> Iterator[Segment]:
+    def _parts(self, deployment: str, kind: str, *where: Any) -> list[pl.LazyFrame]:
+        """The segments' rows; of one list of segments, as it was at one moment."""
+        read = self._outcomes if kind == "outcomes" else self._read
+        found = self._segments(deployment, kind, *where)
+        while True:
+            try:
+                return [read(item.digest).lazy() for item in found]
+            except NotFound:  # it was merged with others, or is kept no longer, since they were listed
+                again = self._segments(deployment, kind, *where)
+                if again == found:
+                    raise
+                found = again
+
+    def _segments(self, deployment: str, kind: str, *where: Any) -> list[Segment]:
+        found = self._listed(deployment, kind, *where)
+        while len(found) >= _PAGE and found != (again := self._listed(deployment, kind, *where)):
+            found = again  # segments were merged between two pages
+        return found
+
+    def _listed(self, deployment: str, kind: str, *where: Any) -> list[Segment]:
+        found: list[Segment] = []
         for offset in itertools.count(0, _PAGE):
-            page = self._store.find(Segment, *where, deployment=deployment, kind=kind, limit=_PAGE, offset=offset)
-            yield from page
-            if len(page) < _PAGE:
-                return
+            facts: dict[str, Any] = {"deployment": deployment, "kind": kind, "limit": _PAGE, "offset": offset}
+            found += self._store.find(Segment, *where, **facts)
+            if len(found) < offset + _PAGE:
+                break
+        return found
 
     def _read(self, digest: str) -> pl.DataFrame:
         return pl.read_parquet(io.BytesIO(self._artifacts.read(digest)))

@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import operator
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mainspring.core.mending import SINGLE
 from mainspring.core.signature import Field
+from mainspring.errors import InvalidInput
 from mainspring.serving.codecs import AS_THEY_ARE
-from mainspring.serving.request import SINGLE, PredictionId, list_of, value_type
+from mainspring.serving.request import Batch, PredictionId, list_of, value_type
 
 _WHOLE = tuple(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
 ACCEPTED: dict[str, tuple[str, ...]] = {
@@ -77,14 +79,17 @@ class TensorForm:
         fields: The columns that may be there.
         required: The names of those that must.
         packs: Whether rows may come as one tensor of numbers, as they are.
+
+    Attributes:
+        comes_together: Whether the last one that fitted was one tensor of all columns.
     """
 
     def __init__(self, fields: Sequence[Field], required: frozenset[str], *, packs: bool = False) -> None:
         self._required = required
         self._all = [field.name for field in fields]
         self._known = frozenset(self._all)
-        self._usual: Callable[[bytes], Read | None] = self._by_column
-        self._other: Callable[[bytes], Read | None] | None = self._together if packs else None
+        self._packs = packs
+        self.comes_together = False
         tensors = [_tensor(number, field) for number, field in enumerate(fields)]
         self._names = {tensor: field.name for tensor, field in zip(tensors, fields, strict=True)}
         kind: Any = functools.reduce(operator.or_, tensors)
@@ -93,9 +98,14 @@ class TensorForm:
 
     def read(self, body: bytes) -> Read | None:
         """The columns; None when the request is of another form, or wrong: who looks closer can tell."""
-        read = self._usual(body)
-        if read is None and self._other is not None and (read := self._other(body)) is not None:
-            self._usual, self._other = self._other, self._usual
+        if not self._packs:
+            return self._by_column(body)
+        usual, other = self._by_column, self._together
+        if self.comes_together:
+            usual, other = other, usual
+        read = usual(body)
+        if read is None and (read := other(body)) is not None:
+            self.comes_together = not self.comes_together
         return read
 
     def _together(self, body: bytes) -> Read | None:
@@ -116,10 +126,8 @@ class TensorForm:
                 return None
             columns: dict[str, Sequence[Any]] = dict(zip(names, zip(data)))  # noqa: B905 - as many, see above
             return Read(columns, 1, asked, np.array((data,), np.float32))
-        # Three times as fast as numpy from a list; what single precision does not reach becomes infinite, and what
-        # becomes the largest number may have been beyond it.
-        packed = np.frombuffer(struct.pack(f"{len(data)}f", *data), np.float32).reshape(rows, width)
-        if not (np.abs(packed) < _LARGEST).all():
+        packed = _packed(data, rows, width)
+        if packed is None:
             return None
         columns = {name: data[place::width] for place, name in enumerate(names)}
         return Read(columns, rows, asked, packed)
@@ -162,6 +170,61 @@ class _AskedTogether(Asked, kw_only=True, gc=False):
 
 
 _together = msgspec.json.Decoder(_AskedTogether)
+
+
+def _packed(numbers: Sequence[float], rows: int, width: int) -> NDArray[np.float32] | None:
+    """Flat numbers as an array ``[rows, width]``; None where one is beyond single precision."""
+    # Three times as fast as numpy from a list; what single precision does not reach becomes infinite, and what
+    # becomes the largest number may have been beyond it.
+    packed = np.frombuffer(struct.pack(f"{len(numbers)}f", *numbers), np.float32).reshape(rows, width)
+    return packed if (np.abs(packed) < _LARGEST).all() else None
+
+
+class RowReader:
+    """The requests that are answered together: one row as one tensor, nothing else said.
+
+    Args:
+        names: The columns, in the tensor's order.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._known = frozenset(names)
+        self.width = len(self._names)
+
+    def read(self, body: bytes) -> list[float] | None:
+        """The row; None when the request is of another form, or wrong."""
+        try:
+            asked = _together.decode(body)
+        except (ValueError, RecursionError):
+            return None
+        tensor = asked.inputs[0]
+        width = self.width
+        if (
+            tensor.shape != [1, width]
+            or len(tensor.data) != width
+            or tensor.parameters
+            or tensor.name in self._known
+            or asked.parameters is not PLAIN
+            or asked.id
+            or asked.outputs
+        ):
+            return None
+        return tensor.data
+
+    def batch(self, numbers: Sequence[float], rows: int) -> Batch:
+        """Rows that were read, one behind the other.
+
+        Raises:
+            InvalidInput: A number is beyond single precision.
+        """
+        packed = _packed(numbers, rows, self.width)
+        if packed is None:
+            raise InvalidInput("a number is beyond single precision", hint="send smaller ones")
+        columns: dict[str, Sequence[float]] = {
+            name: numbers[place :: self.width] for place, name in enumerate(self._names)
+        }
+        return Batch(columns, rows, packed=packed)
 
 
 def _tensor(number: int, field: Field) -> Any:

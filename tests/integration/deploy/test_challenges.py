@@ -9,7 +9,8 @@ import pytest
 
 from mainspring.core.entity import change
 from mainspring.deploy.model import ChallengePlan, Deployment
-from mainspring.errors import Conflict
+from mainspring.errors import Conflict, Refused
+from mainspring.registry.model import Model
 from mainspring.serving.model import Outcome
 
 
@@ -73,3 +74,33 @@ def test_challenges_on_schedule_propose_a_better_version_once(champion: Any) -> 
     champion.clock.advance(timedelta(hours=25))
     assert space.challenges.run_due("mill").verdict == "better"
     assert len(space.deployments.releases("mill")) == 2, "what was taken back is not proposed again"
+
+
+def test_a_release_that_loses_on_a_protected_slice_is_refused(champion: Any) -> None:
+    space = champion.workspace
+    space.models.update("mill", change(Model, protected=["x"]))
+    worse, better = champion.candidate(weight=-1.0).address, champion.approved(weight=3.0).address
+    space.models.set_status(worse, "approved")
+    with pytest.raises(Refused, match=r"fails a check: slices: x .* outcomes: worse") as caught:
+        space.deployments.release("mill", worse)
+    assert "--skip-checks" in caught.value.hint
+    (refused, *_) = space.deployments.releases("mill")
+    assert (refused.status, refused.checks[-1].name) == ("refused", "slices")
+    assert {check.name: check.ok for check in space.deployments.check("mill", better)}["slices"]
+    assert space.deployments.release("mill", better).canary == better
+    space.deployments.rollback("mill", "no")
+    assert space.deployments.release("mill", worse, skip_checks="the sign was wrong all along").canary == worse
+
+
+def test_without_outcomes_no_slice_speaks_against_a_release(champion: Any) -> None:
+    space = champion.workspace
+    space.models.update("mill", change(Model, protected=["x", "colour = red"]))
+    version = champion.candidate(weight=-1.0).address
+    (told,) = [check for check in space.deployments.check("mill", version) if check.name == "slices"]
+    assert told.ok
+    assert "`colour`, which was never logged" in told.detail
+    space.models.update("mill", change(Model, protected=["x"]))
+    champion.clock.advance(timedelta(days=30))
+    (told,) = [check for check in space.deployments.check("mill", version) if check.name == "slices"]
+    assert told.ok
+    assert told.detail.startswith("0 outcomes of mill@1 are known")

@@ -19,6 +19,7 @@ from mainspring.measures.window import merge
 from mainspring.monitoring import measure
 from mainspring.monitoring.counted import Counts
 from mainspring.monitoring.model import Monitor, SegmentCounts
+from mainspring.serving.compaction import Compaction
 from mainspring.serving.log import Frame, Mark, PredictionLog
 from mainspring.serving.model import Segment
 
@@ -90,6 +91,21 @@ def test_each_segment_counts_once_in_its_hours(watched: Any) -> None:
     assert same_as_rows(watched, MONDAY, MONDAY + timedelta(hours=2))
     assert not same_as_rows(watched, MONDAY, MONDAY + timedelta(hours=1.25))  # within an hour only rows can tell
     assert not same_as_rows(watched, MONDAY + 7 * DAY, MONDAY + 8 * DAY)  # nothing was asked
+
+
+def test_merged_segments_count_as_their_parts_did(watched: Any) -> None:
+    for number, hours in enumerate(([1, 1.5, 23.5], [2, 2.5], [9], [23, 25], [26, 27], [28])):
+        log(watched, hours, seed=number)
+        watched.workspace.monitors.count("mill")
+    assert same_as_rows(watched, MONDAY, MONDAY + DAY)
+    watched.clock.advance(2 * DAY)
+    space = watched.workspace
+    assert Compaction(space.store, space.artifacts).run_due("mill") == 3
+    counts(watched).forget()
+    assert same_as_rows(watched, MONDAY, MONDAY + DAY)
+    assert same_as_rows(watched, MONDAY + DAY, MONDAY + 2 * DAY)
+    assert same_as_rows(watched, MONDAY, MONDAY + timedelta(hours=2))
+    assert space.store.count(SegmentCounts) == 3
 
 
 def test_an_id_that_was_asked_for_twice_is_left_to_the_rows(watched: Any) -> None:

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from mainspring.errors import MainspringError
 from mainspring.serving.http import Server
-from mainspring.serving.message import Call, Limits, Reply
+from mainspring.serving.message import Call, Coming, Limits, Reply
 
 LIMITS = Limits(body=10_000, head=2_000, read_seconds=0.3, idle_seconds=0.8, connections=8, waiting=2)
 
 
 class Handler:
-    """Echoes; `/slow` thinks first, `/big` has much to say."""
+    """Echoes; `/slow` thinks first, `/soon` until the end of the turn, `/big` has much to say."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -34,6 +34,10 @@ class Handler:
         self.calls.append(call)
         if call.path == "/slow":
             return self._slowly(call)
+        if call.path == "/soon":
+            coming = Coming()
+            asyncio.get_running_loop().call_soon(lambda: coming.tell(Reply(200, b"soon:" + call.body)))
+            return coming
         if call.path == "/big":
             return Reply(200, b"0123456789" * 100_000)
         return Reply(200, call.body, after=lambda: self.after.append(call.path))
@@ -143,10 +147,11 @@ def test_pipelined_requests_are_answered_in_their_order(face: Face) -> None:
     with face.connect() as connection:
         connection.sendall(asked + post("/slow", b"4", close=False))
         time.sleep(0.05)
-        connection.sendall(post("/c", b"5"))
+        connection.sendall(post("/soon", b"5", close=False) + post("/soon", b"6", close=False) + post("/c", b"7"))
         face.open_gate()
         assert bodies(everything(connection)) == [
-            (200, b"1"), (200, b"slow:2"), (200, b"3"), (200, b"slow:4"), (200, b"5"),
+            (200, b"1"), (200, b"slow:2"), (200, b"3"), (200, b"slow:4"), (200, b"soon:5"), (200, b"soon:6"),
+            (200, b"7"),
         ]  # fmt: skip
     assert face.handler.after == ["/a", "/b", "/c"]
 
@@ -155,15 +160,17 @@ def test_pipelined_requests_are_answered_in_their_order(face: Face) -> None:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_does_not_matter_how_the_bytes_arrive(patient: Face, cuts: list[int]) -> None:
     chunked = b"POST /y HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"
-    whole = post("/x", b"one", close=False) + chunked + post("/z%20z?q=1", b"three")
+    whole = post("/x", b"one", close=False) + chunked + post("/soon", b"2", close=False) + post("/z%20z?q=1", b"three")
     places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     patient.handler.calls.clear()
     with patient.connect() as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for start, end in itertools.pairwise(places):
             connection.sendall(whole[start:end])
-        assert bodies(everything(connection)) == [(200, b"one"), (200, b"abcde"), (200, b"three")]
-    assert [call.path for call in patient.handler.calls] == ["/x", "/y", "/z z"]
+        assert bodies(everything(connection)) == [
+            (200, b"one"), (200, b"abcde"), (200, b"soon:2"), (200, b"three"),
+        ]  # fmt: skip
+    assert [call.path for call in patient.handler.calls] == ["/x", "/y", "/soon", "/z z"]
 
 
 def test_old_clients_heads_and_upgrades(patient: Face) -> None:

@@ -6,11 +6,16 @@ import json
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
+import polars as pl
 import pytest
 
 from mainspring.core.signature import Field
+from mainspring.deploy.edge import runner
+from mainspring.deploy.edge.runner import Door
 from mainspring.errors import InvalidInput
+from mainspring.serving.batch import REFUSED, checked_table
 from mainspring.serving.inference import Inference, read_rows
 from mainspring.serving.request import Form
 from mainspring.serving.tensors import Tensor
@@ -67,6 +72,16 @@ TABLE = [
     (Field(name="x", type="bool", on_missing="default", default=False), None, False),
 ]
 Y = Field(name="y", type="float")
+BOTH = [
+    (word(nullable=True, on_missing="default", on_unknown="null", default="a"), "c", None),
+    (word(nullable=True, on_missing="default", on_unknown="null", default="a"), None, "a"),
+    (number(nullable=True, on_missing="default", on_range="null", default=3), 50.0, None),
+    (number(nullable=True, on_missing="default", on_range="null", default=30), None, 30),
+    (number(on_missing="default", on_range="default", default=3), math.inf, 3),
+    (number(), 3.5e38, ERROR),
+    (Field(name="x", type="float"), 3.5e38, ERROR),
+]
+TABLE += BOTH
 
 
 def by_record(form: Form, value: Any) -> Any:
@@ -145,3 +160,32 @@ def test_columns_nobody_knows() -> None:
 def test_behaviour_that_cannot_be(facts: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="field `x`"):
         Field(name="x", **facts)
+
+
+@pytest.mark.parametrize(("field", "value", "expected"), TABLE)
+def test_tables_are_read_by_the_same_rules(field: Field, value: Any, expected: Any) -> None:
+    kinds = {"float": pl.Float64, "int": pl.Int32, "string": pl.String, "bool": pl.Boolean}
+    rows = pl.DataFrame({"y": [1.0, 2.0]})
+    if value is not ABSENT:
+        rows = rows.with_columns(x=pl.Series([value] * 2, dtype=kinds[field.type]))
+    if value is ABSENT and field.on_missing == "error":
+        pytest.skip("the job refuses the table")
+    frame = checked_table(rows.lazy(), [field, Y])
+    if expected is ERROR:
+        assert frame[REFUSED].to_list() == [True] * 2
+    else:
+        assert frame[REFUSED].to_list() == [False] * 2
+        told = [None if isinstance(one, float) and math.isnan(one) else one for one in frame["x"].to_list()]
+        assert told == [expected] * 2
+
+
+@pytest.mark.parametrize(("field", "value", "expected"), TABLE)
+def test_devices_read_by_the_same_rules(field: Field, value: Any, expected: Any) -> None:
+    facts = {key: told for key, told in msgspec.to_builtins(field).items() if told is not None}
+    door = Door([json.loads(json.dumps(facts))])
+    record = {} if value is ABSENT else {"x": value}
+    if expected is ERROR:
+        with pytest.raises(runner.Refused):
+            door.value("x", record, 0)
+    else:
+        assert door.value("x", record, 0) == expected

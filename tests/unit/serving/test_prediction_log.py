@@ -5,7 +5,9 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from mainspring.errors import CorruptArtifact
 from mainspring.serving.log import Frame, PredictionLog, log_files, read_frames, to_frame
+from mainspring.serving.table import Table, decimals
 
 
 def frame(number: int, rows: int = 2) -> Frame:
@@ -144,3 +147,30 @@ def test_buffered_frames_are_written_at_their_turn(tmp_path: Path) -> None:
 def test_serving_process_carries_no_table_library() -> None:
     code = "import sys, mainspring.serving.process; sys.exit('polars' in sys.modules or 'sqlalchemy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+def test_numbers_in_single_precision_stay_themselves(values: list[float]) -> None:
+    single = np.array(values, np.float32)
+    assert decimals(single).astype(np.float32).tolist() == single.tolist()
+
+
+@given(
+    st.lists(st.builds(lambda digits, place: digits * 10.0**place, st.integers(-999_999, 999_999), st.integers(-9, 9)))
+)
+def test_decimals_are_read_as_they_were_sent(values: list[float]) -> None:
+    sent = [float(f"{value:.6g}") for value in values]
+    assert decimals(np.array(sent, np.float32)).tolist() == sent
+
+
+def test_a_table_is_read_as_columns(tmp_path: Path) -> None:
+    sent = np.array([[0.1, -2.5], [1e-3, 7.0]], np.float32)
+    log = PredictionLog(tmp_path, durable=True)
+    told: list[Any] = [[0, 0], ["a", "b"], ["m@1"] * 2, ["live"] * 2, [0.5] * 2, [True] * 2, {}]
+    columns = Table(["x", "y"], sent.tobytes())
+    log.append(Frame(*told, [3, 4], "ann", "infer", ["r", ""], table=columns))
+    log.close()
+    table = to_frame(read_frames(log_files(tmp_path)[0])[0])
+    assert table.select("in_x", "in_y", "latency_us", "caller", "request").rows() == [
+        (0.1, -2.5, 3, "ann", "r"), (0.001, 7.0, 4, "ann", ""),
+    ]  # fmt: skip

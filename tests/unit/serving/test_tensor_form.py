@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mainspring.core.mending import SINGLE
 from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
-from mainspring.serving.request import SINGLE, Form
+from mainspring.serving.request import Form
 from mainspring.serving.tensor_form import TensorForm
 
 FIELDS = (

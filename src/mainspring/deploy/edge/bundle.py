@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from mainspring.core import judgement
+from mainspring.core import judgement, mending
 from mainspring.core.humility import Humility, HumilityRule
 from mainspring.core.judgement import Check
 from mainspring.deploy.edge import ed25519, runner
@@ -25,6 +25,7 @@ _TOLERANCE = 1e-4
 _WHEN = (2020, 1, 1, 0, 0, 0)
 _TRAVELLING = {
     "from mainspring.core.judgement import": "from judgement import",
+    "from mainspring.core.mending import": "from mending import",
     "from mainspring.deploy.edge.ed25519 import": "from ed25519 import",
 }
 
@@ -59,6 +60,7 @@ def build(
         "examples.json": msgspec.json.encode(_examples(model, rows)),
         "run.py": source.encode(),
         "judgement.py": inspect.getsource(judgement).encode(),
+        "mending.py": inspect.getsource(mending).encode(),
         "ed25519.py": inspect.getsource(ed25519).encode(),
     }
     manifest = msgspec.json.encode(

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.core.judgement import Check, look, settle
+from mainspring.core.mending import accepted, mending
 from mainspring.deploy.edge.ed25519 import is_signed
 
 FORMAT = 1
@@ -44,6 +45,41 @@ _KINDS: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "bo
 
 class Refused(Exception):
     """A request or a bundle that cannot be used; the message says why."""
+
+
+class Door:
+    """What is let in of records, and what is put in the place of the rest.
+
+    Args:
+        fields: The columns, as the signature's JSON has them.
+    """
+
+    def __init__(self, fields: list[dict[str, Any]]) -> None:
+        self.fields = {field["name"]: field for field in fields}
+        self._mends = {field["name"]: mending(**field) for field in fields}
+        self._doors = {field["name"]: accepted(**field) for field in fields}
+
+    def value(self, name: str, record: dict[str, Any], row: int) -> Any:
+        """The value of a column, or what stands in for it.
+
+        Raises:
+            Refused: It is missing, of another type, or not let in.
+        """
+        field, mend = self.fields[name], self._mends[name]
+        value = record.get(name)
+        if isinstance(value, float) and math.isnan(value):
+            value = None
+        if value is not None and (
+            not isinstance(value, _KINDS[field["type"]]) or isinstance(value, bool) != (field["type"] == "bool")
+        ):
+            raise Refused(f"row {row}: column `{name}` is not a {field['type']}")
+        value = mend.of(value) if mend else value
+        if value is None:
+            if not field.get("nullable") or (name not in record and field.get("on_missing", "error") == "error"):
+                raise Refused(f"row {row}: column `{name}` is missing")
+        elif self._doors[name].refuses(value):
+            raise Refused(f"row {row}: column `{name}` has a value that the signature refuses")
+        return value
 
 
 class Bundle:
@@ -72,7 +108,8 @@ class Bundle:
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
                 raise Refused(f"{name} is damaged")
         signature = json.loads((folder / "signature.json").read_bytes())
-        self.fields = {field["name"]: field for field in signature["inputs"]}
+        self._door = Door(signature["inputs"])
+        self.fields = self._door.fields
         self.kind, self.threshold = signature.get("kind", "classifier"), signature.get("threshold", 0.5)
         self.version = self.manifest["version"]
         self._examples = json.loads((folder / "examples.json").read_bytes())
@@ -91,7 +128,9 @@ class Bundle:
         Raises:
             Refused: A record does not fit the signature, or a rule refuses it.
         """
-        columns = {name: [self._value(name, record, row) for row, record in enumerate(records)] for name in self.fields}
+        columns = {
+            name: [self._door.value(name, record, row) for row, record in enumerate(records)] for name in self.fields
+        }
         for row, record in enumerate(records):
             if extra := sorted(record.keys() - self.fields.keys()):
                 raise Refused(f"row {row}: column `{extra[0]}` is unknown; the model's are {', '.join(self.fields)}")
@@ -112,40 +151,6 @@ class Bundle:
         for row, (found, expected) in enumerate(zip(self._score(columns, len(rows)), wanted, strict=True)):
             if not math.isclose(found, expected, rel_tol=0, abs_tol=self.manifest["tolerance"]):
                 raise Refused(f"example {row} scores {found:.6g} here, {expected:.6g} when it was packed")
-
-    def _value(self, name: str, record: dict[str, Any], row: int) -> Any:
-        field = self.fields[name]
-        value = self._mended(field, record.get(name))
-        if value is None:
-            if not field.get("nullable") or (name not in record and field.get("on_missing", "error") == "error"):
-                raise Refused(f"row {row}: column `{name}` is missing")
-            return None
-        fits = isinstance(value, _KINDS[field["type"]]) and isinstance(value, bool) == (field["type"] == "bool")
-        if not fits or (isinstance(value, float) and not math.isfinite(value)):
-            raise Refused(f"row {row}: column `{name}` is not a {field['type']}")
-        if self._odd(field, value) == "error":
-            raise Refused(f"row {row}: column `{name}` has a value that the signature refuses")
-        return value
-
-    def _mended(self, field: dict[str, Any], value: Any) -> Any:
-        """The value with what the signature puts in its place."""
-        odd = self._odd(field, value)
-        if odd == "clamp":
-            return min(max(value, field.get("min", -math.inf)), field.get("max", math.inf))
-        if odd in ("null", "default"):
-            value = field.get("default") if odd == "default" else None
-        return field.get("default") if value is None and field.get("on_missing") == "default" else value
-
-    def _odd(self, field: dict[str, Any], value: Any) -> str:
-        """What is to be done with a value beyond what training saw; empty when it is within."""
-        strict = "error" if field.get("strict") else ""
-        if isinstance(value, str) and value not in (field.get("categories") or [value]):
-            return str(field.get("on_unknown") or strict).replace("accept", strict)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            low, high = field.get("min"), field.get("max")
-            if (low is not None and value < low) or (high is not None and value > high):
-                return str(field.get("on_range") or strict).replace("accept", strict)
-        return ""
 
     def _score(self, columns: Any, rows: int) -> list[float]:
         numpy, feed = self._numpy, {}

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mainspring.serving.app import App
+from mainspring.serving.log import log_files, read_frames, to_frame
+from mainspring.serving.message import Call, Coming, Reply
+from mainspring.testing.models import write_product
+
+INFER = "/v2/models/sum/infer"
+
+
+class Door:
+    """Asks an `App` many things in one turn of its event loop."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.loop = asyncio.Runner()
+
+    def ask(self, *bodies: Any, headers: list[dict[bytes, bytes]] | None = None) -> list[tuple[int, Any]]:
+        async def asked() -> list[Reply]:
+            coming: list[asyncio.Future[Reply]] = []
+            for place, body in enumerate(bodies):
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                call = Call("POST", INFER, headers[place] if headers else {}, data, "127.0.0.1", "127.0.0.1")
+                got, future = self.app.answer(call), asyncio.get_running_loop().create_future()
+                if isinstance(got, Reply):
+                    future.set_result(got)
+                else:
+                    assert isinstance(got, Coming)
+                    got.tell = future.set_result
+                coming.append(future)
+            return [await future for future in coming]
+
+        return [(reply.status, json.loads(reply.body)) for reply in self.loop.run(asked())]
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    folder = tmp_path_factory.mktemp("turn")
+    write_product(folder / "sum")
+    write_product(folder / "half", factor=0.5)
+    config = {
+        "name": "sum", "revision": 1, "state_dir": str(folder), "log_dir": str(folder / "log"), "durable": True,
+        "routes": [
+            {"version": "sum@1", "path": str(folder / "sum")},
+            {"version": "sum@2", "path": str(folder / "half"), "role": "canary", "weight": 40},
+        ],
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    door = Door(App(folder / "config.json"))
+    door.ask(row(1.0, 2.0, 3.0))  # whoever asks goes on asking in the same form
+    yield door
+    door.loop.close()
+    door.app.close()
+
+
+def row(*numbers: Any, name: str = "input", **facts: Any) -> dict[str, Any]:
+    shape = [1, len(numbers)]
+    return {"inputs": [{"name": name, "shape": shape, "datatype": "FP32", "data": list(numbers)}], **facts}
+
+
+def by_column(*numbers: float) -> dict[str, Any]:
+    return {
+        "inputs": [
+            {"name": f"c{place}", "shape": [1], "datatype": "FP32", "data": [value]}
+            for place, value in enumerate(numbers)
+        ]
+    }
+
+
+def outputs(told: Any) -> dict[str, Any]:
+    return {output["name"]: output["data"] for output in told["outputs"]}
+
+
+NUMBERS = st.tuples(*[st.integers(-1000, 1000).map(lambda number: number / 8)] * 3)
+ASKED = st.one_of(
+    NUMBERS.map(lambda numbers: (200, row(*numbers), sum(numbers))),
+    NUMBERS.map(lambda numbers: (200, by_column(*numbers), sum(numbers))),
+    NUMBERS.map(lambda numbers: (200, row(*numbers, id="mine"), sum(numbers))),
+    st.just((400, b"{", None)),
+    st.just((400, row(1.0, 2.0), None)),
+    st.just((400, row(1e39, 2.0, 3.0), None)),
+    st.just((400, row("x", 2.0, 3.0), None)),
+    st.just((400, row(1.0, 2.0, 3.0, outputs=[{"name": "nobody"}]), None)),
+)
+
+
+@given(asked=st.lists(ASKED, min_size=1, max_size=20))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_each_request_of_a_turn_gets_its_own_answer(door: Door, asked: list[tuple[int, Any, float | None]]) -> None:
+    told = door.ask(*(body for _, body, _ in asked))
+    for (status, _, total), (found, answer) in zip(asked, told, strict=True):
+        assert found == status, answer
+        if total is not None:
+            values = outputs(answer)
+            factor = {"sum@1": 1.0, "sum@2": 0.5}[values["version"][0]]
+            assert values["score"] == [pytest.approx(total * factor, rel=1e-6, abs=1e-6)]
+            assert answer["model_version"] == values["version"][0]
+
+
+def test_a_turn_is_answered_and_logged_as_its_requests_were(door: Door) -> None:
+    door.ask(row(0.0, 0.0, 0.0))
+    before = door.app.metrics.requests["infer", 200]
+    sent = [(float(place), 0.1, -1.5) for place in range(40)]
+    headers = [{b"x-request-id": f"r{place}".encode()} if place % 2 else {} for place in range(40)]
+    told = [outputs(answer) for status, answer in door.ask(*(row(*one) for one in sent), headers=headers)]
+    assert {one["version"][0] for one in told} == {"sum@1", "sum@2"}
+    assert len({one["id"][0] for one in told}) == 40
+    assert door.app.metrics.requests["infer", 200] == before + 40
+
+    folder = Path(door.app.config.log_dir)
+    logged = to_frame(frame for path in log_files(folder) for frame in read_frames(path)[0])
+    rows = {line["id"]: line for line in logged.iter_rows(named=True)}
+    for place, (one, numbers) in enumerate(zip(told, sent, strict=True)):
+        line = rows[one["id"][0]]
+        assert (line["version"], line["score"]) == (one["version"][0], one["score"][0])
+        assert [line["in_c0"], line["in_c1"], line["in_c2"]] == list(numbers)
+        assert line["request"] == (f"r{place}" if place % 2 else "")
+        assert (line["route"], line["weight"]) == ("infer", 1.0)
+        assert line["latency_us"] >= 0
+
+
+def test_a_revision_that_comes_into_force_does_not_change_what_was_asked_before(door: Door) -> None:
+    async def asked() -> tuple[Reply, int]:
+        future = asyncio.get_running_loop().create_future()
+        got = door.app.answer(Call("POST", INFER, {}, json.dumps(row(1.0, 1.0, 1.0)).encode(), "", ""))
+        assert isinstance(got, Coming)
+        got.tell = future.set_result
+        return await asyncio.gather(future, door.app.reload())  # type: ignore[return-value]
+
+    reply, revision = door.loop.run(asked())
+    assert (reply.status, revision) == (200, 1)
