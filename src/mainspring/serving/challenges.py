@@ -75,6 +75,11 @@ class Challenges:
                 f"{challenger.address} reads `{masked[0]}`, which the log of {deployment} masks",
                 hint='let it run in the shadow instead: [deployment.strategy] kind = "shadow"',
             )
+        if challenger.signature.classes:
+            raise Conflict(
+                f"{challenger.address} tells several classes apart: nobody knows whether its answers would be right",
+                hint="let it run as an arm or canary, whose own answers get outcomes",
+            )
         end = self._store.clock.now()
         start = end - timedelta(hours=wanted.challenge.last_hours)
         rows = self._predictions.joined(deployment, start, end)
@@ -85,9 +90,7 @@ class Challenges:
         return self._enter(wanted, challenger.address, start, end, facts)
 
     def _scored(self, version: ModelVersion, rows: pl.DataFrame) -> tuple[list[float], list[bool | None]]:
-        from mainspring.registry.load import load_model  # noqa: PLC0415 - loaded only when somebody challenges
-
-        model = load_model(self._models.unpack(version.address, self._folder))
+        model = self._models.load(version.address, self._folder)
         columns = _columns(model.signature, version.address, rows)
         scores: list[float] = []
         for begin in range(0, rows.height, _AT_ONCE):
