@@ -100,7 +100,7 @@ class Workspace:
         desk = Desk(self.executor)
         self.pipelines = Pipelines(self.store, self.runs, self.datasets, artifacts, desk)
         self.logged = LoggedModels(self.store, self.experiments)
-        self.traces = Traces(self.store)
+        self.traces = Traces(self.store, self.artifacts)
         self.models = Models(self.store, self.runs, self.pipelines, self.artifacts, self.logged, code)
         self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
         self.deployments = Deployments(
