@@ -46,6 +46,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("token", "", "token that requests must carry (server) or that is sent (client)"),
     Setting("cost_per_hour", 0.0, "what an hour of this machine costs: tracked runs then know their cost"),
     Setting("tick", 2.0, "seconds between two looks of the controller"),
+    Setting(
+        "model_code",
+        "none",
+        "models that are code, loaded in a process of their own: none, source (Python files) or pickle (anything)",
+    ),
     Setting("webhook_hosts", "", "hosts that webhooks may reach unencrypted and in this network, with commas between"),
     Setting("actor", "", "name under which changes are recorded; empty: the operating system's user"),
 )

@@ -33,6 +33,7 @@ from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.executor import Executor
 from mainspring.ports.plugins import resolve
 from mainspring.ports.target import Target
+from mainspring.registry.model import allowed_code
 from mainspring.registry.service import Models
 from mainspring.serving.challenges import Challenges
 from mainspring.serving.compaction import Compaction
@@ -87,6 +88,7 @@ class Workspace:
     def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
         self.settings = settings or load_settings()
         self.clock = clock or SystemClock()
+        code = allowed_code(str(self.settings["model_code"]))
         self.artifacts: ArtifactStore = resolve("artifacts", self.settings.artifacts_url)
         self.store = Store(self.settings.database_url, self.clock)
         try:
@@ -103,8 +105,8 @@ class Workspace:
         desk = Desk(self.executor)
         self.pipelines = Pipelines(self.store, self.runs, self.datasets, artifacts, desk)
         self.logged = LoggedModels(self.store, self.experiments)
-        self.traces = Traces(self.store)
-        self.models = Models(self.store, self.runs, self.pipelines, self.artifacts, self.logged)
+        self.traces = Traces(self.store, self.artifacts)
+        self.models = Models(self.store, self.runs, self.pipelines, self.artifacts, self.logged, code)
         self.approvals = Approvals(self.store, self.usecases, self.models, self.artifacts, folder)
         self.deployments = Deployments(
             self.store, self.usecases, self.models, self.target, folder, self.home / "predictions",

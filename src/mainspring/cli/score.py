@@ -74,17 +74,19 @@ def _score_file(
     client: Client, version: str, source: Path, target: Path, keep: list[str] | None, deployment: str
 ) -> dict[str, Any]:
     from mainspring.data.service import read_table  # noqa: PLC0415 - Polars and the runtime load when they are needed
-    from mainspring.registry.load import load_model  # noqa: PLC0415
-    from mainspring.serving.batch import FILES, scan, score_file  # noqa: PLC0415
+    from mainspring.registry.load import load_model, needed_files  # noqa: PLC0415
+    from mainspring.registry.model import allowed_code  # noqa: PLC0415
+    from mainspring.serving.batch import scan, score_file  # noqa: PLC0415
 
     chosen = client.models.version(version)
     with tempfile.TemporaryDirectory() as folder:
-        for path in [path for path in FILES if path in chosen.files]:
+        for path in needed_files(chosen.files):
+            (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
             (Path(folder) / path).write_bytes(client.artifact(chosen.files[path]))
-        model = load_model(Path(folder))
-    table = scan([source]) if source.suffix == ".parquet" else read_table(source).lazy()
-    rules = client.deployments.show(deployment).humility if deployment else ()
-    rows, refused, fired = score_file(model, table, target, keep, rules)
+        model = load_model(Path(folder), trusted=allowed_code(str(client.settings["model_code"])))
+        table = scan([source]) if source.suffix == ".parquet" else read_table(source).lazy()
+        rules = client.deployments.show(deployment).humility if deployment else ()
+        rows, refused, fired = score_file(model, table, target, keep, rules)
     told = {"version": chosen.address, "rows": rows, "refused": refused, "result": str(target)}
     return told | ({"fired": fired} if rules else {})
 

@@ -33,9 +33,11 @@ def serve(context: Context, /, what: str, name: str, **facts: Any) -> None:
 
     The prediction log is kept in the workspace's folder `serve`.
     """
-    from mainspring.settings import load_settings  # noqa: PLC0415 - start-up time
+    from mainspring.registry.model import allowed_code  # noqa: PLC0415 - start-up time
+    from mainspring.settings import load_settings  # noqa: PLC0415
 
-    home = load_settings(context.folder).home / "serve"
+    settings = load_settings(context.folder)
+    home = settings.home / "serve"
     folder = Path(what)
     if folder.is_dir():
         version, model = folder.resolve().name, folder.resolve()
@@ -54,6 +56,7 @@ def serve(context: Context, /, what: str, name: str, **facts: Any) -> None:
         "routes": [{"version": version, "path": str(model)}],
         "state_dir": str(state),
         "log_dir": str(state / "predictions"),
+        "trusted_types": allowed_code(str(settings["model_code"])),
         **facts,
     }
     _write(state / "config.json", config)

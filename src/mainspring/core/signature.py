@@ -105,6 +105,8 @@ class Signature(Value, frozen=True, kw_only=True):
         outputs: What the model answers; the first one is the score.
         kind: ``classifier`` (the score is the probability of yes) or ``regressor``.
         threshold: A classifier says yes when ``score >= threshold``.
+        classes: What a classifier tells apart where it is not yes and no, in the model's order. It then answers one of
+            them, the score is that one's probability, and what monitoring calls yes is that the answer is right.
         on_extra: What becomes of columns that are not among the inputs.
     """
 
@@ -112,6 +114,7 @@ class Signature(Value, frozen=True, kw_only=True):
     outputs: tuple[Field, ...] = (Field(name="score", type="float"),)
     kind: Literal["classifier", "regressor"] = "classifier"
     threshold: float = 0.5
+    classes: tuple[str, ...] = ()
     on_extra: Literal["error", "ignore"] = "error"
 
     def __post_init__(self) -> None:
@@ -122,6 +125,8 @@ class Signature(Value, frozen=True, kw_only=True):
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"`{name}` appears twice among the {side}")
+        if self.classes and (self.kind == "regressor" or len(set(self.classes)) < max(len(self.classes), 2)):
+            raise ValueError("`classes` are what a classifier tells apart: two or more, each once")
 
     @property
     def numeric(self) -> bool:
@@ -129,8 +134,8 @@ class Signature(Value, frozen=True, kw_only=True):
         return all(field.type in ("float", "int") for field in self.inputs)
 
     def labels(self, scores: Sequence[float]) -> list[bool | None]:
-        """Yes or no for each score of a classifier; None where there is no score, and for regressors."""
-        if self.kind == "regressor":
+        """Yes or no for each score; None where there is no score, and for what says neither yes nor no."""
+        if self.kind == "regressor" or self.classes:
             return [None] * len(scores)
         return [None if isnan(score) else score >= self.threshold for score in scores]
 

@@ -20,7 +20,16 @@ def breaking_changes(live: Signature, new: Signature) -> list[str]:
     if live.kind != new.kind:
         gone = "yes or no, it answers a number" if new.kind == "regressor" else "a number, it answers yes or no"
         found.append(f"callers expect {gone}")
+    elif live.classes != new.classes:
+        found.append(f"callers expect {_answers(live)}, it answers {_answers(new)}")
     return found
+
+
+def _answers(signature: Signature) -> str:
+    if not signature.classes:
+        return "yes or no"
+    shown = ", ".join(signature.classes[:5])
+    return f"one of {shown}" + (" …" if len(signature.classes) > 5 else "")
 
 
 def added_columns(live: Signature, new: Signature) -> list[str]:

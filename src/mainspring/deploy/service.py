@@ -38,7 +38,7 @@ from mainspring.errors import Conflict, InvalidInput, NotFound, Refused
 from mainspring.governance.service import LABEL
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.target import HostedModel, Role, Route, Target, TargetSpec, TargetStatus
-from mainspring.registry.load import load_model
+from mainspring.registry.load import judged
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
 from mainspring.store import Store
@@ -223,7 +223,7 @@ class Deployments:
 
     def _tried(self, deployment: Deployment, version: ModelVersion) -> list[Check]:
         live = self.signature(deployment.live) if deployment.live else None
-        trusted = deployment.serving.trusted_types
+        trusted = self._models.trusted(deployment.serving.trusted_types)
         found = try_out(self._models.unpack(version.address, self._folder), deployment.checks, live, trusted)
         told = [] if failure(found) else [examine(deployment, version) for examine in self.examiners]
         return [*found, *filter(None, told)]
@@ -384,7 +384,7 @@ class Deployments:
             outcome_key=deployment.log.outcome_key,
             token=self.token(deployment),
             models=tuple(HostedModel(name=item.model, path=str(self._folder_of(item.address))) for item in beside),
-            **deployment.serving.facts(),
+            **deployment.serving.facts() | {"trusted_types": self._models.trusted(deployment.serving.trusted_types)},
             log_sample=deployment.log.sample,
             log_mask=deployment.log.mask,
             mask_key=self.mask_key() if deployment.log.mask else "",
@@ -427,14 +427,11 @@ class Deployments:
         found = input_rules(signature, rows)
         if signature.kind == "classifier" and chosen.holdout:
             holdout = self._rows(chosen.holdout)
-            model = load_model(self._models.unpack(chosen.address, self._folder))
-            names = [field.name for field in signature.inputs]
-            tried, trained = (
-                np.array(model.score(part.select(names).to_dict(as_series=False), part.height))
-                for part in (holdout, rows)
-            )
-            truth = holdout[LABEL].cast(pl.Float64).to_numpy()
-            uncertain = score_rule(signature, tried, truth, trained, error_rate)
+            model = self._models.load(chosen.address, self._folder)
+            tried, truth = judged(model, holdout, LABEL)
+            read = rows.select([field.name for field in signature.inputs])
+            trained = model.score(read.to_dict(as_series=False), rows.height)
+            uncertain = score_rule(signature, np.array(tried), truth, np.array(trained), error_rate)
             found += [uncertain] if uncertain else []
         return found
 

@@ -18,7 +18,7 @@ from mainspring.governance import rules
 from mainspring.governance.model import Approval, ApprovalStatus, Policy
 from mainspring.measures.metrics import binary_report, regression_report, value_per_outcome
 from mainspring.ports.artifacts import ArtifactStore
-from mainspring.registry.load import load_model
+from mainspring.registry.load import judged
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
 from mainspring.store import Store
@@ -239,10 +239,8 @@ class Approvals:
                 f"the holdout lacks `{missing[0]}`, which {version.address} reads",
                 hint="keep all columns in the holdout",
             )
-        model = load_model(self._models.unpack(version.address, self._folder))
-        names = [field.name for field in version.signature.inputs]
-        scores = model.score(rows.select(names).to_dict(as_series=False), rows.height)
-        truth = rows[LABEL].cast(pl.Float64).to_numpy()
+        model = self._models.load(version.address, self._folder)
+        scores, truth = judged(model, rows, LABEL)
         if version.signature.kind == "regressor":
             return {"rows": rows.height, **msgspec.to_builtins(regression_report(truth, scores))}
         report: dict[str, Any] = msgspec.to_builtins(binary_report(truth, scores, version.signature.threshold))

@@ -25,7 +25,6 @@ from mainspring.monitoring.measure import Measured
 from mainspring.monitoring.model import Finding, Monitor, ReferenceProfile, Signal, SignalStatus
 from mainspring.monitoring.versions import VersionRows
 from mainspring.ports.artifacts import ArtifactStore
-from mainspring.registry.load import load_model
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
 from mainspring.serving.reviews import Reviews
@@ -390,7 +389,7 @@ class Monitors:
         names = [field.name for field in version.signature.inputs]
         whole = pl.read_parquet(io.BytesIO(self._artifacts.read(version.reference)))
         rows = whole.select(names)
-        model = load_model(self._models.unpack(address, self._folder))
+        model = self._models.load(address, self._folder)
         columns = rows.to_dict(as_series=False)
         scores = model.score(columns, rows.height)
         if hashed:

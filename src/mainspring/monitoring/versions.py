@@ -13,7 +13,7 @@ import polars as pl
 from mainspring.governance.service import LABEL
 from mainspring.monitoring.kinds import Holdout
 from mainspring.ports.artifacts import ArtifactStore
-from mainspring.registry.load import load_model
+from mainspring.registry.load import judged
 from mainspring.registry.service import Models
 from mainspring.serving.explanation import shapley
 
@@ -65,10 +65,9 @@ class VersionRows:
         if not chosen.holdout or chosen.signature.kind != "classifier":
             return None
         rows = pl.read_parquet(io.BytesIO(self._artifacts.read(chosen.holdout)))
-        model = load_model(self._models.unpack(version, self._folder))
-        names = [field.name for field in chosen.signature.inputs]
-        score = model.score(rows.select(names).to_dict(as_series=False), rows.height)
-        return Holdout(np.asarray(score, dtype=np.float64), rows[LABEL].cast(pl.Float64).to_numpy())
+        model = self._models.load(version, self._folder)
+        scores, truth = judged(model, rows, LABEL)
+        return Holdout(np.asarray(scores, dtype=np.float64), truth)
 
     def _training_weights(self, version: str) -> dict[str, float]:
         training = self.training(version)
@@ -78,7 +77,7 @@ class VersionRows:
     def _explained(self, version: str, rows: pl.DataFrame) -> dict[str, float]:
         training = self.training(version)
         assert training is not None
-        model = load_model(self._models.unpack(version, self._folder))
+        model = self._models.load(version, self._folder)
         background = training.sample(min(_BACKGROUND, training.height), seed=0).to_dict(as_series=False)
         some = rows.sample(min(_EXPLAINED, rows.height), seed=0)
         told = [shapley(model, row, background) for row in some.iter_rows(named=True)]

@@ -105,7 +105,8 @@ class TargetSpec(Value, frozen=True, kw_only=True):
         models: Other models of the same processes, loaded when they are first asked for.
         models_dir: A folder of models, each a sub-folder named as the model; empty for none.
         memory_budget: Bytes that all loaded models may take together, per worker.
-        trusted_types: Types, beyond scikit-learn's own, that original models may be made of.
+        trusted_types: Types, beyond scikit-learn's own, that original models may be made of; and ``source`` and
+            ``pickle`` where models that are code may be loaded.
         grpc_port: The port of the inference protocol's gRPC face (needs the extra ``grpc``); None for no such face, 0
             for any free port, with one worker.
         access_log: File for a JSON line of each request; empty for none.

@@ -1,11 +1,13 @@
 """Models that others have logged in MLflow's format become ones that are served here.
 
-Nothing is unpickled: what skops, XGBoost, LightGBM or ONNX Runtime reads from its own file is served, the rest is kept.
+Nothing is unpickled here: what skops, XGBoost, LightGBM or ONNX Runtime reads from its own file is served. What is code
+is read in a process beside, where the workspace allows that, and otherwise kept.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +19,13 @@ from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput, MainspringError
 from mainspring.ports.artifacts import ArtifactStore, Blob
 from mainspring.registry import boosters, mlmodel
+from mainspring.registry.foreign import adopt_beside, check_code
 from mainspring.registry.original import load_estimator
-from mainspring.registry.packaging import example_of, kind_of_estimator, scores_of, twin_of
+from mainspring.registry.packaging import answers_of, classes_of, example_of, frame_of, kind_of_estimator, twin_of
 from mainspring.registry.runtime import OnnxModel, probe_columns
 
 SIGNATURE = "signature.json"
 _PROBES = 50
-_POLARS = {"float": pl.Float64, "int": pl.Int64, "string": pl.String, "bool": pl.Boolean}
 
 
 class Adopted(NamedTuple):
@@ -44,12 +46,13 @@ class Adopted(NamedTuple):
     why: str = ""
 
 
-def adopt(files: dict[str, Blob], artifacts: ArtifactStore) -> Adopted:
+def adopt(files: dict[str, Blob], artifacts: ArtifactStore, trusted: Collection[str] = ()) -> Adopted:
     """Looks at the files of a logged model and adds what serving needs: the signature, and an exact ONNX twin.
 
     Args:
         files: Path -> blob.
         artifacts: Where they are.
+        trusted: Has the word ``source`` or ``pickle`` where models that are code may be loaded.
 
     Raises:
         InvalidInput: ``MLmodel`` cannot be read.
@@ -61,14 +64,17 @@ def adopt(files: dict[str, Blob], artifacts: ArtifactStore) -> Adopted:
         return Adopted(manifest.flavor, Signature.from_json(artifacts.read(files[SIGNATURE].digest)))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        wanted = {str(manifest.facts.get(name, "")) for name in ("pickled_model", "data", "model_path")}
-        for path in {*wanted, mlmodel.NAME, manifest.example} & set(files):
-            (place / path).parent.mkdir(parents=True, exist_ok=True)
-            artifacts.fetch(files[path].digest, place / path)
         try:
-            signature, added, difference = _servable(place, manifest)
+            coded = is_code(manifest)
+            if coded:
+                check_code(manifest, files, trusted)
+            wanted = {str(manifest.facts.get(name, "")) for name in ("pickled_model", "data", "model_path")}
+            for path in set(files) if coded else {*wanted, mlmodel.NAME, manifest.example} & set(files):
+                (place / path).parent.mkdir(parents=True, exist_ok=True)
+                artifacts.fetch(files[path].digest, place / path)
+            signature, added, difference = adopt_beside(place) if coded else _servable(place, manifest)
         except MainspringError as error:
-            return Adopted(manifest.flavor, why=error.message)
+            return Adopted(manifest.flavor, why=f"{error.message} ({error.hint})")
     content = {SIGNATURE: signature.to_json(), **added}
     return Adopted(manifest.flavor, signature, {p: artifacts.put(c) for p, c in content.items()}, difference)
 
@@ -82,25 +88,36 @@ def _servable(folder: Path, manifest: mlmodel.Manifest) -> tuple[Signature, dict
         return _onnx(folder, manifest)
     raise InvalidInput(
         f"models of the flavor `{manifest.flavor or 'unknown'}` are kept, not served",
-        hint="log it with mlflow.sklearn, xgboost, lightgbm or onnx",
+        hint="log it with mlflow.sklearn, xgboost, lightgbm, onnx or pyfunc",
     )
 
 
+def is_code(manifest: mlmodel.Manifest) -> bool:
+    """Whether a model can only be read by running code of its own."""
+    if manifest.flavor == "sklearn":
+        return manifest.facts.get("serialization_format") != "skops"
+    return manifest.flavor in ("python_function", "pytorch")
+
+
 def _sklearn(folder: Path, manifest: mlmodel.Manifest) -> tuple[Signature, dict[str, bytes], float | None]:
-    if manifest.facts.get("serialization_format") != "skops" or not (folder / "model.skops").is_file():
-        raise InvalidInput("the model is a pickle", hint='log it with serialization_format="skops"')
-    estimator = load_estimator(folder / "model.skops", ())
-    classes = getattr(estimator, "classes_", ())
-    if len(classes) > 2:
-        raise InvalidInput(f"the model tells {len(classes)} classes apart", hint="one score per row can be served")
-    inputs = manifest.inputs or _learnt(estimator)
-    signature = Signature(inputs=inputs, kind=kind_of_estimator(estimator))
-    rows = _example(folder / manifest.example, signature) if manifest.example else None
-    if rows is None:
-        rows = _frame(probe_columns(signature, _PROBES), signature)
+    return of_estimator(load_estimator(folder / "model.skops", ()), folder, manifest)
+
+
+def of_estimator(
+    estimator: Any, folder: Path, manifest: mlmodel.Manifest
+) -> tuple[Signature, dict[str, bytes], float | None]:
+    """The signature of an estimator, files to add, and how far the twin among them is off.
+
+    Raises:
+        InvalidInput: It cannot score a row.
+    """
+    inputs, classes = manifest.inputs or _learnt(estimator), classes_of(estimator)
+    kind, threshold = kind_of_estimator(estimator), 0.0 if classes else 0.5
+    signature = Signature(inputs=inputs, kind=kind, classes=classes, threshold=threshold)
+    rows = rows_for(folder, manifest, signature)
     named = getattr(estimator, "feature_names_in_", None) is not None
     try:
-        ours = scores_of(estimator, rows if named else rows.to_numpy(), signature)
+        ours = answers_of(estimator, rows if named else rows.to_numpy(), signature)
     except Exception as error:  # an estimator may raise anything
         raise InvalidInput(f"the model cannot score a row of its signature: {error}", hint="log it again") from error
     example = {EXAMPLE: example_of(rows, ours)}
@@ -133,6 +150,12 @@ def _onnx(folder: Path, manifest: mlmodel.Manifest) -> tuple[Signature, dict[str
     raise InvalidInput("the model does not read its signature's columns, or answers no score", hint="one per column")
 
 
+def rows_for(folder: Path, manifest: mlmodel.Manifest, signature: Signature) -> pl.DataFrame:
+    """Rows to try a model on: the logged example, or made-up ones."""
+    rows = _example(folder / manifest.example, signature) if manifest.example else None
+    return frame_of(probe_columns(signature, _PROBES), signature) if rows is None else rows
+
+
 def _example(path: Path, signature: Signature) -> pl.DataFrame | None:
     """The logged example; None when it has another form than a table."""
     try:
@@ -143,11 +166,6 @@ def _example(path: Path, signature: Signature) -> pl.DataFrame | None:
             columns = {str(place): column for place, column in enumerate(zip(*found["inputs"], strict=True))}
         else:
             return None
-        return _frame({field.name: list(columns[field.name]) for field in signature.inputs}, signature)
+        return frame_of(columns, signature)
     except (OSError, msgspec.DecodeError, pl.exceptions.PolarsError, ValueError, TypeError, KeyError):
         return None
-
-
-def _frame(columns: dict[str, list[Any]], signature: Signature) -> pl.DataFrame:
-    kinds = {field.name: _POLARS[field.type] for field in signature.inputs}
-    return pl.DataFrame(columns, schema=kinds, strict=False)

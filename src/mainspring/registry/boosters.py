@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput, MissingExtra
 from mainspring.registry import mlmodel
-from mainspring.registry.runtime import Columns
+from mainspring.registry.runtime import Columns, scores_in
 
 FLAVORS = ("xgboost", "lightgbm")
 _PICKLES = (".pkl", ".pickle", ".joblib")
@@ -40,30 +41,54 @@ class BoosterModel:
         if not self.signature.numeric:
             raise InvalidInput(f"{folder} reads texts, which boosted trees do not", hint="encode them before")
         self._names = [field.name for field in self.signature.inputs]
-        self._predict = _open(folder, manifest)[0]
+        self._predict = _open(folder, manifest).predict
 
     def score(self, columns: Columns, rows: int) -> list[float]:
         """The score of each row; see `Model.score`."""
-        if rows == 0:
-            return []
-        nulls = (None,) * rows
-        table = np.array([columns.get(name, nulls) for name in self._names], dtype=np.float64).T
-        return self.score_packed(table)
+        return self.score_packed(self._table(columns, rows)) if rows else []
 
     def score_packed(self, values: Any) -> list[float]:
         """The score of each row of an array of numbers; see `Model.score_packed`."""
         if not len(values):
             return []
-        answer = np.asarray(self._predict(np.ascontiguousarray(values)))
-        if answer.ndim != 1:
-            raise InvalidInput(f"{self.folder} answers several values per row", hint="train on two classes")
-        scores: list[float] = answer.astype(np.float64).tolist()
+        scores: list[float] = scores_in(self._answer(values), self.signature).tolist()
         return scores
+
+    def probabilities(self, columns: Columns, rows: int) -> NDArray[np.float64]:
+        """The probability of each class; see `Model.probabilities`."""
+        return self._answer(self._table(columns, rows)) if rows else np.empty((0, len(self.signature.classes)))
+
+    def _answer(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        answer = np.asarray(self._predict(np.ascontiguousarray(values)), dtype=np.float64)
+        classes = len(self.signature.classes)
+        if answer.shape[1:] != ((classes,) if classes else ()):
+            raise InvalidInput(f"{self.folder} answers rows of shape {answer.shape[1:]}", hint="register it anew")
+        return answer
+
+    def _table(self, columns: Columns, rows: int) -> NDArray[np.float64]:
+        nulls = (None,) * rows
+        return np.array([columns.get(name, nulls) for name in self._names], dtype=np.float64).T
 
     def score_arrays(self, columns: Mapping[str, Any]) -> Any:
         """The score of each row; see `Model.score_arrays`."""
         table = np.stack([np.asarray(columns[name], dtype=np.float64) for name in self._names], axis=1)
         return np.array(self.score_packed(table))
+
+
+class _Opened(NamedTuple):
+    """What a library's file holds.
+
+    Attributes:
+        predict: Scores an array [rows, columns]: [rows], or [rows, classes].
+        names: Of the columns.
+        kind: Of the model.
+        classes: What it tells apart where these are more than two, by number: the file has no names.
+    """
+
+    predict: Callable[[Any], Any]
+    names: list[str]
+    kind: Literal["classifier", "regressor"]
+    classes: tuple[str, ...]
 
 
 def learn(folder: Path, manifest: mlmodel.Manifest) -> Signature:
@@ -73,15 +98,15 @@ def learn(folder: Path, manifest: mlmodel.Manifest) -> Signature:
         InvalidInput: The folder is not such a model, or it answers several values per row.
         MissingExtra: The library is not installed.
     """
-    _, names, kind, several = _open(folder, manifest)
-    if several:
-        raise InvalidInput("the model answers several values per row", hint="one score per row can be served")
+    predict, names, kind, classes = _open(folder, manifest)
     fields = manifest.inputs or tuple(Field(name=name, type="float", nullable=True) for name in names)
-    return Signature(inputs=fields, kind=kind)
+    shape = np.shape(predict(np.zeros((1, len(fields)))))
+    if shape[1:] != ((len(classes),) if classes else ()):
+        raise InvalidInput("the model answers several values per row", hint="one score per row can be served")
+    return Signature(inputs=fields, kind=kind, classes=classes, threshold=0.0 if classes else 0.5)
 
 
-def _open(folder: Path, manifest: mlmodel.Manifest) -> tuple[Callable[[Any], Any], list[str], Any, bool]:
-    """What scores an array, names of the columns, kind of the model, and whether it answers several values per row."""
+def _open(folder: Path, manifest: mlmodel.Manifest) -> _Opened:
     path = folder / str(manifest.facts.get("data", ""))
     if path.suffix in _PICKLES or path.parent != folder or not path.is_file():
         raise InvalidInput(f"{folder} has no file of {manifest.flavor}", hint="log the booster, not a pickle of it")
@@ -93,7 +118,7 @@ def _open(folder: Path, manifest: mlmodel.Manifest) -> tuple[Callable[[Any], Any
         ) from None
 
 
-def _xgboost(path: Path) -> tuple[Callable[[Any], Any], list[str], Any, bool]:
+def _xgboost(path: Path) -> _Opened:
     import msgspec  # noqa: PLC0415
     import xgboost  # noqa: PLC0415 - optional
 
@@ -104,15 +129,22 @@ def _xgboost(path: Path) -> tuple[Callable[[Any], Any], list[str], Any, bool]:
         raise InvalidInput(f"{path.name} is no model of XGBoost: {str(error)[:200]}", hint="log it again") from None
     objective = learner["objective"]["name"]
     names = list(booster.feature_names or ()) or [str(place) for place in range(booster.num_features())]
-    several = int(learner["learner_model_param"].get("num_class", 0)) > 2
+    if objective.startswith("multi:"):
+
+        def tell(values: Any) -> Any:  # of `multi:softmax` the usual answer is the class alone
+            margins = booster.inplace_predict(values, predict_type="margin", validate_features=False)
+            shares = np.exp(margins - margins.max(axis=1, keepdims=True))
+            return shares / shares.sum(axis=1, keepdims=True)
+
+        return _Opened(tell, names, "classifier", _numbered(int(learner["learner_model_param"]["num_class"])))
 
     def predict(values: Any) -> Any:
         return booster.inplace_predict(values, validate_features=False)
 
-    return predict, names, "classifier" if objective.startswith("binary:") else "regressor", several
+    return _Opened(predict, names, "classifier" if objective.startswith("binary:") else "regressor", ())
 
 
-def _lightgbm(path: Path) -> tuple[Callable[[Any], Any], list[str], Any, bool]:
+def _lightgbm(path: Path) -> _Opened:
     import lightgbm  # noqa: PLC0415 - optional
 
     try:
@@ -120,11 +152,16 @@ def _lightgbm(path: Path) -> tuple[Callable[[Any], Any], list[str], Any, bool]:
     except lightgbm.basic.LightGBMError as error:
         raise InvalidInput(f"{path.name} is no model of LightGBM: {str(error)[:200]}", hint="log it again") from None
     with path.open(errors="replace") as lines:
-        objective = next((line for line in lines if line.startswith("objective=")), "")
-    several = booster.num_model_per_iteration() > 1
+        found = next((line for line in lines if line.startswith("objective=")), "")
+    objective = found.removeprefix("objective=")
+    classes = _numbered(booster.num_model_per_iteration()) if objective.startswith("multiclass") else ()
 
     def predict(values: Any) -> Any:
         return booster.predict(values, num_threads=1)
 
-    kind = "classifier" if objective.removeprefix("objective=").startswith(("binary", "cross_entropy")) else "regressor"
-    return predict, booster.feature_name(), kind, several
+    telling = bool(classes) or objective.startswith(("binary", "cross_entropy"))
+    return _Opened(predict, booster.feature_name(), "classifier" if telling else "regressor", classes)
+
+
+def _numbered(classes: int) -> tuple[str, ...]:
+    return tuple(map(str, range(classes)))

@@ -13,7 +13,9 @@ from mainspring.errors import InvalidInput
 
 NAME = "MLmodel"
 MAX_SIZE = 1 << 20
-_FLAVORS = ("sklearn", "xgboost", "lightgbm", "onnx", "python_function")
+FUNCTION_LOADER = "mainspring_function"
+"""Module in the folder ``code`` of a packed function that loads it, here or in MLflow."""
+_FLAVORS = ("sklearn", "xgboost", "lightgbm", "onnx", "pytorch", "python_function")
 """Those that are understood; the first that a folder has counts."""
 _TYPES: dict[str, FieldType] = {
     "double": "float", "float": "float", "integer": "int", "long": "int", "string": "string", "boolean": "bool",
@@ -104,26 +106,41 @@ def write(signature: Signature, trusted: list[str], versions: dict[str, str]) ->
     Returns:
         Path -> content.
     """
+    flavors = {
+        "python_function": {
+            "loader_module": "mlflow.sklearn",
+            "model_path": "model.skops",
+            "predict_fn": "predict",
+            "python_version": platform.python_version(),
+        },
+        "sklearn": {
+            "code": None,
+            "pickled_model": "model.skops",
+            "serialization_format": "skops",
+            "sklearn_version": versions["scikit-learn"],
+            "skops_trusted_types": trusted or None,
+        },
+    }
+    return describe(flavors, signature, versions)
+
+
+def describe(flavors: dict[str, Any], signature: Signature, versions: dict[str, str]) -> dict[str, bytes]:
+    """``MLmodel`` and ``requirements.txt`` of a package.
+
+    Args:
+        flavors: Flavor -> how it is loaded.
+        signature: Of the model.
+        versions: Installed versions of what it needs.
+
+    Returns:
+        Path -> content.
+    """
     columns = [
         {"type": _NAMES[field.type], "name": field.name, "required": not field.nullable} for field in signature.inputs
     ]
     answer = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1]}}]
     manifest = {
-        "flavors": {
-            "python_function": {
-                "loader_module": "mlflow.sklearn",
-                "model_path": "model.skops",
-                "predict_fn": "predict",
-                "python_version": platform.python_version(),
-            },
-            "sklearn": {
-                "code": None,
-                "pickled_model": "model.skops",
-                "serialization_format": "skops",
-                "sklearn_version": versions["scikit-learn"],
-                "skops_trusted_types": trusted or None,
-            },
-        },
+        "flavors": flavors,
         "signature": {
             "inputs": msgspec.json.encode(columns).decode(),
             "outputs": msgspec.json.encode(answer).decode(),

@@ -8,11 +8,26 @@ from typing import ClassVar, Literal
 from mainspring.core.address import AliasName, ModelName
 from mainspring.core.entity import Entity, Fixed, Server
 from mainspring.core.signature import Signature
+from mainspring.errors import InvalidInput
 
 VersionStatus = Literal["candidate", "approved", "refused", "retired"]
 Stage = Literal["None", "Staging", "Production", "Archived"]
 PROMPT_TAG = "mlflow.prompt.is_prompt"
 """Templates of prompts are kept as models by other systems' clients; this tag, ``true``, marks them."""
+SOURCE, PICKLE = "source", "pickle"
+"""Words among trusted types: models may bring Python files, or anything that runs when it is read."""
+_LEVELS: dict[str, tuple[str, ...]] = {"none": (), "source": (SOURCE,), "pickle": (SOURCE, PICKLE)}
+
+
+def allowed_code(setting: str) -> tuple[str, ...]:
+    """The words among `SOURCE` and `PICKLE` that the setting ``model_code`` stands for.
+
+    Raises:
+        InvalidInput: It is not one of its values.
+    """
+    if setting not in _LEVELS:
+        raise InvalidInput(f"`model_code` is one of {', '.join(_LEVELS)}, not `{setting}`", hint="mainspring settings")
+    return _LEVELS[setting]
 
 
 class Model(Entity):

@@ -9,7 +9,7 @@ from mainspring.core.signature import Signature
 from mainspring.errors import InvalidInput, MissingExtra
 
 _OPSET = 18
-_PACKED = "columns"
+PACKED = "columns"
 """Name of the input that takes all columns at once."""
 _INTEGER_LISTS = ("nodes_missing_value_tracks_true",)
 
@@ -36,7 +36,7 @@ def export(estimator: Any, signature: Signature, *, packed: bool = False) -> byt
     inputs = [(field.name, kinds.get(field.type, FloatTensorType)([None, 1])) for field in signature.inputs]
     by_name = packed and _selects_by_name(estimator)
     if packed and not by_name:
-        inputs = [(_PACKED, FloatTensorType([None, len(signature.inputs)]))]
+        inputs = [(PACKED, FloatTensorType([None, len(signature.inputs)]))]
     options = {"zipmap": False} if signature.kind == "classifier" else None
     try:
         graph = to_onnx(_joined(estimator, signature), initial_types=inputs, options=options, target_opset=_OPSET)
@@ -67,14 +67,14 @@ def _pack(graph: Any) -> None:
     names = [item.name for item in graph.input]
     joins = [node for node in graph.node if node.op_type == "Concat" and list(node.input) == names]
     others = {name for node in graph.node if node not in joins for name in node.input}
-    if len(joins) != 1 or others & {*names, _PACKED}:
+    if len(joins) != 1 or others & {*names, PACKED}:
         raise InvalidInput("the model's columns are not joined in the order of its signature")
     joined = joins[0].output[0]
     graph.node.remove(joins[0])
     for node in graph.node:
-        node.input[:] = [_PACKED if name == joined else name for name in node.input]
+        node.input[:] = [PACKED if name == joined else name for name in node.input]
     del graph.input[1:]
-    graph.input[0].name = _PACKED
+    graph.input[0].name = PACKED
     graph.input[0].type.tensor_type.shape.dim[1].dim_value = len(names)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mainspring.core.signature import Signature
 from mainspring.errors import InvalidInput, MissingExtra, Refused
-from mainspring.registry.runtime import Columns, probe_rows
+from mainspring.registry.runtime import Columns, probe_rows, scores_in
 
 _PROBES = 16
 _DATA = frozenset(
@@ -61,8 +62,14 @@ class OriginalModel:
         self._choose(trusted)
 
     def score(self, columns: Columns, rows: int) -> list[float]:
-        """The score of each row: the probability of yes, or the regressor's value; see `OnnxModel.score`."""
+        """The score of each row; see `OnnxModel.score`."""
         return self._answer(self.table(columns, rows)) if rows else []
+
+    def probabilities(self, columns: Columns, rows: int) -> NDArray[np.float64]:
+        """The probability of each class; see `Model.probabilities`."""
+        if not rows:
+            return np.empty((0, len(self.signature.classes)))
+        return np.asarray(self._estimator.predict_proba(self.table(columns, rows)), dtype=np.float64)
 
     @property
     def estimator(self) -> Any:
@@ -105,7 +112,7 @@ class OriginalModel:
 
     def _answer(self, table: Any) -> list[float]:
         if self.signature.kind == "classifier":
-            answer = self._estimator.predict_proba(table)[:, -1]
+            answer = scores_in(np.asarray(self._estimator.predict_proba(table)), self.signature)
         else:
             answer = np.asarray(self._estimator.predict(table))
         if answer.ndim != 1:
@@ -165,6 +172,17 @@ def load_estimator(path: Path, trusted: Collection[str]) -> Any:
         raise
     except Exception as error:
         raise InvalidInput(f"{path} is not loadable: {error}", hint="pack the model again") from error
+
+
+def as_skops(estimator: Any) -> bytes | None:
+    """An estimator in a file of skops; None where that would hold types that nobody knows as harmless."""
+    from skops import io  # noqa: PLC0415 - optional
+
+    try:
+        content = bytes(io.dumps(estimator))
+        return None if set(io.get_untrusted_types(data=content)) - _DATA else content
+    except Exception:  # noqa: BLE001 - whatever it has against this estimator
+        return None
 
 
 def _forget_names(estimator: Any) -> None:

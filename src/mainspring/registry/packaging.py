@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from typing import Any, Literal
 
@@ -22,44 +22,70 @@ MAX_CATEGORIES = 200
 TWIN_ROWS = 2000
 EXAMPLE_ROWS = 20
 MAX_TWIN_DIFFERENCE = 1e-3
+_POLARS = {"float": pl.Float64, "int": pl.Int64, "string": pl.String, "bool": pl.Boolean}
 _TYPES: dict[Kind, FieldType] = {"int": "int", "float": "float", "string": "string", "bool": "bool"}
 
 
 def package(
-    estimator: Any,
+    model: Any,
     example: pl.DataFrame,
     *,
     threshold: float = 0.5,
     nullable: Collection[str] | None = None,
     twin: Literal["required", "preferred"] = "required",
+    **facts: Any,
 ) -> ModelPackage:
-    """Packs a fitted scikit-learn classifier or regressor that reads a frame's columns.
+    """Packs a fitted scikit-learn classifier or regressor, a module of PyTorch, or a function.
 
     Args:
-        estimator: Fitted on frames with the columns of ``example``.
+        model: Fitted on frames with the columns of ``example``.
         example: Rows the signature is learnt from and the twin is compared on (at least one).
         threshold: A classifier says yes when its score is at least this.
         nullable: Columns that may be null; by default all numbers. Any column with nulls in ``example`` may, too.
-        twin: Whether a model without an exact ONNX twin is refused, or served as it is, which takes scikit-learn in
-            the serving process and about ten times the time.
+        twin: Whether an estimator without an exact ONNX twin is refused, or served as it is, which takes scikit-learn
+            in the serving process and about ten times the time.
+        **facts: What else is to be said of a module (`mainspring.registry.pytorch.package_module`: ``kind``,
+            ``classes``) or a function (`mainspring.registry.functions.package_function`: ``kind``, ``code``,
+            ``pickle``).
 
     Returns:
-        The package, with ``model.skops``, ``signature.json``, some rows and their scores in ``example.json`` to compare
-        a deployed model with, ``MLmodel`` by which MLflow loads it, and, where there is a twin, ``model.onnx``.
+        The package. Of an estimator it has ``model.skops``, ``signature.json``, some rows and their scores in
+        ``example.json`` to compare a deployed model with, ``MLmodel`` by which MLflow loads it, and, where there is a
+        twin, ``model.onnx``.
 
     Raises:
         MissingExtra: scikit-learn, skl2onnx or skops is not installed.
         InvalidInput: A twin is required, and the model cannot be exported or its twin's answers differ by more than
             0.001.
     """
+    if any(kind.__module__.startswith("torch.nn") for kind in type(model).__mro__):
+        from mainspring.registry.pytorch import package_module  # noqa: PLC0415 - optional
+
+        return package_module(model, example, threshold=threshold, nullable=nullable, **facts)
+    if callable(model) and not hasattr(model, "predict"):
+        from mainspring.registry.functions import package_function  # noqa: PLC0415 - starts a process
+
+        return package_function(model, example, threshold=threshold, nullable=nullable, **facts)
+    if facts:
+        raise InvalidInput(f"an estimator takes no `{next(iter(facts))}`", hint="leave it out")
+    return _package_estimator(model, example, threshold, nullable, twin)
+
+
+def _package_estimator(
+    estimator: Any,
+    example: pl.DataFrame,
+    threshold: float,
+    nullable: Collection[str] | None,
+    twin: Literal["required", "preferred"],
+) -> ModelPackage:
     try:
         from skops import io as skops_io  # noqa: PLC0415 - optional
     except ModuleNotFoundError:
         raise MissingExtra.named("packing a scikit-learn model", "sklearn") from None
-    signature = learn_signature(example, threshold=threshold, kind=kind_of_estimator(estimator), nullable=nullable)
+    signature = signature_of(estimator, example, threshold, nullable)
     names = [field.name for field in signature.inputs]
     rows = example.select(names).gather_every(max(1, example.height // TWIN_ROWS))
-    ours = scores_of(estimator, rows, signature)
+    ours = answers_of(estimator, rows, signature)
     dumped = bytes(skops_io.dumps(estimator))
     trusted = skops_io.get_untrusted_types(data=dumped)
     versions = {name: metadata.version(name) for name in ("scikit-learn", "skops", "numpy")}
@@ -89,7 +115,7 @@ def twin_of(estimator: Any, ours: NDArray[np.float64], rows: pl.DataFrame, signa
     for packed in (True, False) if signature.numeric and len(signature.inputs) > 1 else (False,):
         try:
             onnx = export(estimator, signature, packed=packed)
-            difference = _difference(ours, onnx, rows, signature)
+            difference = twin_difference(ours, onnx, rows, signature)
         except InvalidInput:
             if not packed:
                 raise
@@ -140,27 +166,53 @@ def learn_signature(
     return Signature(inputs=tuple(fields), threshold=threshold, kind=kind)
 
 
+def signature_of(
+    estimator: Any, example: pl.DataFrame, threshold: float = 0.5, nullable: Collection[str] | None = None
+) -> Signature:
+    """What a fitted estimator accepts and answers."""
+    kind, classes = kind_of_estimator(estimator), classes_of(estimator)
+    signature = learn_signature(example, threshold=threshold, kind=kind, nullable=nullable)
+    return msgspec.structs.replace(signature, classes=classes, threshold=0.0) if classes else signature
+
+
 def kind_of_estimator(estimator: Any) -> Literal["classifier", "regressor"]:
     """Whether an estimator tells probabilities or values."""
     return "classifier" if hasattr(estimator, "predict_proba") else "regressor"
 
 
-def scores_of(estimator: Any, rows: Any, signature: Signature) -> NDArray[np.float64]:
-    """An estimator's score of each row, [rows]."""
-    scores = estimator.predict_proba(rows)[:, -1] if signature.kind == "classifier" else estimator.predict(rows)
-    return np.asarray(scores, dtype=float)
+def classes_of(estimator: Any) -> tuple[str, ...]:
+    """What a classifier tells apart where these are more than two; empty for others."""
+    classes = getattr(estimator, "classes_", ())
+    several = len(classes) > 2 and kind_of_estimator(estimator) == "classifier"
+    return tuple(str(item) for item in classes) if several else ()
 
 
-def example_of(rows: pl.DataFrame, scores: NDArray[np.float64]) -> bytes:
+def answers_of(estimator: Any, rows: Any, signature: Signature) -> NDArray[np.float64]:
+    """An estimator's answer for each row: the score, [rows], or the probabilities of its classes, [rows, classes]."""
+    if signature.kind == "regressor":
+        return np.asarray(estimator.predict(rows), dtype=float)
+    shares = np.asarray(estimator.predict_proba(rows), dtype=float)
+    return shares if signature.classes else shares[:, -1]
+
+
+def frame_of(columns: Mapping[str, Sequence[Any]], signature: Signature) -> pl.DataFrame:
+    """Rows as a frame with the types that a signature names; other columns are left out."""
+    kinds = {field.name: _POLARS[field.type] for field in signature.inputs}
+    return pl.DataFrame({name: columns[name] for name in kinds}, schema=kinds, strict=False)
+
+
+def example_of(rows: pl.DataFrame, answers: NDArray[np.float64]) -> bytes:
     """The first rows with the original model's scores."""
     columns = rows.head(EXAMPLE_ROWS).to_dict(as_series=False)
-    return msgspec.json.encode(Example(columns=columns, scores=scores[:EXAMPLE_ROWS].tolist()))
+    scores = answers[:EXAMPLE_ROWS].max(axis=1) if answers.ndim == 2 else answers[:EXAMPLE_ROWS]
+    return msgspec.json.encode(Example(columns=columns, scores=scores.tolist()))
 
 
-def _difference(ours: NDArray[np.float64], onnx: bytes, rows: pl.DataFrame, signature: Signature) -> float:
-    """Largest absolute difference of the original's scores on the rows from those of the twin."""
+def twin_difference(ours: NDArray[np.float64], onnx: bytes, rows: pl.DataFrame, signature: Signature) -> float:
+    """Largest absolute difference of the original's answers on the rows from those of the twin."""
     from mainspring.registry.runtime import OnnxModel  # noqa: PLC0415 - ONNX Runtime is loaded only to compare
 
     twin = OnnxModel.from_bytes(onnx, signature, example_of(rows, ours))
-    theirs = np.array(twin.score(rows.to_dict(as_series=False), rows.height))
+    ask = twin.probabilities if signature.classes else twin.score
+    theirs = np.array(ask(rows.to_dict(as_series=False), rows.height))
     return float(np.max(np.abs(ours - theirs)))

@@ -41,8 +41,8 @@ class OnnxModel:
     """A model folder (``model.onnx``, ``signature.json``) ready to score.
 
     The model has one input per column, of shape [n, 1] or [n], or one input [n, columns] of floats for columns that are
-    all numbers; and an output of probabilities [n, 2] or scores [n, 1] or [n]. Integers and booleans may be fed to
-    float inputs; only those can carry null (as NaN). One thread at a time may use it.
+    all numbers; and an output of probabilities [n, 2] or [n, classes], or scores [n, 1] or [n]. Integers and booleans
+    may be fed to float inputs; only those can carry null (as NaN). One thread at a time may use it.
 
     Args:
         folder: The folder.
@@ -67,8 +67,9 @@ class OnnxModel:
         self._output = self._find_output()
         self._one: _OneRow | None = None
         self._probe()
-        example = probe_rows(folder, self.signature, 1)
-        self._one = _OneRow(self._session, self._output, self._packed, self._numbers, self._strings, example)
+        if not self.signature.classes:
+            example = probe_rows(folder, self.signature, 1)
+            self._one = _OneRow(self._session, self._output, self._packed, self._numbers, self._strings, example)
 
     @classmethod
     def from_bytes(cls, onnx: bytes, signature: Signature, example: bytes = b"") -> OnnxModel:
@@ -81,7 +82,7 @@ class OnnxModel:
             return cls(Path(folder))  # the session has read the file when this returns
 
     def score(self, columns: Columns, rows: int) -> list[float]:
-        """The score of each row: the probability of yes, or the regressor's value.
+        """The score of each row: the probability of yes or of the class answered, or the regressor's value.
 
         Args:
             columns: Column -> ``rows`` values that the signature allows; other columns are ignored, missing ones null.
@@ -89,12 +90,19 @@ class OnnxModel:
         """
         if rows == 1 and self._one:
             return self._one.score(columns)
+        return self._scores(self._run(self._feed(columns, rows))) if rows else []
+
+    def probabilities(self, columns: Columns, rows: int) -> NDArray[np.float64]:
+        """The probability of each class; see `Model.probabilities`."""
         if rows == 0:
-            return []
+            return np.empty((0, len(self.signature.classes)))
+        return np.asarray(self._run(self._feed(columns, rows)), dtype=np.float64)
+
+    def _feed(self, columns: Columns, rows: int) -> dict[str, Any]:
         nulls = (None,) * rows
         if self._packed:
             table = [columns.get(name, nulls) for name in self._packed.columns]
-            return self._run({self._packed.name: np.array(table, dtype=self._packed.dtype).T})
+            return {self._packed.name: np.array(table, dtype=self._packed.dtype).T}
         feed: dict[str, Any] = {}
         for dtype, inputs in self._numbers.items():
             # One array for all columns of a type: the conversion costs more per call than per value.
@@ -104,7 +112,7 @@ class OnnxModel:
         for item in self._strings:
             texts = ["" if text is None else text for text in columns.get(item.name, nulls)]
             feed[item.name] = np.array(texts, dtype=object).reshape(item.shape)
-        return self._run(feed)
+        return feed
 
     def score_packed(self, values: NDArray[Any]) -> list[float]:
         """The score of each row of an array of numbers; see `Model.score_packed`."""
@@ -115,20 +123,22 @@ class OnnxModel:
         ):  # then in the signature's order
             return self._one.score_packed(values[0])
         if self._packed:
-            return self._run({self._packed.name: np.ascontiguousarray(values, dtype=self._packed.dtype)})
-        feed: dict[str, Any] = {}
+            feed = {self._packed.name: np.ascontiguousarray(values, dtype=self._packed.dtype)}
+            return self._scores(self._run(feed))
+        feed = {}
         places = {field.name: place for place, field in enumerate(self.signature.inputs)}
         for dtype, inputs in self._numbers.items():
             block = np.ascontiguousarray(values.T, dtype=dtype)
             for item in inputs:
                 feed[item.name] = block[places[item.name]].reshape(item.shape)
-        return self._run(feed)
+        return self._scores(self._run(feed))
 
-    def _run(self, feed: dict[str, Any]) -> list[float]:
-        answer = self._session.run([self._output], feed)[0]
-        if answer.ndim == 2:
-            answer = answer[:, -1]
-        scores: list[float] = answer.tolist()
+    def _run(self, feed: dict[str, Any]) -> NDArray[Any]:
+        answer: NDArray[Any] = self._session.run([self._output], feed)[0]
+        return answer
+
+    def _scores(self, answer: NDArray[Any]) -> list[float]:
+        scores: list[float] = scores_in(answer, self.signature).tolist()
         return scores
 
     def score_arrays(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -142,14 +152,13 @@ class OnnxModel:
         """
         if self._packed:
             table = np.stack([columns[name] for name in self._packed.columns], axis=1, dtype=self._packed.dtype)
-            return np.array(self._run({self._packed.name: table}))
+            return scores_in(self._run({self._packed.name: table}), self.signature).astype(np.float64)
         feed = {
             item.name: np.ascontiguousarray(columns[item.name], dtype=dtype).reshape(item.shape)
             for dtype, inputs in [*self._numbers.items(), (np.object_, self._strings)]
             for item in inputs
         }
-        answer = self._session.run([self._output], feed)[0]
-        return np.asarray(answer[:, -1] if answer.ndim == 2 else answer, dtype=np.float64)
+        return scores_in(self._run(feed), self.signature).astype(np.float64)
 
     @property
     def output(self) -> str:
@@ -205,14 +214,15 @@ class OnnxModel:
     def _probe(self) -> None:
         """Scores one row: a model that cannot do that must not come into force."""
         try:
-            answer = self.score(probe_rows(self.folder, self.signature, 1), 1)
-            shape = next(item.shape for item in self._session.get_outputs() if item.name == self._output)
+            shape = self._run(self._feed(probe_rows(self.folder, self.signature, 1), 1)).shape
         except Exception as error:  # noqa: BLE001 - see above
             raise InvalidInput(f"{self.folder}/model.onnx cannot score a row: {error}", hint="export anew") from None
-        if len(answer) != 1 or (len(shape) == 2 and shape[1] not in (1, 2)):
+        classes = len(self.signature.classes)
+        fitting = [(1, classes)] if classes else [(1,), (1, 1), (1, 2)]
+        if shape not in fitting:
             raise InvalidInput(
                 f"{self.folder}/model.onnx answers a tensor of shape {shape}",
-                hint="the output must be [n, 2] probabilities, or [n, 1] or [n] scores",
+                hint=f"the output must be [n, {classes or 2}] probabilities, or [n, 1] or [n] scores",
             )
 
 
@@ -280,6 +290,14 @@ class _OneRow:
         else:
             self._answer = self._session.run(self._wanted, self._feed)[0]
         return [self._answer.item(-1)]
+
+
+def scores_in(answer: NDArray[Any], signature: Signature) -> NDArray[Any]:
+    """The score of each row in a model's answer, [rows] or [rows, values]."""
+    if signature.classes:
+        best: NDArray[Any] = answer.max(axis=1)
+        return best
+    return answer[:, -1] if answer.ndim == 2 else answer
 
 
 def open_session(folder: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +17,7 @@ from mainspring.core.package import ModelPackage
 from mainspring.errors import Conflict, InvalidInput, NotFound, unknown_name
 from mainspring.pipelines.service import Pipelines
 from mainspring.ports.artifacts import ArtifactStore, Blob
-from mainspring.registry.model import PROMPT_TAG, Alias, Model, ModelVersion, Stage, VersionStatus
+from mainspring.registry.model import PICKLE, PROMPT_TAG, SOURCE, Alias, Model, ModelVersion, Stage, VersionStatus
 from mainspring.registry.sources import Source, Sources
 from mainspring.store import Store
 from mainspring.tracking.logged import LoggedModels
@@ -24,6 +25,7 @@ from mainspring.tracking.service import Runs
 
 if TYPE_CHECKING:
     from mainspring.registry.adopt import Adopted
+    from mainspring.registry.load import Model as LoadedModel
 
 LISTING = "mainspring models list"
 
@@ -49,6 +51,7 @@ class Models:
         pipelines: The room `pipelines`.
         artifacts: Where files are.
         logged: Models that scripts have logged, of the room `tracking`.
+        code: Which models that are code may be loaded: the words ``source`` and ``pickle``.
 
     Attributes:
         followers: Rooms that keep models' names; they are asked before one goes.
@@ -56,13 +59,15 @@ class Models:
     """
 
     def __init__(
-        self, store: Store, runs: Runs, pipelines: Pipelines, artifacts: ArtifactStore, logged: LoggedModels
-    ) -> None:
+        self, store: Store, runs: Runs, pipelines: Pipelines, artifacts: ArtifactStore, logged: LoggedModels,
+        code: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         self._store = store
         self._runs = runs
         self._pipelines = pipelines
         self._artifacts = artifacts
         self._logged = logged
+        self._code = code
         self.sources = Sources(store, runs, logged, self.version)
         self.followers: list[Follower] = []
 
@@ -348,7 +353,7 @@ class Models:
     def _adopt(self, files: dict[str, Blob]) -> Adopted:
         from mainspring.registry.adopt import adopt  # noqa: PLC0415 - takes ONNX Runtime, which few processes need
 
-        return adopt(files, self._artifacts)
+        return adopt(files, self._artifacts, self.trusted())
 
     @operation("PATCH", "/model-versions/{address}", command="edit")
     def edit(self, address: str, change: Patch[ModelVersion]) -> ModelVersion:
@@ -441,6 +446,20 @@ class Models:
             version = tx.update(msgspec.structs.replace(version, status=status))
             tx.emit(f"registry.version.{status}", address, model=version.model)
         return version
+
+    def load(self, address: str, folder: Path, types: Collection[str] = ()) -> LoadedModel:
+        """A version ready to score, unpacked below ``folder``; ``types`` as for `trusted` (not an operation).
+
+        Raises:
+            Refused: It is code, which this workspace does not load.
+        """
+        from mainspring.registry.load import load_model  # noqa: PLC0415 - loads ONNX Runtime
+
+        return load_model(self.unpack(address, folder), trusted=self.trusted(types))
+
+    def trusted(self, types: Collection[str] = ()) -> tuple[str, ...]:
+        """What models may be made of: some types, and code as the workspace allows (not an operation)."""
+        return (*(name for name in types if name not in (SOURCE, PICKLE)), *self._code)
 
     def unpack(self, address: str, folder: Path) -> Path:
         """Writes a version's files below ``folder``, verified, and returns where (not an operation)."""

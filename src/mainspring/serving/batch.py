@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import functools
 import math
+import shutil
 import tempfile
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mainspring.core.humility import Humility, HumilityRule
 from mainspring.core.mending import SINGLE, accepted, mending
@@ -27,13 +30,11 @@ from mainspring.errors import Conflict, InvalidInput, MainspringError, unknown_n
 from mainspring.measures.schema import kind_of
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.plugins import resolve
-from mainspring.registry.load import Model, load_model
+from mainspring.registry.load import Model, load_model, needed_files
 from mainspring.serving.log import Frame, Mark
 from mainspring.serving.table_humility import counted, judge, look_at, rules_column
 
 SLICE_ROWS = 500_000
-FILES = ("model.onnx", "model.skops", "signature.json")
-"""What of a version's files scoring needs."""
 SCORES = ("predicted_score", "predicted_label")
 """The columns that scoring adds."""
 RULES = "predicted_rules"
@@ -56,6 +57,7 @@ class SliceTask(msgspec.Struct, frozen=True, kw_only=True):
         people: Whether rows for a person are told, with ids made of ``name`` and the row's number.
         name: The job's run.
         version: Address of the model version.
+        trusted: What else its model may be made of, see `load_model`.
     """
 
     model: dict[str, str]
@@ -67,6 +69,7 @@ class SliceTask(msgspec.Struct, frozen=True, kw_only=True):
     people: bool = False
     name: str = ""
     version: str = ""
+    trusted: tuple[str, ...] = ()
 
 
 class SliceResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,9 +100,9 @@ class Scored(NamedTuple):
     """Rows with their scores.
 
     Attributes:
-        scores: Columns ``predicted_score`` (Float64) and ``predicted_label`` (Boolean, null for regressors), one row
-            per row of the table, null where nothing is answered; with humility rules ``predicted_rules``, the names of
-            those that fired.
+        scores: Columns ``predicted_score`` (Float64) and ``predicted_label`` (Boolean, null for regressors, the class
+            of models that tell several apart), one row per row of the table, null where nothing is answered; with
+            humility rules ``predicted_rules``, the names of those that fired.
         refused: How many rows the signature or a rule refuses.
         marks: Row -> what humility rules made of it.
     """
@@ -114,7 +117,7 @@ def score_slice(payload: bytes) -> bytes:
     task = msgspec.msgpack.decode(payload, type=SliceTask)
     try:
         artifacts: ArtifactStore = resolve("artifacts", task.artifacts)
-        model = _model(task.artifacts, tuple(sorted(task.model.items())))
+        model = _model(task.artifacts, tuple(sorted(task.model.items())), task.trusted)
         table = scan([local_copy(artifacts, digest) for digest in task.source])
         part = table.slice(task.start, task.rows)
         scores, refused, marks = score_table(model, part, task.humility)
@@ -147,13 +150,19 @@ def _for_people(task: SliceTask, table: pl.LazyFrame, model: Model, marks: dict[
 
 
 @functools.lru_cache(maxsize=4)
-def _model(address: str, files: tuple[tuple[str, str], ...]) -> Model:
+def _model(address: str, files: tuple[tuple[str, str], ...], trusted: tuple[str, ...]) -> Model:
     artifacts: ArtifactStore = resolve("artifacts", address)
-    with tempfile.TemporaryDirectory() as folder:
-        for path, digest in files:
-            if path in FILES:
-                artifacts.fetch(digest, Path(folder) / path)
-        return load_model(Path(folder))
+    folder, found = Path(tempfile.mkdtemp(prefix="mainspring-model-")), dict(files)
+    try:
+        for path in needed_files(found):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            artifacts.fetch(found[path], folder / path)
+        model = load_model(folder, trusted=trusted)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)  # code may go on reading there
+    return model
 
 
 def _arrow_bytes(frame: pl.DataFrame) -> bytes:
@@ -219,15 +228,21 @@ def score_table(model: Model, table: pl.LazyFrame, rules: Sequence[HumilityRule]
     refused = frame[REFUSED]
     frame, fired = look_at(humility, frame, refused)
     columns = {field.name: _array(frame[field.name], field) for field in fields}
-    scores = np.empty(frame.height)
+    classes = model.signature.classes
+    scores, answered = np.empty(frame.height), np.empty(frame.height, dtype=np.int32)
     for start in range(0, frame.height, _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        scores[block] = model.score_arrays({name: array[block] for name, array in columns.items()})
+        part = {name: array[block] for name, array in columns.items()}
+        if classes:
+            shares = model.probabilities(_values(part), len(scores[block]))
+            scores[block], answered[block] = shares.max(axis=1), shares.argmax(axis=1)
+        else:
+            scores[block] = model.score_arrays(part)
+    said = scores.copy()
     marks = judge(humility, scores, fired, refused) if humility else {}
     score = pl.Series(scores).fill_nan(None)
     score = pl.select(pl.when(refused).then(None).otherwise(score)).to_series()
-    label = score >= model.signature.threshold if model.signature.kind == "classifier" else None
-    told = {SCORES[0]: score, SCORES[1]: pl.Series(label, dtype=pl.Boolean)}
+    told = {SCORES[0]: score, SCORES[1]: _label(model.signature, score, answered, said)}
     if rules:
         told[RULES] = rules_column(marks, frame.height)
     by_rule = sum(mark.action == "error" for mark in marks.values())
@@ -239,6 +254,23 @@ def checked_table(table: pl.LazyFrame, fields: Sequence[Field]) -> pl.DataFrame:
     there = table.collect_schema().names()
     mended = table.select(_mended(field, field.name in there) for field in fields)
     return mended.with_columns(_refused(fields)).collect()
+
+
+def _values(columns: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
+    """Arrays as lists, where null is None."""
+    return {
+        name: [text or None for text in array] if array.dtype == object else array.tolist()
+        for name, array in columns.items()
+    }
+
+
+def _label(signature: Signature, score: pl.Series, answered: NDArray[np.int32], said: NDArray[np.float64]) -> pl.Series:
+    """Yes or no, or the class that a model says, where no rule put something else in its place."""
+    if signature.classes:
+        names = pl.Series(signature.classes, dtype=pl.String)[answered]
+        return pl.select(pl.when(score == pl.Series(said)).then(names)).to_series()
+    label = score >= signature.threshold if signature.kind == "classifier" else None
+    return pl.Series(label, dtype=pl.Boolean)
 
 
 REFUSED = "\0refused"

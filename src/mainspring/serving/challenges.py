@@ -52,7 +52,7 @@ class Challenges:
     def _examined(self, deployment: Deployment, version: ModelVersion) -> Check | None:
         """Whether a version that is to be released loses on a protected slice of its model."""
         protected = self._models.show(deployment.model).protected
-        if not (protected and deployment.live):
+        if not (protected and deployment.live) or version.signature.classes:
             return None
         end = self._store.clock.now()
         rows = self._asked(deployment, end - timedelta(hours=deployment.challenge.last_hours), end)
@@ -92,6 +92,11 @@ class Challenges:
         if challenger.model != wanted.model:
             raise InvalidInput(f"{deployment} serves {wanted.model}, not {challenger.model}", hint="choose its model")
         self._check_unmasked(wanted, challenger)
+        if challenger.signature.classes:
+            raise Conflict(
+                f"{challenger.address} tells several classes apart: nobody knows whether its answers would be right",
+                hint="let it run as an arm or canary, whose own answers get outcomes",
+            )
         end = self._store.clock.now()
         start = end - timedelta(hours=wanted.challenge.last_hours)
         rows = self._asked(wanted, start, end)
@@ -116,10 +121,7 @@ class Challenges:
     def _scored(
         self, deployment: Deployment, version: ModelVersion, rows: pl.DataFrame
     ) -> tuple[list[float], list[bool | None]]:
-        from mainspring.registry.load import load_model  # noqa: PLC0415 - loaded only when somebody challenges
-
-        trusted = deployment.serving.trusted_types
-        model = load_model(self._models.unpack(version.address, self._folder), trusted=trusted)
+        model = self._models.load(version.address, self._folder, deployment.serving.trusted_types)
         columns = _columns(model.signature, version.address, rows)
         scores: list[float] = []
         for begin in range(0, rows.height, _AT_ONCE):

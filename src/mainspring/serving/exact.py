@@ -53,7 +53,7 @@ class Exact:
         self._final = steps[-1][1] if steps else estimator
         self.method = ""
         kind = type(self._final).__name__
-        if kind not in _LINEAR | _TREES:
+        if kind not in _LINEAR | _TREES or model.signature.classes:
             return
         classifier = model.signature.kind == "classifier"
         # What a margin becomes a probability by is not linear: its exact values are those before it.

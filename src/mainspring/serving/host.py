@@ -20,7 +20,7 @@ from mainspring.serving.lineup import Lineup
 from mainspring.serving.log import Frame
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_MODEL_FILES = ("model.onnx", "model.skops")
+_MODEL_FILES = ("model.onnx", "model.skops", "MLmodel")
 _GROWTH = {"model.skops": 1.25}
 _OTHER_GROWTH = 7.0
 _LEAST = 256 << 10

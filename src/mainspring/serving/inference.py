@@ -85,7 +85,7 @@ class Inferred(NamedTuple):
         id: Of the request.
         outputs: The tensors asked for.
         parameters: What else is told: `rules`, a JSON list of the humility rules that fired on each row, where any did;
-            `explanations`, a JSON list with why each row has its score, where asked for.
+            `explanations`, a JSON list with why each row has its score, where asked for; `classes`, a JSON list.
     """
 
     model: str
@@ -252,6 +252,7 @@ class UsualForm:
     """
 
     def __init__(self, model: str, outputs: Sequence[str]) -> None:
+        outputs = [name for name in outputs if name in OUTPUTS]
         named = b",".join(
             b'{"name":"%b","datatype":"%b","shape":[%%d],"data":[%%b]}' % OUTPUT_NAMES[name] for name in outputs
         )
@@ -262,8 +263,8 @@ class UsualForm:
         self._one = b'{"model_name":%b,"outputs":[%b],"model_version":%%b}' % (head, single)
 
     def whole(self, asked: Inference, answer: Answer) -> bytes | None:
-        """The body for a request; None for other wishes."""
-        if asked.outputs or asked.binary or asked.id or answer.marks:
+        """The body for a request; None for other wishes, and for a model that tells several classes apart."""
+        if asked.outputs or asked.binary or asked.id or answer.marks or answer.probabilities is not None:
             return None
         rows, versions = len(answer.ids), answer.versions
         texts = [_items(values) for values in self._values(answer)]
@@ -358,20 +359,25 @@ def answer_rows(model: str, known: Sequence[str], asked: Inference, answer: Answ
     """The answer to a request to a model of columns that answers the outputs ``known``.
 
     Raw tensors cannot say that there is no label: where a humility rule leaves one out and nobody asked for labels by
-    name, the output is left out.
+    name, the output is left out. The names of a model's classes are told as the parameter ``classes``, a JSON list.
     """
-    ids, versions, _, scores, labels, marks = answer
-    values: dict[str, list[Any]] = {"score": scores, "label": labels, "version": versions, "id": ids}
-    shape = [len(ids)]
+    ids, versions, _, scores, _, marks, shares = answer
+    labels = answer.told
+    values: dict[str, Any] = {"score": scores, "label": labels, "version": versions, "id": ids}
+    kinds, shapes = OUTPUTS, {"probabilities": [len(ids), len(shares or ())]}
+    parameters = {"rules": _encoder.encode(answer.rules).decode()} if marks else {}
+    if shares is not None:
+        values["probabilities"] = [value for row in zip(*shares.values(), strict=True) for value in row]
+        kinds = {**OUTPUTS, "label": "BYTES", "probabilities": "FP64"}
+        parameters["classes"] = _encoder.encode(list(shares)).decode()
     binary = asked.binary
     untold = marks is not None and binary and None in labels
     outputs = [
-        Output(name, OUTPUTS[name], shape, values[name], raw)
+        Output(name, kinds[name], shapes.get(name, [len(ids)]), values[name], raw)
         for name, raw in asked.outputs or [(name, binary) for name in known if not (untold and name == "label")]
     ]
-    version = versions[0] if shape == [1] or len(set(versions)) == 1 else ""
-    parameters = {"rules": _encoder.encode(answer.rules).decode()} if marks else None
-    return Inferred(model, version, asked.id, outputs, parameters)
+    version = versions[0] if len(set(versions)) == 1 else ""
+    return Inferred(model, version, asked.id, outputs, parameters or None)
 
 
 def check_outputs(asked: Inference, known: Sequence[str]) -> None:
@@ -445,5 +451,8 @@ def describe(model: Signature | TensorModel) -> dict[str, list[dict[str, Any]]]:
         }
     return {
         "inputs": [{"name": field.name, "datatype": _SERVED[field.type], "shape": [-1]} for field in model.inputs],
-        "outputs": [{"name": name, "datatype": OUTPUTS[name], "shape": [-1]} for name in outputs_of(model)],
+        "outputs": [
+            {"name": name, "datatype": kind, "shape": [-1, len(model.classes)] if name == "probabilities" else [-1]}
+            for name, kind in outputs_of(model).items()
+        ],
     }

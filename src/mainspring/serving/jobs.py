@@ -243,6 +243,7 @@ class Scorings:
         task = SliceTask(
             model=model, source=job.source, start=start, rows=rows, artifacts=self._artifacts_url,
             humility=job.humility, people=job.people, name=job.run, version=job.version,
+            trusted=self._models.trusted(),
         )  # fmt: skip
         return msgspec.msgpack.encode(task)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import count, islice
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mainspring.core.humility import Humility, HumilityRule
 from mainspring.core.ids import new_id, point
@@ -29,8 +29,19 @@ from mainspring.serving.tensor_form import TensorForm
 _WIDER = {"float": ("float", "int", "bool"), "int": ("int", "bool"), "string": ("string",), "bool": ("bool",)}
 OUTPUTS = {"score": "FP64", "label": "BOOL", "version": "BYTES", "id": "BYTES"}
 """Output -> datatype in the inference protocol."""
+_OF_CLASSES = {"score": "FP64", "label": "BYTES", "probabilities": "FP64", "version": "BYTES", "id": "BYTES"}
+"""The same of a model that tells several classes apart; ``probabilities`` is [rows, classes]."""
 HEADER = "header:"
 """What a key begins with that is a header of the request, not a column."""
+
+
+class _Scored(NamedTuple):
+    """Rows scored by one version; the probabilities of models with `Signature.classes`: one list per row."""
+
+    scores: list[float]
+    labels: list[bool | None]
+    shares: list[list[float]] | None = None
+
 
 _serial = count()
 _process = new_id()[:10] + secrets.token_hex(4)
@@ -90,6 +101,10 @@ class Lineup:
         extra: dict[str, Field] = {}
         for version, model in self.models.items():
             extra |= _extra_columns(self.signature, self.live, model.signature, version, extra)
+            if model.signature.classes != self.signature.classes:
+                raise InvalidInput(
+                    f"{version} tells other classes apart than {self.live}", hint="deploy it under another name"
+                )
         known_columns = {field.name for field in self.signature.inputs} | set(extra)
         for name in (key, *outcome_key):
             if name and not name.startswith(HEADER) and name not in known_columns:
@@ -98,14 +113,17 @@ class Lineup:
         self._humility = Humility(humility, Signature(inputs=self.form.fields)) if humility else None
         packs = self.form.packs and not extra
         self.tensors = TensorForm(self.form.fields, self.form.required, packs=packs)
-        self.outputs = outputs_of(self.signature)
-        self.joins = packs and self._humility is None and not (key and self._router.sticky)
+        self.outputs = list(outputs_of(self.signature))
+        alike = self._humility is None and not self.signature.classes
+        self.joins = packs and alike and not (key and self._router.sticky)
         self.table = [field.name for field in self.signature.inputs] if packs and not outcome_key else None
         names = [field.name for field in self.signature.inputs]
         self._packable = {
             version
             for version, model in self.models.items()
-            if model.signature.numeric and [field.name for field in model.signature.inputs] == names
+            if model.signature.numeric
+            and not model.signature.classes
+            and [field.name for field in model.signature.inputs] == names
         }
         # A model in use is not measured again: it may not be asked from two threads.
         self._dear: dict[str, bool] = {
@@ -169,16 +187,25 @@ class Lineup:
             parts = self._router.split(stuck)
             only = next(iter(parts)) if len(parts) == 1 else ""
         if only:
-            only, scores, labels = self._scored(only, batch, ids, instead="" if version else self.live)
-            return Answer(ids, [only] * rows, [self._roles[only]] * rows, scores, labels)
+            only, scored = self._scored(only, batch, ids, instead="" if version else self.live)
+            found = self._by_class(scored.shares)
+            return Answer(ids, [only] * rows, [self._roles[only]] * rows, scored.scores, scored.labels, None, found)
+        shares: list[list[float]] = [[]] * rows
         answer = Answer(ids, [""] * rows, [""] * rows, [0.0] * rows, [None] * rows)
         for name, places in parts.items():
             part_ids = [ids[place] for place in places]
-            by, scores, labels = self._scored(name, batch.pick(places), part_ids, instead=self.live)
-            for place, score, label in zip(places, scores, labels, strict=True):
+            by, scored = self._scored(name, batch.pick(places), part_ids, instead=self.live)
+            for number, place in enumerate(places):
                 answer.versions[place], answer.roles[place] = by, self._roles[by]
-                answer.scores[place], answer.labels[place] = score, label
-        return answer
+                answer.scores[place], answer.labels[place] = scored.scores[number], scored.labels[number]
+                if scored.shares:
+                    shares[place] = scored.shares[number]
+        return answer._replace(probabilities=self._by_class(shares)) if self.signature.classes else answer
+
+    def _by_class(self, shares: list[list[float]] | None) -> dict[str, list[float]] | None:
+        if shares is None:
+            return None
+        return {name: [row[place] for row in shares] for place, name in enumerate(self.signature.classes)}
 
     @staticmethod
     def make_ids(rows: int) -> list[str]:
@@ -194,9 +221,10 @@ class Lineup:
             if len(places) < batch.rows:
                 part, part_ids = batch.pick(places), [ids[place] for place in places]
             start = time.perf_counter()
-            scores, labels = self._tried(route.version, part)
+            scored = self._tried(route.version, part)
             latency_us = int((time.perf_counter() - start) * 1e6)
-            answer = Answer(part_ids, [route.version] * part.rows, [route.role] * part.rows, scores, labels)
+            roles: list[str] = [route.role] * part.rows
+            answer = Answer(part_ids, [route.version] * part.rows, roles, scored.scores, scored.labels)
             yield to_log(part, answer, latency_us, caller)
 
     @property
@@ -215,12 +243,10 @@ class Lineup:
                 return version
         raise unknown_name("version", name, self.models, listing="GET /-/status")
 
-    def _scored(
-        self, version: str, batch: Batch, ids: list[str], *, instead: str
-    ) -> tuple[str, list[float], list[bool | None]]:
-        """Who answered, the scores and the labels; ``instead`` answers where the version fails."""
+    def _scored(self, version: str, batch: Batch, ids: list[str], *, instead: str) -> tuple[str, _Scored]:
+        """Who answered, and what; ``instead`` answers where the version fails."""
         try:
-            return version, *self._direct(version, batch)
+            return version, self._direct(version, batch)
         except Exception:
             rows = batch.rows
             failed = Answer(ids, [version] * rows, ["error"] * rows, [nan] * rows, [None] * rows)
@@ -230,25 +256,31 @@ class Lineup:
             traceback.print_exc(file=sys.stderr)
         return self._scored(instead, batch, ids, instead="")
 
-    def _tried(self, version: str, batch: Batch) -> tuple[list[float], list[bool | None]]:
+    def _tried(self, version: str, batch: Batch) -> _Scored:
         try:
             return self._direct(version, batch)
         except Exception:  # noqa: BLE001 - whatever a shadow does, the caller has the live answer
             traceback.print_exc(file=sys.stderr)
-            return [nan] * batch.rows, [None] * batch.rows
+            return _Scored([nan] * batch.rows, [None] * batch.rows)
 
-    def _direct(self, version: str, batch: Batch) -> tuple[list[float], list[bool | None]]:
+    def _direct(self, version: str, batch: Batch) -> _Scored:
         model = self.models[version]
+        if self.signature.classes:
+            shares = model.probabilities(batch.columns, batch.rows)
+            best: list[float] = shares.max(axis=1).tolist() if batch.rows else []
+            return _Scored(best, [None] * batch.rows, shares.tolist())
         if batch.packed is not None and version in self._packable:
             scores = model.score_packed(batch.packed)
         else:
             scores = model.score(batch.columns, batch.rows)
-        return scores, model.signature.labels(scores)
+        return _Scored(scores, model.signature.labels(scores))
 
 
-def outputs_of(signature: Signature) -> list[str]:
-    """What a model answers; a regressor says neither yes nor no."""
-    return [name for name in OUTPUTS if name != "label" or signature.kind == "classifier"]
+def outputs_of(signature: Signature) -> dict[str, str]:
+    """What a model answers -> its datatype; a regressor says neither yes nor no."""
+    if signature.classes:
+        return _OF_CLASSES
+    return {name: kind for name, kind in OUTPUTS.items() if name != "label" or signature.kind == "classifier"}
 
 
 def to_log(
@@ -261,7 +293,7 @@ def to_log(
 ) -> Frame:
     """The frame that puts an answer on record; see there."""
     times = batch.times or [time.time_ns() // 1000] * batch.rows
-    ids, versions, roles, scores, labels, marks = answer
+    ids, versions, roles, scores, labels, marks, _ = answer
     told = {row: mark for row, mark in enumerate(marks) if mark} if marks else None
     columns = batch.sent or batch.columns
     return Frame(times, ids, versions, roles, scores, labels, columns, latency_us, caller, route, request, told)

@@ -114,9 +114,13 @@ def _row_schemas(signature: Signature) -> dict[str, Any]:
     }
     lists = {name: {"type": "array", "items": schema} for name, schema in columns.items()}
     ids = {"type": ["array", "null"], "items": {"type": "string", "minLength": 1, "maxLength": 200}}
-    label = {"type": ["boolean", "null"]}
+    label: dict[str, Any] = {"type": ["boolean", "null"]}
     score = {"type": ["number", "null"]}
+    if signature.classes:
+        label = {"enum": [*signature.classes, None]}
     prediction = {"id": {"type": "string"}, "version": {"type": "string"}, "score": score, "label": label}
+    shares = {name: {"type": "number"} for name in signature.classes}
+    each = {**prediction, "probabilities": {"type": "object", "properties": shares}} if shares else prediction
     return {
         "Row": row,
         "Rows": {
@@ -134,7 +138,7 @@ def _row_schemas(signature: Signature) -> dict[str, Any]:
         "Predictions": {
             "type": "object",
             "properties": {
-                "predictions": {"type": "array", "items": {"type": "object", "properties": prediction}},
+                "predictions": {"type": "array", "items": {"type": "object", "properties": each}},
                 **{f"{name}s": {"type": "array", "items": schema} for name, schema in prediction.items()},
             },
         },

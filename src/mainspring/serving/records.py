@@ -22,13 +22,17 @@ _encoder = msgspec.json.Encoder()
 
 
 class Prediction(msgspec.Struct, gc=False):
-    """The answer for one record; with the humility rules that fired on it, and why, if asked."""
+    """The answer for one record; with the humility rules that fired on it, and why, if asked.
+
+    A model that tells several classes apart answers one as label, its probability as score, and those of all.
+    """
 
     id: str
     version: str
     score: float
-    label: bool | None
+    label: bool | str | None
     rules: list[str] | UnsetType = UNSET
+    probabilities: dict[str, float] | UnsetType = UNSET
     explanation: Explanation | UnsetType | None = UNSET
 
 
@@ -72,14 +76,19 @@ def told(batch: Batch, answer: Answer, after: After, explanations: Sequence[Expl
     """The answer for rows, in the form that they were asked in."""
     body: Any
     if batch.columnar:
-        body = {"ids": answer.ids, "versions": answer.versions, "scores": answer.scores, "labels": answer.labels}
+        body = {"ids": answer.ids, "versions": answer.versions, "scores": answer.scores, "labels": answer.told}
+        if answer.probabilities is not None:
+            body["probabilities"] = answer.probabilities
         if answer.rules:
             body["rules"] = answer.rules
         if explanations:
             body["explanations"] = explanations
     else:
-        rows = zip(answer.ids, answer.versions, answer.scores, answer.labels, strict=True)
+        rows = zip(answer.ids, answer.versions, answer.scores, answer.told, strict=True)
         predictions = [Prediction(*row) for row in rows]
+        if shares := answer.probabilities:
+            for prediction, row in zip(predictions, zip(*shares.values(), strict=True), strict=True):
+                prediction.probabilities = dict(zip(shares, row, strict=True))
         for prediction, names in zip(predictions, answer.rules or (), strict=False):
             prediction.rules = names or UNSET
         for prediction, explanation in zip(predictions, explanations, strict=False):

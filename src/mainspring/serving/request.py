@@ -76,6 +76,7 @@ class Answer(NamedTuple):
         scores: What is answered.
         labels: Yes or no.
         marks: What humility rules made of the row, None where none fired; None altogether where none fired on any.
+        probabilities: Class -> its probability in each row, of models that tell several classes apart.
     """
 
     ids: list[str]
@@ -84,6 +85,19 @@ class Answer(NamedTuple):
     scores: list[float]
     labels: list[bool | None]
     marks: list[Mark | None] | None = None
+    probabilities: dict[str, list[float]] | None = None
+
+    @property
+    def told(self) -> Sequence[bool | str | None]:
+        """What is answered as label: yes or no, or a class, which there is none of where a rule decided on the row."""
+        if self.probabilities is None:
+            return self.labels
+        shares = list(zip(*self.probabilities.values(), strict=True))
+        names = list(self.probabilities)
+        return [
+            None if score != max(row) else names[row.index(score)]
+            for row, score in zip(shares, self.scores, strict=True)
+        ]
 
     @property
     def rules(self) -> list[list[str]] | None:
@@ -100,6 +114,7 @@ class Answer(NamedTuple):
             self.scores[rows],
             self.labels[rows],
             marks if marks and any(marks) else None,
+            self.probabilities and {name: values[rows] for name, values in self.probabilities.items()},
         )
 
 

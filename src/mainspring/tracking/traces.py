@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.errors import InvalidInput, NotFound
+from mainspring.ports.artifacts import ArtifactStore
 from mainspring.store import Store
 from mainspring.store.rows import shape_of
 from mainspring.tracking.files import Files
-from mainspring.tracking.model import Trace
+from mainspring.tracking.model import RunArtifact, Trace
 from mainspring.tracking.query import Part, comparison, json_text
 from mainspring.tracking.search import Clause, Order
+from mainspring.tracking.spans import HERE, LIBRARY_FILE, Span, completed, of_library, ordered, trace_of
 from mainspring.tracking.store import moment
 
 LISTING = "mainspring traces list"
@@ -24,15 +29,17 @@ _JSON = {"tag": "tags", "metadata": "metadata"}
 
 
 class Traces:
-    """Traces; their spans are a file, ``traces.json``, beside them.
+    """Traces; their spans are files beside them: ``spans/0.json`` and so on as they came in, or a library's own file.
 
     Args:
         store: The database.
+        artifacts: Where the spans are.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, artifacts: ArtifactStore) -> None:
         self._store = store
         self._files = Files(store)
+        self._artifacts = artifacts
 
     @operation("GET", "/traces", command="list")
     def find(self, experiment: int = 0, limit: int = 100, offset: int = 0) -> list[Trace]:
@@ -47,17 +54,81 @@ class Traces:
             raise NotFound(f"Trace with ID '{name}' is not found.", hint=f"list them: `{LISTING}`")
         return found
 
+    @operation("GET", "/traces/{name}/spans")
+    def spans(self, name: str) -> list[Span]:
+        """Shows the spans of a trace, as a tree is read: each below the one that it is part of."""
+        trace = self.show(name)
+        found: list[Span] = []
+        for file in self._span_files(trace):
+            found += msgspec.json.decode(self._artifacts.read(file.digest), type=list[Span])
+        whole = None if found else self._store.first(RunArtifact, run="", path=f"{trace.folder}/{LIBRARY_FILE}")
+        if whole is not None:
+            found = of_library(self._artifacts.read(whole.digest))
+        return [span for span, _ in ordered(found)]
+
+    def _span_files(self, trace: Trace) -> Iterator[RunArtifact]:
+        """The files of spans, by number: looked up, for a search among all files would take longer with each trace."""
+        for number in itertools.count():
+            file = self._store.first(RunArtifact, run="", path=_span_file(trace, number))
+            if file is None:
+                return
+            yield file
+
+    def add_spans(self, experiment: int, spans: Sequence[Span], run: str = "") -> list[Trace]:
+        """Keeps spans and what they say about their traces (not an operation).
+
+        The same spans sent again change nothing; they may come in any order, before or after what else is told.
+
+        Args:
+            experiment: Number of the experiment.
+            spans: Of any traces.
+            run: Id of the run that the traces belong to, or empty.
+        """
+        parts: dict[str, list[Span]] = {}
+        for span in spans:
+            parts.setdefault(f"tr-{span.trace}", []).append(span)
+        blobs = {name: self._artifacts.put(msgspec.json.encode(part)) for name, part in parts.items()}
+        with self._store.transaction() as tx:
+            kept = []
+            for name, part in parts.items():
+                said = trace_of(name, experiment, part, run)
+                said = replace(said, tags={**said.tags, **HERE})
+                before = self._store.first(Trace, name=name)
+                trace = tx.update(completed(before, said)) if before else tx.insert(replace(said, id=new_id()))
+                kept.append(trace)
+                blob, number = blobs[name], self._free(trace)
+                last = self._store.first(RunArtifact, run="", path=_span_file(trace, number - 1))
+                if last is None or last.digest != blob.digest:  # or else they were sent again
+                    self._files.put("", _span_file(trace, number), blob.digest, blob.size)
+        return kept
+
+    def _free(self, trace: Trace) -> int:
+        """The first number that no file of spans has: found by doubling, then by halving."""
+
+        def taken(number: int) -> bool:
+            return self._store.first(RunArtifact, run="", path=_span_file(trace, number)) is not None
+
+        low, high = -1, 0
+        while taken(high):
+            low, high = high, 2 * high + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if taken(middle) else (low, middle)
+        return high
+
     def put(self, new: Trace) -> Trace:
         """Keeps a trace; what was known of one with this name is completed (not an operation)."""
         with self._store.transaction() as tx:
             before = self._store.first(Trace, name=new.name)
             if before is None:
-                return tx.insert(msgspec.structs.replace(new, id=new_id()))
-            kept = {
+                return tx.insert(replace(new, id=new_id()))
+            kept: dict[str, Any] = {
                 "id": before.id, "tags": before.tags | new.tags, "metadata": before.metadata | new.metadata,
                 "assessments": [*before.assessments, *new.assessments],
             }  # fmt: skip
-            return tx.update(msgspec.structs.replace(new, **kept))
+            for name in ("title", "request", "response"):
+                kept[name] = getattr(new, name) or getattr(before, name)
+            return tx.update(replace(new, **kept))
 
     def change(self, name: str, change: Callable[[Trace], Trace]) -> Trace:
         """Replaces a trace by what a function makes of it (not an operation)."""
@@ -128,6 +199,10 @@ class Traces:
         except (OverflowError, ValueError):
             raise InvalidInput(f"{clause.value} is not a time", hint="milliseconds since 1970") from None
         return Part(f"created {clause.operator} ?", (wanted.strftime("%Y-%m-%d %H:%M:%S.%f") if sqlite else wanted,))
+
+
+def _span_file(trace: Trace, number: int) -> str:
+    return f"{trace.folder}/spans/{number}.json"
 
 
 def _order(order: Order, *, sqlite: bool) -> Part:

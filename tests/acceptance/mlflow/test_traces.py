@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import json
+import os
 import time
+import urllib.error
+import urllib.request
 from typing import Any
 
 import mlflow
 import pytest
+from google.protobuf.json_format import ParseDict
 from mlflow import MlflowClient
 from mlflow.entities import AssessmentSource
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from mainspring.interop.otlp import read_spans, to_protobuf_json
 
 from .conftest import Server
 from .test_client import refused
@@ -46,6 +55,66 @@ def test_a_trace_is_found_with_its_spans(client: MlflowClient, traced: list[str]
     assert good.info.tags["user"] == "a"
     assert good.info.execution_duration >= 0
     assert "0.5" in good.info.response_preview
+
+
+def test_spans_come_one_by_one_as_the_client_sends_them(client: MlflowClient, traced: list[str]) -> None:
+    info = client.get_trace(traced[0]).info
+    assert info.tags["mlflow.trace.spansLocation"] == "TRACKING_STORE"
+    assert [(item.name, item.status.status_code.name) for item in client.get_trace(traced[1]).data.spans] == [
+        ("answer", "ERROR"), ("inner", "ERROR"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_spans_of_any_sender_of_otlp(client: MlflowClient, server: Server, experiment: str, as_json: bool) -> None:
+    trace, span = os.urandom(16).hex(), os.urandom(8).hex()
+    told = {
+        "traceId": trace, "spanId": span, "name": "GET /", "kind": 2, "startTimeUnixNano": "1700000000000000000",
+        "endTimeUnixNano": "1700000000250000000", "status": {"code": 2, "message": "no"},
+        "attributes": [
+            {"key": "input.value", "value": {"stringValue": "question"}},
+            {"key": "sizes", "value": {"arrayValue": {"values": [{"intValue": "3"}, {"doubleValue": 0.5}]}}},
+        ],
+    }  # fmt: skip
+    content, kind = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [told]}]}]}).encode(), "application/json"
+    if not as_json:
+        [span_of] = read_spans(content, as_json=True)
+        message = ExportTraceServiceRequest()
+        ParseDict(to_protobuf_json(span_of), message.resource_spans.add().scope_spans.add().spans.add())
+        content, kind = message.SerializeToString(), "application/x-protobuf"
+    run = client.create_run(experiment).info.run_id
+    headers = {"content-type": kind, "x-mlflow-experiment-id": experiment, "x-mlflow-run-id": run}
+    for packed, more in ((content, {}), (gzip.compress(content), {"content-encoding": "gzip"})):
+        asked = urllib.request.Request(f"{server.url}/v1/traces", packed, headers | more)
+        with urllib.request.urlopen(asked) as answer:
+            assert (answer.status, answer.headers["content-type"]) == (200, kind)
+            assert answer.read() == (b"{}" if as_json else b"")
+    found = client.get_trace(f"tr-{trace}")
+    assert (found.info.state.value, found.info.execution_duration, found.info.request_preview) == (
+        "ERROR",
+        250,
+        "question",
+    )
+    [one] = found.data.spans
+    assert (one.name, one.attributes["sizes"], one.status.description) == ("GET /", [3, 0.5], "no")
+    [listed] = client.search_traces(locations=[experiment], run_id=run)
+    assert listed.info.trace_id == f"tr-{trace}"
+    assert client.delete_traces(experiment, trace_ids=[f"tr-{trace}"]) == 1
+
+
+def test_what_is_no_otlp_is_refused(server: Server, experiment: str) -> None:
+    for headers, content, status in (
+        ({"content-type": "text/plain"}, b"{}", 400),
+        ({"content-type": "application/json"}, b"{", 400),
+        ({"content-type": "application/x-protobuf"}, b"\xff\xff", 400),
+        ({"content-type": "application/x-protobuf", "content-encoding": "gzip"}, b"x", 400),
+        ({"content-type": "application/json", "x-mlflow-experiment-id": "999999"}, b"{}", 404),
+        ({"content-type": "application/json", "x-mlflow-experiment-id": "x"}, b"{}", 400),
+    ):
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(urllib.request.Request(f"{server.url}/v1/traces", content, headers))
+        assert (error.value.code, "error_code" in json.loads(error.value.read())) == (status, True)
+        error.value.close()
 
 
 def test_traces_are_searched(client: MlflowClient, experiment: str, traced: list[str]) -> None:

@@ -60,6 +60,7 @@ from mainspring.registry.model import Model, ModelVersion
 from mainspring.server.app import create_app
 from mainspring.settings import load_settings
 from mainspring.tracking.model import CodeVersion, LoggedModel, Point, Run, Trace
+from mainspring.tracking.spans import Span, SpanEvent
 from mainspring.ui.app import routes
 from mainspring.usecases.model import Kpi, KpiValue, UseCase
 from mainspring.workspace import Workspace
@@ -681,6 +682,19 @@ def attach(workspace: Workspace) -> None:
         response="yes", metadata=told, assessments=[{"name": HOSTILE}],
     )  # fmt: skip
     workspace.traces.put(trace)
+    start = int(workspace.clock.now().timestamp() * 1e9)
+    ids = ("a" * 16, "b" * 16, "c" * 16)
+    failed = {
+        "status": "error",
+        "message": HOSTILE,
+        "events": (SpanEvent(name="exception", attributes={"x": HOSTILE}),),
+    }
+    spans = [
+        Span(trace="7" * 32, id=ids[0], name=HOSTILE, start=start, end=start + 9_000_000, attributes={"a": HOSTILE}),
+        Span(trace="7" * 32, id=ids[1], parent=ids[0], name="look up", start=start + 2_000_000, end=start + 5_000_000),
+        Span(trace="7" * 32, id=ids[2], parent=ids[1], name="ask", start=start + 3_000_000, **failed),
+    ]
+    workspace.traces.add_spans(0, spans)
 
 
 def opened(folder: Path) -> tuple[Workspace, ManualClock]:
@@ -742,6 +756,7 @@ ADDRESSES = (
     "/traces",
     "/traces?q=status%20%3D%20%27ok%27",
     "/traces/tr-sample",
+    f"/traces/tr-{'7' * 32}",
     "/runs/calm-otter-2/files?path=tables/rows.parquet",
     "/runs/calm-otter-2/files?path=plots/dot.png",
     "/runs/calm-otter-2/files?path=notes/evil.html",

@@ -285,7 +285,8 @@ def _by_pipeline(task: TrainTask, artifacts: ArtifactStore, rows: pl.DataFrame) 
         raise InvalidInput("output `model` is no packed model", hint="let a step return `mainspring.package(…)`")
     with tempfile.TemporaryDirectory() as folder:
         for name, content in packed.files.items():
-            (Path(folder) / Path(name).name).write_bytes(content)
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / name).write_bytes(content)
         loaded = load_model(Path(folder))
     check_table(rows.lazy(), packed.signature, [])
     names = [field.name for field in packed.signature.inputs]

@@ -35,6 +35,9 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 VERSION = "3.17.2"
 """The version of MLflow whose protocol this is; clients ask for it to know what they may send."""
+SPANS = "/v1/traces"
+"""Where OTLP sends spans."""
+_PROTOBUF = "application/x-protobuf"
 MAX_BODY = 16 * 1024 * 1024
 THREADS = 16
 MAX_WAITING = 512
@@ -127,6 +130,8 @@ class Face:
             await self._answer(endpoint, scope, receive, send)
         elif (named := _named(scope["method"], path)) is not None:
             await self._answer(named[0], scope, receive, send, named[1])
+        elif path == SPANS and scope["method"] == "POST":
+            await self._spans(scope, receive, send)
         elif path in ("/health", "/version") and scope["method"] == "GET":
             text = b"OK" if path == "/health" else VERSION.encode()
             await respond(send, 200, text, [(b"content-type", b"text/plain; charset=utf-8")])
@@ -167,6 +172,21 @@ class Face:
                 await artifacts.proxied(self._rooms, self.work, scope, receive, send)
         except MlflowError as error:
             await refuse(send, error)
+
+    async def _spans(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.lower(): value.decode("latin-1").strip() for name, value in scope["headers"]}
+        kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+        try:
+            if kind not in (_PROTOBUF, "application/json"):
+                told = f"Invalid Content-Type: {kind[:100]}. Expected: {_PROTOBUF} or application/json"
+                raise MlflowError(INVALID, told)
+            sent = await body(receive)
+            await self.work(traces.receive, self._rooms, sent, headers, kind == "application/json")
+        except MlflowError as error:
+            await refuse(send, error)
+        else:
+            empty = b"{}" if kind == "application/json" else b""  # an ExportTraceServiceResponse
+            await respond(send, 200, empty, [(b"content-type", kind.encode())])
 
     async def work(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Does something in a thread.
@@ -215,8 +235,8 @@ def _objection(path: str) -> MlflowError | None:
                 if name.partition("/")[0] in _ABSENT:
                     return not_offered(name)
                 return MlflowError("ENDPOINT_NOT_FOUND", f"there is nothing at {path[:200]}")
-    if path.startswith("/v1/traces"):
-        return MlflowError("NOT_IMPLEMENTED", traces.NO_SPANS)
+    if path == SPANS:
+        return MlflowError("METHOD_NOT_ALLOWED", "this address takes another method")
     if path in ("/graphql", *artifacts.OLDER):
         return not_offered(path)
     return None

@@ -1,7 +1,4 @@
-"""``traces/*``: traces of applications.
-
-Spans are a file of their trace: ``/v1/traces`` is refused in words that make the client send them so.
-"""
+"""``traces/*`` and ``/v1/traces``: traces of applications; spans come by OTLP, or as a file of their trace."""
 
 from __future__ import annotations
 
@@ -17,17 +14,18 @@ from mainspring.interop.mlflow.errors import INVALID, MISSING, MlflowError, inva
 from mainspring.interop.mlflow.experiments import compare, read_token, write_token
 from mainspring.interop.mlflow.messages import DeleteTraces, Message, SearchTraces, TraceRef
 from mainspring.interop.mlflow.rooms import SCHEME, Rooms, experiment_number
+from mainspring.interop.otlp import read_spans, to_protobuf_json, unpacked
 from mainspring.tracking import search
-from mainspring.tracking.model import RunArtifact, Trace
+from mainspring.tracking.model import Trace
 from mainspring.tracking.search import Clause
+from mainspring.tracking.spans import RUN
 from mainspring.tracking.store import moment
 
 PAGE = 100
 MAX_PAGE = 50_000
-NO_SPANS = "REST OTLP span logging is not supported: spans are kept as a file of their trace."
-"""What makes the client send the spans of a trace as a file."""
-SPANS = "traces.json"
-_LOCATION, _NAME, _RUN = "mlflow.artifactLocation", "mlflow.traceName", "mlflow.sourceRun"
+MAX_SPANS = 64 * 1024 * 1024
+"""Bytes of a request's spans, unpacked."""
+_LOCATION, _NAME = "mlflow.artifactLocation", "mlflow.traceName"
 _STATES = {"OK": "ok", "ERROR": "error", "IN_PROGRESS": "in_progress", "STATE_UNSPECIFIED": "unspecified"}
 _TOLD = {ours: theirs for theirs, ours in _STATES.items()}
 _TRACE = re.compile(r"[\w.-]{1,100}", re.ASCII)
@@ -80,6 +78,26 @@ def _stamp(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def receive(rooms: Rooms, content: bytes, headers: dict[bytes, str], as_json: bool) -> None:
+    """Keeps the spans of a request of OTLP.
+
+    Args:
+        rooms: Where.
+        content: Its body.
+        headers: Its headers: ``x-mlflow-experiment-id`` (the default experiment without), ``x-mlflow-run-id``,
+            ``content-encoding``.
+        as_json: Whether it is JSON, not protobuf.
+
+    Raises:
+        InvalidInput: It is no such request.
+        NotFound: There is no such experiment.
+    """
+    number = experiment_number(headers.get(b"x-mlflow-experiment-id") or "0")
+    rooms.experiments.by_number(number)
+    spans = read_spans(unpacked(content, headers.get(b"content-encoding", "").lower(), MAX_SPANS), as_json=as_json)
+    rooms.traces.add_spans(number, spans, headers.get(b"x-mlflow-run-id", ""))
+
+
 def _start(rooms: Rooms, request: TraceRef) -> bytes:
     info = (request.trace or {}).get("trace_info") or (request.trace or {}).get("info")
     if not isinstance(info, dict):
@@ -118,13 +136,7 @@ def _info(rooms: Rooms, request: TraceRef) -> bytes:
 
 def _whole(rooms: Rooms, trace: Trace) -> dict[str, Any]:
     """A trace with its spans, where they were sent."""
-    found = rooms.store.first(RunArtifact, run="", path=f"{trace.folder}/{SPANS}")
-    spans: Any = []
-    if found is not None:
-        try:
-            spans = msgspec.json.decode(rooms.artifacts.read(found.digest)).get("spans", [])
-        except (msgspec.DecodeError, AttributeError):
-            spans = []
+    spans = [to_protobuf_json(span) for span in rooms.traces.spans(trace.name)]
     return {"trace_info": _tell(trace), **({"spans": spans} if spans else {})}
 
 
@@ -167,7 +179,7 @@ def _ours(clause: Clause) -> Clause:
         held = tuple(ours for theirs, ours in _STATES.items() if compare(theirs, clause))
         return Clause("attribute", "status", "IN", held)
     if clause.kind == "attribute" and clause.key == "run_id":
-        return clause._replace(kind="metadata", key=_RUN)
+        return clause._replace(kind="metadata", key=RUN)
     return clause
 
 
@@ -206,7 +218,7 @@ def _link(rooms: Rooms, request: TraceRef) -> bytes:
     """Says which run traces belong to."""
     if not request.run_id:
         raise missing("run_id")
-    run = {_RUN: request.run_id}
+    run = {RUN: request.run_id}
     with rooms.store.transaction():
         for name in request.trace_ids or ():
             rooms.traces.change(name, lambda trace: msgspec.structs.replace(trace, metadata=trace.metadata | run))

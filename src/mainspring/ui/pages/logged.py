@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from mainspring.core.ids import to_hex
 from mainspring.errors import MainspringError
 from mainspring.registry.model import ModelVersion
 from mainspring.tracking import search
 from mainspring.tracking.files import Files
-from mainspring.tracking.model import Experiment, LoggedModel, Run, RunArtifact, Trace
+from mainspring.tracking.model import Experiment, LoggedModel, Run, Trace
+from mainspring.tracking.spans import Span, ordered
 from mainspring.ui.address import path
 from mainspring.ui.page import Page, Query, whole
 from mainspring.workspace import Workspace
 
 PER_PAGE = 50
-_SPANS = 60_000
+_SPANS = 500
 
 
 def models(workspace: Workspace, query: Query) -> Page:
@@ -97,24 +98,55 @@ def traces(workspace: Workspace, query: Query) -> Page:
     )
 
 
+class Bar(NamedTuple):
+    """A span as a line of a table: its depth, when it began and how long it took, and where that is within the whole.
+
+    Times are milliseconds; `left` and `width` are percent.
+    """
+
+    span: Span
+    depth: int
+    began: float
+    took: float | None
+    left: float
+    width: float
+
+
+def bars(spans: list[Span]) -> list[Bar]:
+    """The spans of a trace as they lie in time."""
+    if not spans:
+        return []
+    first = min(span.start for span in spans)
+    whole = max(max(span.end, span.start) for span in spans) - first or 1
+    found = []
+    for span, depth in ordered(spans):
+        took = (span.end - span.start) / 1e6 if span.end else None
+        left, width = 100 * (span.start - first) / whole, 100 * max(span.end - span.start, 0) / whole
+        found.append(Bar(span, depth, (span.start - first) / 1e6, took, round(left, 2), round(max(width, 0.4), 2)))
+    return found
+
+
 def trace(workspace: Workspace, query: Query, name: str) -> Page:
     """A trace: what was asked and answered, what people think of it, and its spans as they were told."""
     found: Trace = workspace.traces.show(name)
-    spans = ""
-    file = workspace.store.first(RunArtifact, run="", path=f"{found.folder}/traces.json")
-    if file is not None:
-        try:
-            with workspace.artifacts.open(file.digest) as content:
-                spans = content.read(_SPANS).decode(errors="replace")
-        except MainspringError as error:
-            spans = error.message
+    trouble, spans = "", []
+    try:
+        spans = bars(workspace.traces.spans(name))
+    except (MainspringError, ValueError) as error:
+        trouble = str(error)
     source = found.metadata.get("mlflow.sourceRun", "")
     run = (
         next(iter(workspace.runs.search(f"run_id = '{source}'")), None)
         if len(source) == 32 and source.isalnum()
         else None
     )
-    context: dict[str, Any] = {"trace": found, "spans": spans, "run": run.name if run else ""}
+    context: dict[str, Any] = {
+        "trace": found,
+        "spans": spans[:_SPANS],
+        "more": len(spans) - _SPANS,
+        "trouble": trouble,
+        "run": run.name if run else "",
+    }
     took = f" after {found.duration} ms" if found.duration is not None else ""
     done = {"ok": "answered", "error": "failed", "in_progress": "is in progress"}.get(found.status, "was recorded")
     crumbs = (("Runs", "/runs"), ("Traces", "/traces"), (found.name, path("traces", found.name)))
