@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hmac
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import SplitResult, quote, urlsplit
@@ -50,28 +51,27 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _objection(self, scope: Scope) -> MainspringError | None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get("host", "")
-        if not self._token and _split(f"//{host}").hostname not in LOOPBACK:
+        sent = dict(scope["headers"])
+        host, origin = sent.get(b"host", b"").decode("latin-1"), sent.get(b"origin", b"").decode("latin-1")
+        if not self._token and not _is_loopback(host):
             return Refused(
                 f"`{host}` is not this machine", hint="use http://127.0.0.1, or start the server with a token"
             )
-        origin = headers.get("origin")
         if origin and origin != "null" and _split(origin).netloc != host:
             hint = "call from the server's own pages or without a browser"
             return Refused(f"requests from {origin} are not accepted", hint=hint)
         if origin == "null" and scope["method"] not in ("GET", "HEAD"):
             return Refused("requests without a known origin are not accepted")
-        if self._token and not _open(scope["path"]) and not self._known(headers):
+        if self._token and not _open(scope["path"]) and not self._known(sent):
             return Unauthorized("this server wants a token")
         return None
 
-    def _known(self, headers: dict[str, str]) -> bool:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
+    def _known(self, sent: dict[bytes, bytes]) -> bool:
+        scheme, _, given = sent.get(b"authorization", b"").decode("latin-1").partition(" ")
         if scheme.lower() == "basic":
             given = _password(given)
         elif scheme.lower() != "bearer":
-            given = _cookie(headers.get("cookie", ""))
+            given = _cookie(sent.get(b"cookie", b"").decode("latin-1"))
         return hmac.compare_digest(given.encode(), self._token.encode())
 
 
@@ -84,6 +84,11 @@ def _open(path: str) -> bool:
 def _wants_page(scope: Scope) -> bool:
     accept = dict(scope["headers"]).get(b"accept", b"")
     return scope["method"] == "GET" and not scope["path"].startswith("/api/") and b"text/html" in accept
+
+
+@functools.lru_cache(maxsize=64)
+def _is_loopback(host: str) -> bool:
+    return _split(f"//{host}").hostname in LOOPBACK
 
 
 def _split(address: str) -> SplitResult:
