@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks import flights
-from benchmarks.monitoring import capture
+from benchmarks.monitoring import capture, quiet
 from benchmarks.report import Row
 
 PEERS = Path(__file__).resolve().parents[2] / "build" / "peers"
@@ -175,6 +175,7 @@ def rows() -> list[Row]:
         found += [
             Row("all distances of a model from stored profiles", stored * 10, "ms", 1),
             Row("the same, bytes of a window of 100,000 rows", (folder / "window").stat().st_size / 1000, "KB", 5),
+            *quiet.rows(),
             *capture.rows(folder),
             Row("counting plain columns, 1,000 rows at once", plain * 1e6 / 20_000, "us/row", 5),
             Row("counting a log's segments of 100 rows, once", counted * 1e6 / 100_000, "us/row", 100),

@@ -25,6 +25,7 @@ EPSILON = 1e-4
 """Least share of a bin in `psi`, on both sides: an empty bin would otherwise make it infinite."""
 _DECILES = 10
 _COLLAPSED = 5
+_EXPECTED = 5
 
 
 class ColumnDrift(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,7 +72,7 @@ def _max(values: Floats, starts: Starts) -> Floats:
     return np.asarray(values.max(axis=-1) if starts is None else np.maximum.reduceat(values, starts, axis=-1))
 
 
-def _spread(values: Floats, starts: Starts, slots: int) -> Floats:
+def _spread(values: NDArray[Any], starts: Starts, slots: int) -> NDArray[Any]:
     """A value of each column, repeated over the column's slots."""
     if starts is None:
         return values[..., None]
@@ -358,6 +359,22 @@ class Distances(NamedTuple):
     p_value: Floats
 
 
+def _pooled(scale: Scale, a: Floats, b: Floats, n: Floats, m: Floats) -> tuple[Floats, Floats]:
+    """The counts, those of rare levels in the last slot of their column, with the unseen.
+
+    Rare are levels of which fewer than 5 are to be expected on the smaller side (Cochran 1954). Both sides together say
+    so: were it the reference alone, the many levels that either side has once would all look new in every window.
+    """
+    expected = (a + b) * _spread(np.minimum(n, m) / (n + m), scale.starts, a.size)
+    rare = (expected < _EXPECTED) & ~_spread(scale.numeric, scale.starts, a.size)
+    found = []
+    for counts in (a, b):
+        kept = np.where(rare, 0.0, counts)
+        kept[scale.ends] += _sum(counts - kept, scale.starts)
+        found.append(kept)
+    return found[0], found[1]
+
+
 def distances(scale: Scale, reference: Window, current: Window) -> Distances:
     """All distances of one model, or of a fleet whose windows are concatenated as its scales are `together`."""
     starts, a, b = scale.starts, reference.counts.astype(np.float64), current.counts.astype(np.float64)
@@ -365,11 +382,12 @@ def distances(scale: Scale, reference: Window, current: Window) -> Distances:
     p, q = _shares(a, n, starts), _shares(b, m, starts)
     with np.errstate(divide="ignore", invalid="ignore"):
         empty, numeric = (n == 0) | (m == 0), scale.numeric
-        left, right = np.add.reduceat(a, scale.groups), np.add.reduceat(b, scale.groups)
+        # A fleet without texts, as most are, is spared what only their columns are judged by.
+        some, others = (a, b) if numeric.all() else _pooled(scale, a, b, n, m)
+        left, right = np.add.reduceat(some, scale.groups), np.add.reduceat(others, scale.groups)
         seen = np.add.reduceat(((left + right) > 0).astype(np.float64), scale.group_starts)
         noise = np.maximum(seen - 1, 0) * (1 / n + 1 / m)
-        # A fleet without texts, as most are, is spared the table that only their columns are judged by.
-        statistic, dof = (n, n) if numeric.all() else chi2(a, b, starts)
+        statistic, dof = (n, n) if numeric.all() else chi2(some, others, starts)
         gaps = _gaps(p, q, starts)
         gap = np.where(empty, np.nan, _max(np.abs(gaps), starts))
         one, two = reference.stats, current.stats

@@ -176,7 +176,7 @@ def test_compare_answers_for_every_shared_column() -> None:
         None,
     )
     assert found["s"].linf == pytest.approx(2 / 3)
-    assert (found["s"].dof, found["s"].ks) == (2, None)
+    assert (found["s"].dof, found["s"].ks) == (0, None), "so few rows tell nothing of a level"
     assert msgspec.json.decode(msgspec.json.encode(list(found.values())), type=list[ColumnDrift]) == list(
         found.values()
     )

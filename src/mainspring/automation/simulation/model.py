@@ -65,6 +65,7 @@ class Policy(Value):
         name: Its name within the simulation.
         monitors: As ``[[monitors]]`` of the project file; the use case's own when there are none.
         rules: As ``[[rules]]`` of the project file; the use case's own when left out.
+        preset: ``default`` takes monitors and rules that are right on most days in place of the use case's own.
         training: What is trained on.
         costs: What things cost.
         gate: How a challenger is compared with the champion (rules that ``challenge`` or ``replace``).
@@ -78,6 +79,7 @@ class Policy(Value):
     name: str
     monitors: list[dict[str, Any]] = []
     rules: list[dict[str, Any]] | None = None
+    preset: Literal["", "default"] = ""
     training: Training = Training()
     costs: Costs = Costs()
     gate: ChallengePlan = ChallengePlan()

@@ -218,14 +218,15 @@ class Simulations:
         notes, filled = list[str](), []
         for policy in given:
             told: dict[str, Any] = {}
+            mine = [] if policy.preset == "default" else monitors
             if not policy.monitors:
-                told["monitors"] = monitors or rules.default_monitors(past, judging.measure)
-                notes = [
+                told["monitors"] = mine or rules.default_monitors(past, judging.measure)
+                notes += [
                     f"monitor `{item.name}` ({item.kind}) needs more than rows and labels: left out"
-                    for item in watched if item.kind not in rules.KINDS
+                    for item in watched if mine and item.kind not in rules.KINDS
                 ]  # fmt: skip
             if policy.rules is None:
-                told["rules"] = own if monitors and not policy.monitors else DEFAULT_RULES
+                told["rules"] = own if mine and not policy.monitors else DEFAULT_RULES
             full = msgspec.structs.replace(policy, **told)
             filled.append(rules.with_value(full, valued.value, valued.unit) if valued else full)
         return filled, notes
