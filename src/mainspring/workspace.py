@@ -142,7 +142,7 @@ class Workspace:
         self.registry_hooks = RegistryHooks(self.store, secrets, hosts)
         self.rules = Rules(
             self.store, self.pipelines, self.models, self.approvals, self.deployments, self.challenges,
-            secrets, hosts, self.notifications,
+            secrets, hosts, self.notifications, self.incidents,
         )  # fmt: skip
 
     @property

@@ -15,6 +15,7 @@ from mainspring.automation.rules import Decision, Facts, Start
 from mainspring.core.events import Event
 
 TOLD = "automation.rule.told"
+_OVER = ("monitoring.incident.resolved", "monitoring.incident.dismissed")
 _EVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -57,7 +58,7 @@ class Past:
         self._scene = scene
         self._newest: dict[str, tuple[str, str]] = {}
         self._refused: dict[str, str] = {}
-        self._incidents: dict[str, Event] = {}
+        self._incidents: dict[str, dict[str, Any]] = {}
         self._routes: dict[str, dict[str, Any]] = {}
         self._trained: set[tuple[str, ...]] = set()
         self._foreign: dict[str, tuple[str, ...]] = {}
@@ -73,8 +74,10 @@ class Past:
             self._refused.pop(str(data.get("dataset")), None)
         elif event.type == "data.version.refused":
             self._refused[str(data.get("dataset"))] = subject
+        elif event.type in _OVER:
+            self._incidents.pop(subject, None)
         elif event.type.startswith("monitoring.incident."):
-            self._incidents[subject] = event
+            self._incidents[subject] = data
         elif event.type == "deploy.deployment.routed":
             self._routes[subject] = data
         elif event.type == "tracking.run.started" and data.get("pipeline") == self._rule.pipeline:
@@ -90,7 +93,7 @@ class Past:
         rule, scene = self._rule, self._scene
         training = rules.trains(rule)
         routes = [self._routes[name] for name in scene.deployments if name in self._routes]
-        broken = rules.broken_data(list(self._incidents.values()), scene.deployments)
+        broken = rules.broken_data(self._incidents, scene.deployments)
         broken += [rules.spoken_refusal(self._refused[name]) for name in scene.datasets if name in self._refused]
         since = now - timedelta(days=rule.budget.days)
         return Facts(

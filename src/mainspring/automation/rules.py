@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -25,9 +25,6 @@ EVENTS: dict[str, tuple[str, ...]] = {
 """Kind of trigger -> types of the events that it listens to."""
 HOOKS = ("git", "message")
 """Kinds of triggers that something from outside tells."""
-DATA_BROKEN = frozenset({"data", "data broken", "data_broken"})
-"""Cause groups of incidents that say that the data, not the model, are at fault."""
-_CLOSED = ("resolved", "dismissed")
 TRAINS = ("run", "challenge")
 _ON_DEPLOYMENT = ("challenge", "replace", "roll_back")
 
@@ -231,20 +228,17 @@ def spoken_cause(event: Event) -> str:
     return f"{event.subject} was registered"
 
 
-def broken_data(incidents: Sequence[Event], deployments: Sequence[str]) -> list[str]:
-    """Open incidents that say that the data of these deployments are broken, in words.
+def broken_data(incidents: Mapping[str, Mapping[str, Any]], deployments: Collection[str]) -> list[str]:
+    """Incidents that say that the data of these deployments, not the model, are at fault, in words.
 
     Args:
-        incidents: Events of incidents, oldest first.
+        incidents: Name -> what events say of it (`mainspring.monitoring.lifecycle.facts`), of those that are not over.
         deployments: Deployments that matter.
     """
-    last: dict[str, Event] = {event.subject: event for event in incidents}
     return [
-        f"incident {name}: {event.data.get('summary')}"
-        for name, event in last.items()
-        if event.data.get("cause_group") in DATA_BROKEN
-        and event.data.get("deployment") in deployments
-        and event.type.rpartition(".")[2] not in _CLOSED
+        f"incident {name}: {said.get('summary')}"
+        for name, said in incidents.items()
+        if said.get("cause_group") == "data" and said.get("deployment") in deployments
     ]
 
 

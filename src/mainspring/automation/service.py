@@ -22,6 +22,8 @@ from mainspring.core.operation import operation
 from mainspring.deploy.service import Deployments
 from mainspring.errors import Conflict, InvalidInput, MainspringError, StoreError, Unreachable
 from mainspring.governance.service import Approvals
+from mainspring.monitoring import lifecycle
+from mainspring.monitoring.incidents import Incidents
 from mainspring.monitoring.notify.service import Notifications
 from mainspring.pipelines.service import Pipelines
 from mainspring.registry.service import Models
@@ -31,8 +33,6 @@ from mainspring.tracking.model import Run
 
 CONTROLLER = "controller"
 LISTING = "mainspring rules list"
-_INCIDENT_EVENTS = 2000
-"""How many of the newest events of incidents are asked whether the data are broken."""
 _MAX_KEY = 300
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -50,6 +50,7 @@ class Rules:
         secrets: What deliveries are verified with.
         webhook_hosts: Hosts that webhooks may reach within one's own network.
         notifications: What tells people.
+        incidents: What is wrong now, of the room `monitoring`.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Rules:
         secrets: Secrets,
         webhook_hosts: Collection[str],
         notifications: Notifications,
+        incidents: Incidents,
     ) -> None:
         self._store = store
+        self._incidents = incidents
         self._pipelines = pipelines
         self._deployments = deployments
         self._secrets = secrets
@@ -313,13 +316,13 @@ class Rules:
         )  # fmt: skip
         if not trains:
             return facts
-        incidents = self._store.events(prefix="monitoring.incident.", newest=True, limit=_INCIDENT_EVENTS)[::-1]
+        still = {item.name: lifecycle.facts(item) for item in self._incidents.still([item.name for item in serving])}
         refused = [rules.spoken_refusal(version) for version in self._pipelines.refused_inputs(rule.pipeline)]
         return msgspec.structs.replace(
             facts,
             seen=rule.only_new_data and self._pipelines.has_seen_newest(rule.pipeline, rule.params),
             rolling=next((item.canary for item in serving if item.canary), ""),
-            broken=rules.broken_data(incidents, [item.name for item in serving]) + refused,
+            broken=rules.broken_data(still, [item.name for item in serving]) + refused,
             running=max(facts.running, self._store.count(Run, pipeline=rule.pipeline, status="running")),
         )
 

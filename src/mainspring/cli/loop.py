@@ -109,7 +109,7 @@ def status(context: Context) -> None:
     with context.connect() as client:
         found = {
             "deployments": [_deployment(client, item) for item in client.deployments.find()],
-            "incidents": [item for item in client.incidents.find() if item.status in ("open", "acknowledged")],
+            "incidents": client.incidents.find(status="open") + client.incidents.find(status="acknowledged"),
             "approvals": client.approvals.find(status="pending"),
             "runs": client.runs.find(limit=5),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +46,13 @@ class Incidents:
         asked = {"deployment": deployment, "status": status}
         equals: dict[str, Any] = {key: value for key, value in asked.items() if value}
         return self._store.find(Incident, order="-created", limit=limit, **equals)
+
+    def still(self, deployments: Collection[str] | None = None) -> list[Incident]:
+        """Incidents that are not over, of some deployments or of all, newest first (not an operation)."""
+        columns = self._store.columns(Incident)
+        mine = [columns.status.in_(STILL)]
+        mine += [] if deployments is None else [columns.deployment.in_(deployments)]
+        return self._store.find(Incident, *mine, order="-created", limit=10_000)
 
     @operation("GET", "/incidents/{name}")
     def show(self, name: str) -> Incident:

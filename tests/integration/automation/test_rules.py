@@ -11,6 +11,8 @@ from mainspring.core.entity import change, draft
 from mainspring.core.events import Event
 from mainspring.deploy.model import Deployment
 from mainspring.errors import Conflict, InvalidInput, NotFound
+from mainspring.monitoring.lifecycle import facts
+from mainspring.monitoring.model import CauseGroup, Incident
 from mainspring.tracking.model import Run
 
 HOUR = timedelta(hours=1)
@@ -36,10 +38,16 @@ def add(mill: Any, name: str, on: str, source: str = "", *, pipeline: str = "tra
     return mill.workspace.rules.create(draft(Rule, name=name, when=[trigger], pipeline=pipeline, **facts))  # type: ignore[no-any-return]
 
 
-def incident(mill: Any, state: str = "opened", group: str = "data broken", name: str = "mill-1") -> None:
-    facts = {"monitor": "auc", "deployment": "mill", "cause_group": group, "summary": "x is null in 40 % of rows"}
+def incident(mill: Any, group: CauseGroup = "data", name: str = "mill-1") -> Incident:
+    now, summary = mill.clock.now(), "x is null in 40 % of rows"
+    opened = Incident(
+        id=name, created=now, name=name, deployment="mill", cause_group=group, monitor="auc", since=now, until=now,
+        summary=summary,
+    )  # fmt: skip
     with mill.workspace.store.transaction() as tx:
-        tx.emit(f"monitoring.incident.{state}", name, incident=name, **facts)
+        tx.insert(opened)
+        tx.emit("monitoring.incident.opened", name, **facts(opened))
+    return opened
 
 
 def test_new_data_start_one_run(mill: Any) -> None:
@@ -203,7 +211,7 @@ def test_no_training_while_the_data_are_broken(mill: Any) -> None:
     rules.work()
     told = "readings@1 was registered; no training on broken data: incident mill-1: x is null in 40 % of rows"
     assert firings(mill) == [("skipped", told)]
-    incident(mill, "resolved")
+    mill.workspace.incidents.resolve("mill-1")
     mill.register(mill.readings(seed=2))
     rules.notice(registered(mill))
     rules.work()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mainspring.automation import rules
 from mainspring.automation.model import Action, Blackout, Budget, Rule, Trigger
-from mainspring.automation.rehearsal import Scene, replay
+from mainspring.automation.rehearsal import Past, Scene, replay
 from mainspring.automation.rules import Facts, Start
 from mainspring.core.events import Event
 from mainspring.errors import InvalidInput
@@ -129,12 +129,13 @@ def test_decisions(policy: dict[str, Any], given: dict[str, Any], do: str, reaso
      (["opened", "acknowledged"], 1), (["opened", "resolved", "opened"], 1), ([], 0)],
 )  # fmt: skip
 def test_data_are_broken_while_their_incident_is_open(states: list[str], broken: int) -> None:
-    told = {"cause_group": "data broken", "deployment": "mill", "summary": "nulls"}
-    happened = [event(f"monitoring.incident.{state}", "mill-1", **told) for state in states]
-    assert len(rules.broken_data(happened, ["mill"])) == broken
-    assert rules.broken_data(happened, ["other"]) == []
-    other = [event(f"monitoring.incident.{state}", "mill-1", **{**told, "cause_group": "drift"}) for state in states]
-    assert rules.broken_data(other, ["mill"]) == []
+    past = Past(rule(then=[Action(do="run")]), Scene(deployments=["mill"]))
+    for state in states:
+        told = {"cause_group": "data", "deployment": "mill", "summary": "nulls"}
+        past.see(event(f"monitoring.incident.{state}", "mill-1", **told))
+        past.see(event(f"monitoring.incident.{state}", "mill-2", **{**told, "cause_group": "drift"}))
+        past.see(event(f"monitoring.incident.{state}", "other-1", **{**told, "deployment": "other"}))
+    assert list(past.facts(NOW, {}, NOW).broken) == ["incident mill-1: nulls"] * broken
 
 
 @pytest.mark.parametrize(

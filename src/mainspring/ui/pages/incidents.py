@@ -16,9 +16,8 @@ _ROOMS = {"deploy": "deployments", "run": "runs", "data": "data", "incident": "i
 
 def index(workspace: Workspace, query: Query) -> Page:
     """Every incident, those that are still there first."""
-    found = workspace.incidents.find(limit=500)
-    still = [item for item in found if item.status in _STILL]
-    past = [item for item in found if item.status not in _STILL]
+    still = workspace.incidents.still()
+    past = [item for item in workspace.incidents.find(limit=500) if item.status not in _STILL]
     count = len(still)
     title = f"{count} {'incident' if count == 1 else 'incidents'} open" if count else "No incident open"
     context = {"open": still, "past": past[:100]}

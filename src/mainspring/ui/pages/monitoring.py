@@ -22,9 +22,7 @@ _ORDER = ("kpi", "performance", "estimated", "calibration", "fairness", "predict
 
 def index(workspace: Workspace, query: Query) -> Page:
     """Every deployment with its monitors' last values and open incidents."""
-    store = workspace.store
-    incident = store.columns(Incident)
-    incidents = store.find(Incident, incident.status.in_(["open", "acknowledged"]), order="-created", limit=200)
+    incidents = workspace.incidents.still()
     rows: list[dict[str, Any]] = []
     for deployment in workspace.deployments.find(limit=200):
         monitors = workspace.monitors.find(deployment.name)
@@ -55,7 +53,7 @@ def page(workspace: Workspace, query: Query, deployment: str) -> Page:
               kpis.get(monitor.measure), live, releases)
         for monitor in monitors
     ]  # fmt: skip
-    still = [item for item in incidents if item.status in ("open", "acknowledged")]
+    still = workspace.incidents.still([deployment])
     context = {
         "deployment": found,
         "monitors": views,
