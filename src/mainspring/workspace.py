@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from mainspring.automation.buttons import Buttons
 from mainspring.automation.controller import Controller
 from mainspring.automation.registry_hooks import RegistryHooks
 from mainspring.automation.secrets import Secrets
@@ -20,6 +21,7 @@ from mainspring.governance.service import Approvals
 from mainspring.interop.mlflow.rooms import Rooms
 from mainspring.monitoring.incidents import Incidents
 from mainspring.monitoring.investigation import Investigation
+from mainspring.monitoring.notify.model import Message
 from mainspring.monitoring.notify.service import Notifications
 from mainspring.monitoring.reports import Reports
 from mainspring.monitoring.service import Monitors
@@ -136,7 +138,7 @@ class Workspace:
         self.incidents = Incidents(self.store, self.models, surroundings, looking)
         page_url = str(self.settings["page_url"]) or self.settings.local_url
         notifier = functools.partial(resolve, "notifiers")
-        self.notifications = Notifications(self.store, self.incidents, notifier, page_url)
+        self.notifications = Notifications(self.store, self.incidents, notifier, page_url, self._links)
         hosts = str(self.settings["webhook_hosts"]).replace(",", " ").split()
         secrets = Secrets(self.home / "keys" / "hooks")
         self.registry_hooks = RegistryHooks(self.store, secrets, hosts)
@@ -144,6 +146,14 @@ class Workspace:
             self.store, self.pipelines, self.models, self.approvals, self.deployments, self.challenges,
             secrets, hosts, self.notifications, self.incidents,
         )  # fmt: skip
+        self.buttons = Buttons(
+            self.store, self.incidents, self.deployments, self.rules,
+            lambda: bytes.fromhex(self.deployments.mask_key()), page_url,
+        )  # fmt: skip
+
+    def _links(self, message: Message) -> dict[str, str]:
+        """What a message can have done: rooms to the right of notifications know."""
+        return self.buttons.links(message)
 
     @property
     def home(self) -> Path:

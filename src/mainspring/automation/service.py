@@ -304,6 +304,20 @@ class Rules:
             if action.do in ("challenge", "replace")
         )
 
+    def retrains(self, deployment: str) -> str:
+        """The first rule that trains a deployment's model when it is fired by hand, or empty (not an operation)."""
+        model = self._deployments.show(deployment).model
+        return next(
+            (
+                rule.name
+                for rule in self._store.find(Rule, enabled=True, order="name", limit=10_000)
+                if rules.trains(rule)
+                and any(trigger.on == "manual" for trigger in rule.when)
+                and self._pipelines.show(rule.pipeline).model == model
+            ),
+            "",
+        )
+
     def _facts(self, rule: Rule, firing: Firing) -> Facts:
         """What a decision about a firing is made on, as things are now."""
         now, trains = self._store.clock.now(), rules.trains(rule)

@@ -22,7 +22,8 @@ class Notification(Value, frozen=True, kw_only=True):
         subject: One line.
         text: A few lines, plain text.
         facts: Name -> value, for programs and short lists.
-        link: Page with everything about it and its buttons; empty where no address is known.
+        link: Page with everything about it; empty where no address is known.
+        buttons: Label -> address that opens the page with an action filled in. Opening it changes nothing.
         source: Who tells: the workspace's address.
     """
 
@@ -34,6 +35,7 @@ class Notification(Value, frozen=True, kw_only=True):
     text: str = ""
     facts: dict[str, Any] = {}
     link: str = ""
+    buttons: dict[str, str] = {}
     source: str = ""
 
 

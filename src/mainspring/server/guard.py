@@ -37,7 +37,8 @@ class Guard:
         """Passes the request on or answers it with the reason why not."""
         if scope["type"] == "http" and (error := self._objection(scope)) is not None:
             if isinstance(error, Unauthorized) and _wants_page(scope):
-                await RedirectResponse(f"{LOGIN}?next={quote(scope['path'])}", 303)(scope, receive, send)
+                asked = scope["path"] + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
+                await RedirectResponse(f"{LOGIN}?next={quote(asked)}", 303)(scope, receive, send)
                 return
             body = msgspec.json.encode(error.body())
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

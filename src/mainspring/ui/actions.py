@@ -108,6 +108,12 @@ def undo(workspace: Workspace, form: Form, id: str) -> str:
         return address.path("incidents", workspace.incidents.undo(id).incident)
 
 
+def press(workspace: Workspace, form: Form, name: str) -> str:
+    """Does what a message's button says; leads back to the incident."""
+    with acting_as(_actor(form)):
+        return address.path("incidents", workspace.buttons.press(form.get("ticket", ""), name).incident)
+
+
 def fire(workspace: Workspace, form: Form, name: str) -> str:
     """Fires a rule by hand; leads back to it."""
     reason = form.get("reason", "")

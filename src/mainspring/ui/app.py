@@ -104,6 +104,7 @@ FORMS: tuple[tuple[str, Callable[..., str | Page]], ...] = (
     ("/incidents/{name}/explain", actions.explain),
     ("/incidents/{name}/resolve", actions.resolve),
     ("/incidents/{name}/dismiss", actions.dismiss),
+    ("/incidents/{name}/press", actions.press),
     ("/rule-changes/{id}/undo", actions.undo),
     ("/rules/{name}/fire", actions.fire),
     ("/rules/{name}/enable", actions.enable),

@@ -54,6 +54,9 @@ def _ask(
 def test_a_browser_is_led_to_the_form_and_a_program_gets_an_error(address: tuple[str, int]) -> None:
     status, headers, _ = _ask(address, "GET", "/runs", accept="text/html")
     assert (status, headers["location"]) == (303, "/login?next=/runs")
+    assert _ask(address, "GET", "/runs?a=1&b=%2F", accept="text/html")[1]["location"].endswith(
+        "/runs%3Fa%3D1%26b%3D%252F"
+    )
     status, _, body = _ask(address, "GET", "/api/runs", accept="text/html")
     assert status == 401
     assert '"code":"unauthorized"' in body

@@ -49,7 +49,7 @@ class _Chat:
 
 
 class SlackNotifier(_Chat):
-    """Posts to a Slack channel, as blocks with a button to the page."""
+    """Posts to a Slack channel, as blocks with buttons to the page and to what can be done."""
 
     def message(self, notification: Notification) -> dict[str, Any]:
         """``text`` is what notifications of the phone show; what people see are the blocks."""
@@ -58,9 +58,11 @@ class SlackNotifier(_Chat):
         if notification.text:
             told = {"type": "mrkdwn", "text": _slack_text(notification.text)[:_MOST]}
             blocks.append({"type": "section", "text": told})
-        if notification.link:
-            button = {"type": "button", "text": {"type": "plain_text", "text": "Open"}, "url": notification.link}
-            blocks.append({"type": "actions", "elements": [button]})
+        if found := _links(notification):
+            buttons = [
+                {"type": "button", "text": {"type": "plain_text", "text": label}, "url": url} for label, url in found
+            ]
+            blocks.append({"type": "actions", "elements": buttons})
         blocks.append({"type": "context", "elements": [{"type": "plain_text", "text": _footer(notification)}]})
         return {"text": _slack_text(f"{notification.severity}: {notification.subject}"), "blocks": blocks}
 
@@ -82,10 +84,15 @@ class TeamsNotifier(_Chat):
             "version": "1.4",
             "body": body,
         }
-        if notification.link:
-            card["actions"] = [{"type": "Action.OpenUrl", "title": "Open", "url": notification.link}]
+        if found := _links(notification):
+            card["actions"] = [{"type": "Action.OpenUrl", "title": label, "url": url} for label, url in found]
         kind = "application/vnd.microsoft.card.adaptive"
         return {"type": "message", "attachments": [{"contentType": kind, "content": card}]}
+
+
+def _links(notification: Notification) -> list[tuple[str, str]]:
+    """Label and address: the page, and what can be done."""
+    return ([("Open", notification.link)] if notification.link else []) + list(notification.buttons.items())
 
 
 def _slack_text(text: str) -> str:

@@ -85,7 +85,8 @@ class MailNotifier:
         mail["Date"] = format_datetime(notification.time)
         mail["Message-ID"] = f"<{notification.id}@{self._sender.rpartition('@')[2] or 'mainspring'}>"
         mail["Auto-Submitted"] = "auto-generated"
-        mail.set_content("\n".join(filter(None, (notification.text, notification.link))) or subject)
+        buttons = [f"{label}: {url}" for label, url in notification.buttons.items()]
+        mail.set_content("\n".join(filter(None, (notification.text, notification.link, *buttons))) or subject)
         return mail
 
 

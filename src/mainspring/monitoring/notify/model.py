@@ -59,6 +59,7 @@ class Message(Entity):
         sent: When it was taken.
         error: Why it was not.
         digest: Id of the message that it was joined to.
+        pressed: Buttons of it that were used.
     """
 
     __table__: ClassVar[str] = "message"
@@ -78,3 +79,4 @@ class Message(Entity):
     sent: datetime | None = None
     error: str = ""
     digest: str = ""
+    pressed: list[str] = []

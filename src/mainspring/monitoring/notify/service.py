@@ -37,15 +37,18 @@ class Notifications:
         incidents: Tells what messages say.
         notifier: Gives the notifier for an address and its options.
         page_url: Address of the pages, without a slash at the end.
+        buttons: Label -> address, for what a message can have done.
     """
 
     def __init__(
-        self, store: Store, incidents: Incidents, notifier: Callable[..., Notifier], page_url: str = ""
-    ) -> None:
+        self, store: Store, incidents: Incidents, notifier: Callable[..., Notifier], page_url: str = "",
+        buttons: Callable[[Message], dict[str, str]] = lambda _: {},
+    ) -> None:  # fmt: skip
         self._store = store
         self._incidents = incidents
         self._notifier = notifier
         self._page_url = page_url
+        self._buttons = buttons
 
     @operation("POST", "/channels")
     def create(self, new: Create[Channel]) -> Channel:
@@ -241,11 +244,12 @@ class Notifications:
                 return True
             tried = message.attempts + 1
             message = tx.update(msgspec.structs.replace(message, attempts=tried, due=now + rules.wait(tried - 1)))
-        told = Notification(
-            id=message.id, time=message.created, type=message.type, severity=message.severity, subject=message.subject,
-            text=message.text, facts=message.facts, link=message.link, source=self._page_url,
-        )  # fmt: skip
         try:
+            told = Notification(
+                id=message.id, time=message.created, type=message.type, severity=message.severity,
+                subject=message.subject, text=message.text, facts=message.facts, link=message.link,
+                buttons=self._buttons(message), source=self._page_url,
+            )  # fmt: skip
             self._open(channel).send(told)
         except Refused as error:
             self._settle(message, "failed", error.message)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mainspring.automation.buttons import LABELS, Act
+from mainspring.errors import MainspringError
 from mainspring.monitoring.model import Incident
 from mainspring.monitoring.timeline import Moment
 from mainspring.ui.address import path
@@ -11,6 +13,11 @@ from mainspring.ui.page import Page, Query
 from mainspring.workspace import Workspace
 
 _STILL = ("open", "acknowledged")
+_EFFECTS: dict[Act, str] = {
+    "acknowledge": "You take charge of this incident.",
+    "roll_back": "The version that was live before answers on {} again.",
+    "retrain": "The rule that trains the model of {} is fired; its conditions and limits hold as ever.",
+}
 _ROOMS = {"deploy": "deployments", "run": "runs", "data": "data", "incident": "incidents"}
 
 
@@ -48,10 +55,22 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
             for item in workspace.incidents.timeline(name)
         ],
         "changes": workspace.incidents.changes(name),
+        **_asked(workspace, query.get("ticket", ""), incident),
     }
     crumbs = (("Monitoring", "/monitoring"), ("Incidents", "/incidents"), (name, ""))
     return Page(title=_answer(incident), template="incidents/page.html", context=context, section="monitoring",
                 crumbs=crumbs)  # fmt: skip
+
+
+def _asked(workspace: Workspace, ticket: str, incident: Incident) -> dict[str, Any]:
+    """What the button of a message asks to confirm, or why it cannot be."""
+    if not ticket:
+        return {"ticket": "", "asked": "", "spent": ""}
+    try:
+        act = workspace.buttons.opened(ticket, incident.name).act
+    except MainspringError as error:
+        return {"ticket": "", "asked": "", "spent": f"{error.message[:1].upper()}{error.message[1:]}: {error.hint}"}
+    return {"ticket": ticket, "asked": LABELS[act], "spent": "", "effect": _EFFECTS[act].format(incident.deployment)}
 
 
 def _state(moment: Moment) -> str:
