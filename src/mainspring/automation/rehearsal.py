@@ -115,9 +115,9 @@ class Past:
         """Says that a cause is the rule's: the run that it really led to is no fact for the replay."""
         self._own.add(cause)
 
-    def start(self, cause: str, now: datetime) -> None:
+    def start(self, now: datetime) -> None:
         """Lets the rule act."""
-        self._last = Start(now, cause, self._scene.typical.cost)
+        self._last = Start(now, "the last one", self._scene.typical.cost)
         self._mine.append(self._last)
         if rules.trains(self._rule):
             self._trained.add(self._today())
@@ -204,7 +204,7 @@ class Rehearsal:
                 self._waiting = waiting._replace(due=later if later > waiting.due else until + timedelta(seconds=1))
                 continue
             if decision.do == "go":
-                self._past.start(waiting.cause, waiting.due)
+                self._past.start(waiting.due)
             done.append(_told(self._rule, waiting, decision))
             self._waiting = None
         return done

@@ -78,8 +78,10 @@ def test_two_months_of_flights(simulate: Simulate) -> None:
 
 @pytest.mark.storm
 def test_the_year_of_flights(simulate: Simulate) -> None:
-    found = simulate(["careful", "calendar", "noisy"], "--judge", "newest_days=28")
+    found = simulate(["default", "careful", "calendar", "noisy"], "--judge", "newest_days=28")
     check(found)
+    assert found["default"]["incidents"] <= 20
+    assert found["default"]["found"] == found["default"]["drops"] == 1
     assert found["careful"]["drops"] == found["careful"]["found"] == 1
     assert found["careful"]["net"] > found["never retrained"]["net"]
     assert found["calendar"]["missed"] == 1

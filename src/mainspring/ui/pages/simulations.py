@@ -84,6 +84,11 @@ def _title(simulation: Simulation, policies: Sequence[SimulatedPolicy], status: 
         return f"{many} on their way through the past of {simulation.use_case}"
     if best is not None:
         return f"{best.name} would have served {simulation.use_case} best"
+    if tried == 1 and simulation.floor is not None:
+        alone = next(item for item in policies if item.role in ("policy", "variant"))
+        said = alone.all
+        alarms = f"{said.alarms} {'alarm' if said.alarms == 1 else 'alarms'}, {said.false_alarms} of them false"
+        return f"{alone.name}: {alarms}; {said.found} of {said.drops} true losses found"
     return f"{many} on the past of {simulation.use_case}"
 
 
