@@ -12,6 +12,7 @@ from mainspring.automation.registry_hooks import RegistryHooks
 from mainspring.automation.secrets import Secrets
 from mainspring.automation.service import Rules
 from mainspring.automation.simulation.service import Simulations
+from mainspring.automation.streams import Streams
 from mainspring.core.clock import Clock, SystemClock
 from mainspring.data.service import Datasets
 from mainspring.delivery.service import Projects
@@ -68,6 +69,7 @@ SERVICES: dict[str, type] = {
     "notifications": Notifications,
     "rules": Rules,
     "simulations": Simulations,
+    "streams": Streams,
     "projects": Projects,
 }
 """Noun -> service class, in lifecycle order; commands, routes and remote calls are derived from these."""
@@ -146,6 +148,7 @@ class Workspace:
             self.store, self.pipelines, self.models, self.approvals, self.deployments, self.challenges,
             secrets, hosts, self.notifications, self.incidents,
         )  # fmt: skip
+        self.streams = Streams(self.store, self.deployments, self.target)
         self.buttons = Buttons(
             self.store, self.incidents, self.deployments, self.rules,
             lambda: bytes.fromhex(self.deployments.mask_key()), page_url,
@@ -178,7 +181,7 @@ class Workspace:
             self.store, self.pipelines, self.models, self.approvals, self.deployments,
             self.predictions, Retention(self.store, self.deployments, self.artifacts),
             self.scorings, self.challenges, self.monitors, self.notifications, self.rules, self.registry_hooks,
-            self.artifacts, self.simulations,
+            self.artifacts, self.simulations, self.streams,
         )  # fmt: skip
 
     def rooms(self) -> Rooms:

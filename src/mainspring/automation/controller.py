@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from mainspring.automation.registry_hooks import RegistryHooks
 from mainspring.automation.service import CONTROLLER, Rules
 from mainspring.automation.simulation.service import Simulations
+from mainspring.automation.streams import Streams
 from mainspring.core.actor import acting_as
 from mainspring.core.events import Event
 from mainspring.deploy.model import Deployment, Release
@@ -57,6 +58,7 @@ class Controller:
         notifications: Its messages.
         rules: Rules and what they do.
         hooks: Who hears of models.
+        streams: Processes that answer messages.
         artifacts: Swept of what nobody owns.
         simulations: Pasts that are replayed.
     """
@@ -78,6 +80,7 @@ class Controller:
         hooks: RegistryHooks,
         artifacts: ArtifactStore,
         simulations: Simulations,
+        streams: Streams,
     ) -> None:
         self._store = store
         self._pipelines = pipelines
@@ -94,6 +97,7 @@ class Controller:
         self._hooks = hooks
         self._artifacts = artifacts
         self._simulations = simulations
+        self._streams = streams
         self._repairing = threading.Lock()
 
     def tick(self) -> None:
@@ -128,6 +132,7 @@ class Controller:
         with self._repairing, acting_as(CONTROLLER, "controller"):
             for deployment in self._deployments.find(limit=1000):
                 self._guard(deployment.name, self._deployments.reconcile, deployment.name)
+                self._guard(deployment.name, self._streams.reconcile, deployment.name)
 
     def _react(self) -> bool:
         """Reads the events since the last time; whether there were any."""

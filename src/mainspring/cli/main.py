@@ -58,8 +58,9 @@ NOUNS: dict[str, str] = {
     "traces": "What calls of applications did.",
     "reports": "Counts of models that others serve.",
     "simulations": "Policies tried on the past.",
+    "streams": "What answers messages of brokers.",
 }
-RARE = ("edge", "challenges", "experiments", "logged", "traces", "reports")
+RARE = ("edge", "challenges", "experiments", "logged", "traces", "reports", "streams")
 RARE_COMMANDS = ("report", "import", "export-mlflow")
 """What the first page of help only names."""
 _EXAMPLES = """

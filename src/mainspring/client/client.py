@@ -10,6 +10,7 @@ import polars as pl
 
 from mainspring.automation.service import Rules
 from mainspring.automation.simulation.service import Simulations
+from mainspring.automation.streams import Streams
 from mainspring.client.http import HttpTransport
 from mainspring.core.actor import become
 from mainspring.data.model import DatasetVersion
@@ -58,6 +59,7 @@ class Client:
         notifications: Channels and their messages.
         rules: What is done when something happens.
         simulations: Policies tried on the past.
+        streams: What answers messages.
         projects: The project as code.
     """
 
@@ -80,6 +82,7 @@ class Client:
     notifications: Notifications
     rules: Rules
     simulations: Simulations
+    streams: Streams
     projects: Projects
 
     def __init__(self, transport: HttpTransport | Workspace, settings: Settings | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from mainspring.core.events import Event
 from mainspring.deploy.model import (
@@ -313,3 +314,10 @@ def _event(event: Event) -> HistoryEntry:
         facts = {name: value for name, value in facts.items() if value not in ("", 0.0)}
         reason = ", ".join([*(f"{name} {value}" for name, value in facts.items()), *filter(None, [reason])])
     return HistoryEntry(time=event.time, what=what, version=version, actor=event.actor, reason=reason)
+
+
+def running(deployment: Deployment) -> tuple[Any, ...]:
+    """What of a declaration reaches the target."""
+    kept = deployment.log.sample, deployment.log.mask, deployment.log.outcome_key
+    facts = deployment.durable, deployment.strategy.key, deployment.humility, deployment.serving
+    return wanted_routes(deployment), *facts, *kept

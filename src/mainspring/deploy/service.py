@@ -8,7 +8,6 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -132,7 +131,7 @@ class Deployments:
                 if deployment.canary and before.strategy.shares != deployment.strategy.shares:  # the test begins anew
                     facts = {"weight": deployment.strategy.shares[0], "step_since": self._store.clock.now()}
                     deployment = msgspec.structs.replace(deployment, **facts)
-                if deployment.live and _running(before) != _running(deployment):  # what runs must hear of it
+                if deployment.live and rules.running(before) != rules.running(deployment):  # what runs must hear of it
                     deployment = msgspec.structs.replace(deployment, revision=deployment.revision + 1)
                 tx.update(deployment)
                 tx.emit("deploy.deployment.changed", name, fields=sorted(changes))
@@ -348,8 +347,10 @@ class Deployments:
 
     @operation("POST", "/deployments/{name}/stop")
     def stop(self, name: str) -> None:
-        """Ends what runs; the wanted state stays, so a controller that is at work starts it again."""
-        self._target_of(self.show(name)).remove(name)
+        """Ends what runs, its streams first; the wanted state stays, so a controller at work starts it again."""
+        deployment = self.show(name)
+        for running in (*deployment.serving.scorers(name), name):
+            self._target_of(deployment).remove(running)
 
     def spec(self, name: str) -> TargetSpec:
         """What should run, for who runs it beside the target, such as a scorer of streams (not an operation).
@@ -491,10 +492,3 @@ class Deployments:
             Environment, name=deployment.environment, listing="mainspring deployments environments"
         )
         return self._target(environment.target)
-
-
-def _running(deployment: Deployment) -> tuple[Any, ...]:
-    """What of a declaration reaches the target."""
-    kept = deployment.log.sample, deployment.log.mask, deployment.log.outcome_key
-    facts = deployment.durable, deployment.strategy.key, deployment.humility, deployment.serving
-    return rules.wanted_routes(deployment), *facts, *kept

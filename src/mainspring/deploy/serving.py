@@ -3,8 +3,41 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from mainspring.core.entity import Value
+
+
+class StreamTable(Value):
+    """Messages that a deployment answers, in a process of their own: a table ``[[deployment.serving.streams]]``.
+
+    Attributes:
+        source: Address of the subject that is read, such as ``nats://host/customers``, or ``file:///path`` of a folder.
+            ``${NAME}`` stands for the environment variable ``MAINSPRING_SECRET_NAME`` of the controller.
+        target: Address of the subject that the answers go to.
+        dead: Where what cannot be answered goes; the target's name with ``.dead`` when empty.
+        group: Name under which the broker remembers what is done; the deployment's name when empty.
+        batch: Most messages in hand at a time.
+    """
+
+    source: str
+    target: str
+    dead: str = ""
+    group: str = ""
+    batch: int = 100
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch <= 10_000:
+            raise ValueError("`batch` is 1 to 10,000 messages")
+        for address in filter(None, (self.source, self.target, self.dead)):
+            parts = urlsplit(address)
+            if not parts.scheme:
+                raise ValueError(f"`{address}` is no address of a stream, such as nats://host/subject or file:///path")
+            _, password, secret = parts.netloc.rpartition("@")[0].partition(":")
+            if password and not (secret.startswith("${") and secret.endswith("}")):
+                raise ValueError("a stream's password is not stored: write ${NAME}, and set MAINSPRING_SECRET_NAME")
+        if len({self.source, self.target, self.dead or f"{self.target}.dead"}) < 3:
+            raise ValueError("answers would be read as questions: give `source`, `target` and `dead` apart")
 
 
 class ServingPlan(Value):
@@ -26,6 +59,7 @@ class ServingPlan(Value):
         access_log: File for a JSON line of each request; empty for none.
         otlp_endpoint: Where a collector takes OpenTelemetry traces (needs the extra ``otel``); empty for none.
         explain_sample: Share of logged rows, 0 to 1, whose scores are explained in the log.
+        streams: Messages that are answered beside requests, each stream by a process of its own.
     """
 
     workers: int = 1
@@ -42,6 +76,7 @@ class ServingPlan(Value):
     access_log: str = ""
     otlp_endpoint: str = ""
     explain_sample: float = 0.0
+    streams: tuple[StreamTable, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 64:
@@ -63,6 +98,10 @@ class ServingPlan(Value):
         names = [address.partition("@")[0] for address in self.models]
         if len(set(names)) < len(names) or not all("@" in address for address in self.models):
             raise ValueError("`models` has one version of each model, such as fares@3")
+
+    def scorers(self, deployment: str) -> dict[str, StreamTable]:
+        """Name that the process of each stream has at the target -> the stream."""
+        return {f"{deployment}.stream-{number}": item for number, item in enumerate(self.streams, 1)}
 
     def facts(self) -> dict[str, Any]:
         """What the target's spec has under the same name."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from typing import Literal, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
 
 from mainspring.core.entity import Value
 from mainspring.core.humility import HumilityRule
@@ -52,6 +55,30 @@ class HostedModel(Value, frozen=True, kw_only=True):
     outcome_key: tuple[str, ...] = ()
 
 
+class StreamPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Messages that a process answers; see `mainspring.serving.streaming`.
+
+    Attributes:
+        source: Address of the subject that is read, such as ``nats://host/flights``.
+        target: Address of the subject that the answers go to.
+        dead: Where what cannot be answered goes; the target's name with ``.dead`` when empty.
+        group: Name under which the broker remembers what is done; the processes of one group share the messages.
+        batch: Most messages in hand at a time.
+    """
+
+    source: str
+    target: str
+    dead: str = ""
+    group: str = "mainspring"
+    batch: int = 100
+
+    @property
+    def dead_letters(self) -> str:
+        """Where what cannot be answered goes."""
+        place = urlsplit(self.target)
+        return self.dead or place._replace(path=f"{place.path.rstrip('/')}.dead").geturl()
+
+
 class TargetSpec(Value, frozen=True, kw_only=True):
     """The desired state of one deployment.
 
@@ -84,6 +111,7 @@ class TargetSpec(Value, frozen=True, kw_only=True):
         access_log: File for a JSON line of each request; empty for none.
         otlp_endpoint: Where a collector takes OpenTelemetry traces (needs the extra ``otel``); empty for none.
         explain_sample: Share of logged rows, 0 to 1, whose scores are explained in the log, beside the answering.
+        streams: Messages to answer.
     """
 
     name: str
@@ -112,6 +140,7 @@ class TargetSpec(Value, frozen=True, kw_only=True):
     access_log: str = ""
     otlp_endpoint: str = ""
     explain_sample: float = 0.0
+    streams: tuple[StreamPlan, ...] = ()
 
 
 class TargetStatus(Value, frozen=True, kw_only=True):

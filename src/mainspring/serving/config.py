@@ -6,7 +6,6 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -37,30 +36,6 @@ FIXED = (
 """What a running process cannot change."""
 
 
-class StreamPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Messages that a process answers; see `mainspring.serving.streaming`.
-
-    Attributes:
-        source: Address of the subject that is read, such as ``nats://host/flights``.
-        target: Address of the subject that the answers go to.
-        dead: Where what cannot be answered goes; the target's name with ``.dead`` when empty.
-        group: Name under which the broker remembers what is done; the processes of one group share the messages.
-        batch: Most messages in hand at a time.
-    """
-
-    source: str
-    target: str
-    dead: str = ""
-    group: str = "mainspring"
-    batch: int = 100
-
-    @property
-    def dead_letters(self) -> str:
-        """Where what cannot be answered goes."""
-        place = urlsplit(self.target)
-        return self.dead or place._replace(path=f"{place.path.rstrip('/')}.dead").geturl()
-
-
 class Config(TargetSpec, frozen=True, kw_only=True):
     """What a serving process needs to know: the deployment, and where things are.
 
@@ -73,7 +48,6 @@ class Config(TargetSpec, frozen=True, kw_only=True):
         idle_seconds: How long a connection may stay without a request.
         connection_limit: Connections at a time, per worker.
         waiting_limit: Requests that wait for their answer at a time, per worker.
-        streams: Messages to answer.
     """
 
     state_dir: str
@@ -84,7 +58,6 @@ class Config(TargetSpec, frozen=True, kw_only=True):
     idle_seconds: float = 75.0
     connection_limit: int = 4096
     waiting_limit: int = 1024
-    streams: tuple[StreamPlan, ...] = ()
 
     @property
     def hosted(self) -> tuple[HostedModel, ...]:

@@ -22,8 +22,8 @@ from msgspec import UNSET, Raw, UnsetType
 from mainspring.errors import InvalidInput, MainspringError, Unreachable
 from mainspring.ports.plugins import resolve
 from mainspring.ports.stream import Message, Stream, shown
+from mainspring.ports.target import StreamPlan
 from mainspring.serving.app import App
-from mainspring.serving.config import StreamPlan
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.message import STREAM, Call, Reply, too_large
 from mainspring.serving.records import told

@@ -34,6 +34,7 @@ _POLL_SECONDS = 0.01
 _LOG_LIMIT = 8 << 20
 _FIXED = (
     "host", "port", "log_dir", "workers", "tls_cert", "tls_key", "access_log", "otlp_endpoint", "grpc_port",
+    "streams",
 )  # fmt: skip
 
 
