@@ -272,7 +272,7 @@ class App:
         seconds = time.perf_counter() - start
         frame = to_log(batch, answer, int(seconds * 1e6), call.caller, _face(call.path), _request(call))
         self.metrics.observe(seconds)
-        return self._log_frame(name, lineup, batch, answer, frame, call.caller)
+        return self._log_frame(name, lineup, batch, answer, frame)
 
     def _record_turn(self, lineup: Lineup, told: Told) -> After:
         batch, answer, asked = told
@@ -280,11 +280,11 @@ class App:
         calls = [item.call for item in asked]
         callers, requests = [call.caller for call in calls], [_request(call) for call in calls]
         frame = to_log(batch, answer, took, _same(callers), "infer", _same(requests))
-        after = self._log_frame(self.config.name, lineup, batch, answer, frame, callers[0])
+        after = self._log_frame(self.config.name, lineup, batch, answer, frame)
         self.metrics.requests["infer", 200] += len(asked)
         return after
 
-    def _log_frame(self, name: str, lineup: Lineup, batch: Batch, answer: Answer, frame: Frame, caller: str) -> After:
+    def _log_frame(self, name: str, lineup: Lineup, batch: Batch, answer: Answer, frame: Frame) -> After:
         """Logs and counts an answer; what is left to do then."""
         packed = batch.packed
         if lineup.table and packed is not None and packed.dtype == np.float32 and not (self._keep or batch.sent):
@@ -304,7 +304,7 @@ class App:
             if share:
                 self.explained.draw(name, lineup, batch, answer, frame.times, share)
             if lineup.watched:
-                self._watch(name, lineup, batch._replace(times=frame.times), answer.ids, caller)
+                self._watch(name, lineup, batch._replace(times=frame.times), answer.ids, frame.caller)
 
         return after
 
@@ -316,7 +316,7 @@ class App:
         self._append(name, frame)
         self.metrics.rows[frame.versions[0], "error"] += len(frame.ids)
 
-    def _watch(self, name: str, lineup: Lineup, batch: Batch, ids: list[str], caller: str) -> None:
+    def _watch(self, name: str, lineup: Lineup, batch: Batch, ids: list[str], caller: str | list[str]) -> None:
         """Lets the shadows score what was answered; whatever happens to them is no matter of the caller."""
         try:
             for frame in lineup.shadows(batch, ids, caller):

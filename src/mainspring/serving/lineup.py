@@ -185,19 +185,20 @@ class Lineup:
         """Prediction ids for rows that came without."""
         return [f"{_process}-{number}" for number in islice(_serial, rows)]
 
-    def shadows(self, batch: Batch, ids: list[str], caller: str = "") -> Iterator[Frame]:
+    def shadows(self, batch: Batch, ids: list[str], caller: str | list[str] = "") -> Iterator[Frame]:
         """What each shadow says about its share of the same rows; not a number where it fails."""
         for route in self.routes:
             if route.role != "shadow" or not (places := sampled(route, ids)):
                 continue
-            part, part_ids = batch, ids
+            part, part_ids, callers = batch, ids, caller
             if len(places) < batch.rows:
                 part, part_ids = batch.pick(places), [ids[place] for place in places]
+                callers = [caller[place] for place in places] if isinstance(caller, list) else caller
             start = time.perf_counter()
             scores, labels = self._tried(route.version, part)
             latency_us = int((time.perf_counter() - start) * 1e6)
             answer = Answer(part_ids, [route.version] * part.rows, [route.role] * part.rows, scores, labels)
-            yield to_log(part, answer, latency_us, caller)
+            yield to_log(part, answer, latency_us, callers)
 
     @property
     def watched(self) -> bool:

@@ -139,3 +139,33 @@ def test_a_revision_that_comes_into_force_does_not_change_what_was_asked_before(
 
     reply, revision = door.loop.run(asked())
     assert (reply.status, revision) == (200, 1)
+
+
+def test_a_shadow_sees_what_a_turn_brought(tmp_path: Path) -> None:
+    write_product(tmp_path / "sum")
+    write_product(tmp_path / "half", factor=0.5)
+    config = {
+        "name": "sum", "revision": 1, "state_dir": str(tmp_path), "log_dir": str(tmp_path / "log"), "durable": True,
+        "tokens": {"ann": "a", "bob": "b"},
+        "routes": [
+            {"version": "sum@1", "path": str(tmp_path / "sum")},
+            {"version": "sum@2", "path": str(tmp_path / "half"), "role": "shadow", "weight": 50},
+        ],
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    door = Door(App(tmp_path / "config.json"))
+    headers = [{b"authorization": b"Bearer a" if place % 2 else b"Bearer b"} for place in range(30)]
+    door.ask(row(1.0, 2.0, 3.0), headers=headers)
+    told = door.ask(*(row(float(place), 1.0, 1.0) for place in range(30)), headers=headers)
+    assert [status for status, _ in told] == [200] * 30
+    door.loop.run(asyncio.sleep(0))
+    door.loop.close()
+    door.app.close()
+    logged = to_frame(frame for path in log_files(tmp_path / "log") for frame in read_frames(path)[0])
+    live = {line["id"]: line for line in logged.iter_rows(named=True) if line["role"] == "live"}
+    seen = [line for line in logged.iter_rows(named=True) if line["role"] == "shadow"]
+    assert len(live) == 31
+    assert 3 < len(seen) < 28
+    for line in seen:
+        asked = live[line["id"]]
+        assert (line["score"], line["caller"]) == (asked["score"] / 2, asked["caller"])
