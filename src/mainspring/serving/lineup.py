@@ -55,7 +55,8 @@ class Lineup:
         form: What a request must look like: the live version's columns, and optionally those of the others.
         tensors: What an inference request usually looks like.
         outputs: What an inference request may ask for; a regressor says neither yes nor no.
-        joins: Whether rows of numbers may be scored together whoever asks: no request is treated in a way of its own.
+        joins: Whether rows may be scored together whoever asks: no request is treated in a way of its own.
+        packs: Whether rows of numbers may come as one tensor, as they are.
         table: The columns of rows that may be put on record as an array, in its order; None where there are none.
 
     Raises:
@@ -96,11 +97,11 @@ class Lineup:
                 extra[name] = Field(name=name, type="string", nullable=True)
         self.form = Form(self.signature.inputs, tuple(extra.values()), extra=self.signature.on_extra)
         self._humility = Humility(humility, Signature(inputs=self.form.fields)) if humility else None
-        packs = self.form.packs and not extra
-        self.tensors = TensorForm(self.form.fields, self.form.required, packs=packs)
+        self.packs = self.form.packs and not extra
+        self.tensors = TensorForm(self.form.fields, self.form.required, packs=self.packs)
         self.outputs = outputs_of(self.signature)
-        self.joins = packs and self._humility is None and not (key and self._router.sticky)
-        self.table = [field.name for field in self.signature.inputs] if packs and not outcome_key else None
+        self.joins = self.form.same and self._humility is None and not (key and self._router.sticky)
+        self.table = [field.name for field in self.signature.inputs] if self.packs and not outcome_key else None
         names = [field.name for field in self.signature.inputs]
         self._packable = {
             version
