@@ -125,16 +125,13 @@ def needed_files(files: Collection[str]) -> list[str]:
 
 def pays_to_batch(model: Model) -> bool:
     """Whether scoring rows of several requests in one call is worth the wait for the next turn: measured."""
-    return batching_pays(_seconds(lambda: _probe(model, 1)), _seconds(lambda: _probe(model, _MANY)))
+    one, many = (probe_rows(model.folder, model.signature, rows) for rows in (1, _MANY))  # reading them is not measured
+    return batching_pays(_seconds(lambda: model.score(one, 1)), _seconds(lambda: model.score(many, _MANY)))
 
 
 def batching_pays(one: float, many: float) -> bool:
     """The same, from the seconds that a call with one row takes, and one with sixteen."""
     return one - many / _MANY > _WORTH_SECONDS
-
-
-def _probe(model: Model, rows: int) -> None:
-    model.score(probe_rows(model.folder, model.signature, rows), rows)
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -21,6 +21,7 @@ import numpy as np
 from mainspring.errors import Conflict, MainspringError, NotFound, Refused, Unauthorized, Unreachable
 from mainspring.serving.config import FIXED, is_loopback, load_config
 from mainspring.serving.host import Host
+from mainspring.serving.inference import TensorLane
 from mainspring.serving.keep import Keep
 from mainspring.serving.lineup import Lineup, to_log
 from mainspring.serving.log import Frame, PredictionLog
@@ -28,12 +29,12 @@ from mainspring.serving.message import GRPC, STREAM, TEXT, Call, Coming, Reply, 
 from mainspring.serving.metrics import Metrics, Snapshot
 from mainspring.serving.protocol import OpenInference, changes_models
 from mainspring.serving.recent import Recent
-from mainspring.serving.records import predict
+from mainspring.serving.records import RecordLane, predict
 from mainspring.serving.request import Answer, Batch
 from mainspring.serving.sampled import SampledExplanations
 from mainspring.serving.scoring import After, Scoring
 from mainspring.serving.table import Table
-from mainspring.serving.turn import Told, Turn
+from mainspring.serving.turn import Lane, Told, Turn
 
 _MORE = {
     401: b"www-authenticate: Bearer\r\n",
@@ -97,10 +98,11 @@ class App:
         self.logs: dict[str, PredictionLog] = {}
         self._encoder = msgspec.json.Encoder()
         name = config.name
-        self._joint: Turn | None = None
+        self._tensors: Turn | None = None
+        self._records: Turn | None = None
         self._in_force()
         self._fixed: dict[tuple[str, str], Callable[[Call], Reply | Coming | Awaitable[Reply]]] = {
-            ("POST", "/predict"): lambda call: predict(self.scoring, call, name),
+            ("POST", "/predict"): self._predict,
             ("POST", f"/v2/models/{name}/infer"): self._infer,
             ("POST", "/-/reload"): self._reloaded,
             ("GET", "/metrics"): self._metrics,
@@ -119,15 +121,17 @@ class App:
 
     def _infer(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
         """Inference with the deployment's own model: in this turn of the event loop where that is cheaper."""
-        joint = self._joint
-        if joint is not None and joint.takes(call.body):
-            return joint.put(call)
+        turn = self._tensors
+        if turn is not None and turn.takes(call):
+            return turn.put(call)
         return self._protocol.infer(call, self.config.name)
 
-    def _alone(self, call: Call) -> Reply | Awaitable[Reply]:
-        """Answers a call that a turn leaves."""
-        name = self.config.name
-        return self._answered(call, lambda call: self._protocol.infer(call, name))
+    def _predict(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
+        """As `_infer`."""
+        turn = self._records
+        if turn is not None and turn.takes(call):
+            return turn.put(call)
+        return predict(self.scoring, call, self.config.name)
 
     def _answered(
         self, call: Call, handler: Callable[[Call], Reply | C | Awaitable[Reply]]
@@ -202,9 +206,17 @@ class App:
         """Has the requests of one turn answered by the lineup in force; those that wait have theirs."""
         found = self.host.ready(self.config.name)
         lineup = found[0] if found else None
-        self._joint = None
-        if isinstance(lineup, Lineup) and lineup.joins:
-            self._joint = Turn(self.config.name, lineup, self._record_turn, self._alone)
+        self._tensors = self._records = None
+        if not (isinstance(lineup, Lineup) and lineup.joins):
+            return
+        name = self.config.name
+
+        def turn(lane: Lane, alone: Callable[[Call], Reply | Awaitable[Reply]]) -> Turn:
+            return Turn(lineup, lane, self._record_turn, lambda call: self._answered(call, alone))
+
+        self._records = turn(RecordLane(lineup), lambda call: predict(self.scoring, call, name))
+        if lineup.packs:
+            self._tensors = turn(TensorLane(name, lineup), lambda call: self._protocol.infer(call, name))
 
     @property
     def _guarded(self) -> bool:
@@ -272,19 +284,19 @@ class App:
         seconds = time.perf_counter() - start
         frame = to_log(batch, answer, int(seconds * 1e6), call.caller, _face(call.path), _request(call))
         self.metrics.observe(seconds)
-        return self._log_frame(name, lineup, batch, answer, frame, call.caller)
+        return self._log_frame(name, lineup, batch, answer, frame)
 
     def _record_turn(self, lineup: Lineup, told: Told) -> After:
-        batch, answer, asked = told
+        route, batch, answer, asked = told
         took = self.metrics.observe_each([item.start for item in asked], time.perf_counter())
         calls = [item.call for item in asked]
         callers, requests = [call.caller for call in calls], [_request(call) for call in calls]
-        frame = to_log(batch, answer, took, _same(callers), "infer", _same(requests))
-        after = self._log_frame(self.config.name, lineup, batch, answer, frame, callers[0])
-        self.metrics.requests["infer", 200] += len(asked)
+        frame = to_log(batch, answer, took, _same(callers), route, _same(requests))
+        after = self._log_frame(self.config.name, lineup, batch, answer, frame)
+        self.metrics.requests[route, 200] += len(asked)
         return after
 
-    def _log_frame(self, name: str, lineup: Lineup, batch: Batch, answer: Answer, frame: Frame, caller: str) -> After:
+    def _log_frame(self, name: str, lineup: Lineup, batch: Batch, answer: Answer, frame: Frame) -> After:
         """Logs and counts an answer; what is left to do then."""
         packed = batch.packed
         if lineup.table and packed is not None and packed.dtype == np.float32 and not (self._keep or batch.sent):
@@ -304,7 +316,7 @@ class App:
             if share:
                 self.explained.draw(name, lineup, batch, answer, frame.times, share)
             if lineup.watched:
-                self._watch(name, lineup, batch._replace(times=frame.times), answer.ids, caller)
+                self._watch(name, lineup, batch._replace(times=frame.times), answer.ids, frame.caller)
 
         return after
 
@@ -316,7 +328,7 @@ class App:
         self._append(name, frame)
         self.metrics.rows[frame.versions[0], "error"] += len(frame.ids)
 
-    def _watch(self, name: str, lineup: Lineup, batch: Batch, ids: list[str], caller: str) -> None:
+    def _watch(self, name: str, lineup: Lineup, batch: Batch, ids: list[str], caller: str | list[str]) -> None:
         """Lets the shadows score what was answered; whatever happens to them is no matter of the caller."""
         try:
             for frame in lineup.shadows(batch, ids, caller):

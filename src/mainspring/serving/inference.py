@@ -14,8 +14,9 @@ from mainspring.errors import InvalidInput
 from mainspring.registry.tensor_runtime import TensorModel, TensorSpec
 from mainspring.serving.codecs import decoded
 from mainspring.serving.lineup import OUTPUTS, Lineup, outputs_of
+from mainspring.serving.message import Call
 from mainspring.serving.request import Answer, Batch, Form, Malformed
-from mainspring.serving.tensor_form import ACCEPTED, PLAIN, Wanted
+from mainspring.serving.tensor_form import ACCEPTED, PLAIN, RowReader, Wanted
 from mainspring.serving.tensors import DATATYPES, Array, Tensor, datatype, from_bytes, from_json, to_bytes, to_json
 
 PLATFORM = "mainspring"
@@ -23,6 +24,7 @@ EXTENSIONS = ("binary_tensor_data", "model_repository")
 _SERVED = {"float": "FP32", "int": "INT64", "string": "BYTES", "bool": "BOOL"}
 _NOT_OFFERED = ("classification", "shared_memory_region")
 _LONGEST_ID = 200
+_BYTES_PER_NUMBER, _BYTES_AROUND = 40, 1000
 _HINT = "GET the model's metadata for its inputs and outputs"
 
 
@@ -283,6 +285,27 @@ class UsualForm:
     def _values(self, answer: Answer) -> list[Sequence[Any]]:
         told = answer.scores, answer.labels, answer.versions, answer.ids
         return [told[place] for place in self._outputs]
+
+
+class TensorLane(RowReader):
+    """Requests of one row as one tensor; see `mainspring.serving.turn.Lane`.
+
+    Args:
+        model: Name of the model.
+        lineup: Who answers.
+    """
+
+    route = "infer"
+
+    def __init__(self, model: str, lineup: Lineup) -> None:
+        super().__init__([field.name for field in lineup.signature.inputs])
+        self._tensors = lineup.tensors
+        self._longest = _BYTES_AROUND + _BYTES_PER_NUMBER * self.width
+        self.each = UsualForm(model, lineup.outputs).each
+
+    def takes(self, call: Call) -> bool:
+        """Whether it may be of this form: whoever asks goes on asking in the same one."""
+        return self._tensors.comes_together and len(call.body) <= self._longest
 
 
 def _items(values: Sequence[Any]) -> bytes:

@@ -66,7 +66,8 @@ class Lineup:
         form: What a request must look like: the live version's columns, and optionally those of the others.
         tensors: What an inference request usually looks like.
         outputs: What an inference request may ask for; a regressor says neither yes nor no.
-        joins: Whether rows of numbers may be scored together whoever asks: no request is treated in a way of its own.
+        joins: Whether rows may be scored together whoever asks: no request is treated in a way of its own.
+        packs: Whether rows of numbers may come as one tensor, as they are.
         table: The columns of rows that may be put on record as an array, in its order; None where there are none.
 
     Raises:
@@ -111,12 +112,12 @@ class Lineup:
                 extra[name] = Field(name=name, type="string", nullable=True)
         self.form = Form(self.signature.inputs, tuple(extra.values()), extra=self.signature.on_extra)
         self._humility = Humility(humility, Signature(inputs=self.form.fields)) if humility else None
-        packs = self.form.packs and not extra
-        self.tensors = TensorForm(self.form.fields, self.form.required, packs=packs)
+        self.packs = self.form.packs and not extra
+        self.tensors = TensorForm(self.form.fields, self.form.required, packs=self.packs)
         self.outputs = list(outputs_of(self.signature))
         alike = self._humility is None and not self.signature.classes
-        self.joins = packs and alike and not (key and self._router.sticky)
-        self.table = [field.name for field in self.signature.inputs] if packs and not outcome_key else None
+        self.joins = self.form.same and alike and not (key and self._router.sticky)
+        self.table = [field.name for field in self.signature.inputs] if self.packs and not outcome_key else None
         names = [field.name for field in self.signature.inputs]
         self._packable = {
             version
@@ -212,20 +213,21 @@ class Lineup:
         """Prediction ids for rows that came without."""
         return [f"{_process}-{number}" for number in islice(_serial, rows)]
 
-    def shadows(self, batch: Batch, ids: list[str], caller: str = "") -> Iterator[Frame]:
+    def shadows(self, batch: Batch, ids: list[str], caller: str | list[str] = "") -> Iterator[Frame]:
         """What each shadow says about its share of the same rows; not a number where it fails."""
         for route in self.routes:
             if route.role != "shadow" or not (places := sampled(route, ids)):
                 continue
-            part, part_ids = batch, ids
+            part, part_ids, callers = batch, ids, caller
             if len(places) < batch.rows:
                 part, part_ids = batch.pick(places), [ids[place] for place in places]
+                callers = [caller[place] for place in places] if isinstance(caller, list) else caller
             start = time.perf_counter()
             scored = self._tried(route.version, part)
             latency_us = int((time.perf_counter() - start) * 1e6)
             roles: list[str] = [route.role] * part.rows
             answer = Answer(part_ids, [route.version] * part.rows, roles, scored.scores, scored.labels)
-            yield to_log(part, answer, latency_us, caller)
+            yield to_log(part, answer, latency_us, callers)
 
     @property
     def watched(self) -> bool:

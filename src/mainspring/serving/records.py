@@ -19,6 +19,7 @@ from mainspring.serving.request import Answer, Batch
 from mainspring.serving.scoring import After, Scoring, then
 
 _encoder = msgspec.json.Encoder()
+_BYTES_PER_VALUE, _BYTES_AROUND = 60, 1000
 
 
 class Prediction(msgspec.Struct, gc=False):
@@ -95,3 +96,41 @@ def told(batch: Batch, answer: Answer, after: After, explanations: Sequence[Expl
             prediction.explanation = explanation
         body = {"predictions": predictions}
     return Reply(200, _encoder.encode(body), after=after)
+
+
+class RecordLane:
+    """Requests of one record; see `mainspring.serving.turn.Lane`.
+
+    Args:
+        lineup: Who answers.
+    """
+
+    route = "predict"
+
+    def __init__(self, lineup: Lineup) -> None:
+        self._form = lineup.form
+        names = (len(field.name) for field in self._form.fields)
+        self._longest = _BYTES_AROUND + sum(_BYTES_PER_VALUE + length for length in names)
+
+    def takes(self, call: Call) -> bool:
+        """Whether it may be of this form."""
+        return not call.query and len(call.body) <= self._longest
+
+    def read(self, body: bytes) -> Batch | None:
+        """The row; None where something of its own is asked, or put in the place of a value."""
+        try:
+            batch = self._form.read(body)
+        except InvalidInput:
+            return None
+        plain = batch.rows == 1 and batch.ids is None and batch.times is None
+        return batch if plain and batch.sent is None and not batch.columnar else None
+
+    def batch(self, rows: Sequence[Batch]) -> Batch:
+        """The rows, one below the other."""
+        columns: dict[str, Sequence[Any]] = {name: [row.columns[name][0] for row in rows] for name in rows[0].columns}
+        return Batch(columns, len(rows))
+
+    def each(self, answer: Answer) -> list[bytes]:
+        """A body for each row."""
+        rows = zip(answer.ids, answer.versions, answer.scores, answer.labels, strict=True)
+        return [_encoder.encode({"predictions": (Prediction(*row),)}) for row in rows]

@@ -165,6 +165,11 @@ class Form:
         self._decoder = msgspec.json.Decoder(self._body)
 
     @property
+    def same(self) -> bool:
+        """Whether every request has the same columns."""
+        return self._all
+
+    @property
     def packs(self) -> bool:
         """Whether rows of numbers in single precision may be taken as they are."""
         return bool(self._packs) and not (self._bounded or self._whole)

@@ -212,19 +212,22 @@ class RowReader:
             return None
         return tensor.data
 
-    def batch(self, numbers: Sequence[float], rows: int) -> Batch:
-        """Rows that were read, one behind the other.
+    def batch(self, rows: Sequence[list[float]]) -> Batch:
+        """Rows that were read, one below the other.
 
         Raises:
             InvalidInput: A number is beyond single precision.
         """
-        packed = _packed(numbers, rows, self.width)
+        numbers: list[float] = []
+        for row in rows:
+            numbers += row
+        packed = _packed(numbers, len(rows), self.width)
         if packed is None:
             raise InvalidInput("a number is beyond single precision", hint="send smaller ones")
         columns: dict[str, Sequence[float]] = {
             name: numbers[place :: self.width] for place, name in enumerate(self._names)
         }
-        return Batch(columns, rows, packed=packed)
+        return Batch(columns, len(rows), packed=packed)
 
 
 def _tensor(number: int, field: Field) -> Any:

@@ -1,9 +1,9 @@
-"""The usual inference requests that one turn of the event loop brought: scored, put on record and told together.
+"""Requests for one row that one turn of the event loop brought: scored, put on record and told together.
 
-A request for one row as one tensor costs less than what is done around it: a call of the model, a frame of the log, a
-body from four encoders. What several have done in one go costs each of them a fraction; and code that runs many times
-in a row finds the processor's caches warm. Nobody waits for a clock: requests are there together because the turn
-before took its time.
+A request for one row costs less than what is done around it: a call of the model, a frame of the log, a body from four
+encoders. What several have done in one go costs each of them a fraction; and code that runs many times in a row finds
+the processor's caches warm. Nobody waits for a clock: requests are there together because the turn before took its
+time.
 """
 
 from __future__ import annotations
@@ -11,16 +11,43 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from mainspring.serving.inference import UsualForm
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.message import Call, Coming, Reply
 from mainspring.serving.request import Answer, Batch
-from mainspring.serving.tensor_form import RowReader
 
 _MOST = 256
-_BYTES_PER_NUMBER, _BYTES_AROUND = 40, 1000
+
+
+class Lane(Protocol):
+    """How requests of one form are read and answered.
+
+    Attributes:
+        route: The face that they ask; see `mainspring.serving.log.Frame`.
+    """
+
+    route: str
+
+    def takes(self, call: Call) -> bool:
+        """Whether it may be of this form: what is longer than one row is better answered at once."""
+        ...
+
+    def read(self, body: bytes) -> Any | None:
+        """The row; None when the request is of another form, or wrong."""
+        ...
+
+    def batch(self, rows: Sequence[Any]) -> Batch:
+        """The rows that were read, one below the other.
+
+        Raises:
+            InvalidInput: One cannot be.
+        """
+        ...
+
+    def each(self, answer: Answer) -> Sequence[bytes]:
+        """A body for each row."""
+        ...
 
 
 class Waiting(Coming):
@@ -42,11 +69,13 @@ class Told(NamedTuple):
     """Requests that were answered together: one row each.
 
     Attributes:
+        route: The face that they asked.
         batch: Their rows.
         answer: The answer.
         asked: They.
     """
 
+    route: str
     batch: Batch
     answer: Answer
     asked: Sequence[Waiting]
@@ -56,30 +85,25 @@ class Turn:
     """Gathers requests for one lineup, until the event loop has read all sockets that are ready.
 
     Args:
-        name: The model.
         lineup: Who answers; one with `Lineup.joins`.
+        lane: The form of the requests.
         record: Puts answers on record, and counts them.
         alone: Answers a call by itself: one of another form, one that is refused, all where scoring them failed.
     """
 
     def __init__(
         self,
-        name: str,
         lineup: Lineup,
+        lane: Lane,
         record: Callable[[Lineup, Told], Callable[[], None] | None],
         alone: Callable[[Call], Reply | Awaitable[Reply]],
     ) -> None:
         self._lineup = lineup
-        self._rows = RowReader([field.name for field in lineup.form.fields])
-        self._form = UsualForm(name, lineup.outputs)
+        self._lane = lane
+        self.takes = lane.takes
         self._record = record
         self._alone = alone
-        self._longest = _BYTES_AROUND + _BYTES_PER_NUMBER * self._rows.width
         self._waiting: list[Waiting] = []
-
-    def takes(self, body: bytes) -> bool:
-        """Whether a request may be of the usual form: what is longer than one row is better answered at once."""
-        return len(body) <= self._longest and self._lineup.tensors.comes_together
 
     def put(self, call: Call) -> Waiting:
         """The reply to come."""
@@ -99,9 +123,9 @@ class Turn:
             self._answer(waiting[start : start + _MOST])
 
     def _answer(self, waiting: Sequence[Waiting]) -> None:
-        read = self._rows.read
+        read = self._lane.read
         asked: list[Waiting] = []
-        numbers: list[float] = []
+        rows: list[Any] = []
         odd: list[Waiting] = []
         for item in waiting:
             row = read(item.call.body)
@@ -109,10 +133,10 @@ class Turn:
                 odd.append(item)
             else:
                 asked.append(item)
-                numbers += row
+                rows.append(row)
         after = None
         try:
-            bodies, after = self._scored(asked, numbers)
+            bodies, after = self._scored(asked, rows)
         except Exception:  # noqa: BLE001 - one request that cannot be scored must not fail the others
             odd += asked
         else:
@@ -124,14 +148,15 @@ class Turn:
             asyncio.get_running_loop().call_soon(after)  # when the replies are on their way
 
     def _scored(
-        self, asked: Sequence[Waiting], numbers: Sequence[float]
+        self, asked: Sequence[Waiting], rows: Sequence[Any]
     ) -> tuple[Sequence[bytes], Callable[[], None] | None]:
         """The replies' bodies, and what is left to do then."""
         if not asked:
             return (), None
-        batch = self._rows.batch(numbers, len(asked))
+        lane = self._lane
+        batch = lane.batch(rows)
         answer = self._lineup.score(batch)
-        return self._form.each(answer), self._record(self._lineup, Told(batch, answer, asked))
+        return lane.each(answer), self._record(self._lineup, Told(lane.route, batch, answer, asked))
 
     def _answer_alone(self, item: Waiting) -> None:
         reply = self._alone(item.call)

@@ -131,7 +131,7 @@ def test_a_version_without_rows_to_compare_with_says_so(serve: Callable[..., Any
 def test_others_are_answered_while_a_row_is_explained(serve: Callable[..., Any], folder: Path) -> None:
     server = serve(routes=[{"version": "flights@1", "path": str(folder)}]).ready()
     answers: list[int] = []
-    asked = {"records": [RECORD] * 100}
+    asked = {"records": [RECORD] * 30}
     slow = threading.Thread(target=lambda: answers.append(server.ask("/predict?explain=true", asked)[0]))
     slow.start()
     meanwhile = 0

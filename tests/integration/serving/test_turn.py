@@ -30,7 +30,8 @@ class Door:
             coming: list[asyncio.Future[Reply]] = []
             for place, body in enumerate(bodies):
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                call = Call("POST", INFER, headers[place] if headers else {}, data, "127.0.0.1", "127.0.0.1")
+                path = "/predict" if b'"records"' in data or b'"columns"' in data else INFER
+                call = Call("POST", path, headers[place] if headers else {}, data, "127.0.0.1", "127.0.0.1")
                 got, future = self.app.answer(call), asyncio.get_running_loop().create_future()
                 if isinstance(got, Reply):
                     future.set_result(got)
@@ -77,7 +78,14 @@ def by_column(*numbers: float) -> dict[str, Any]:
     }
 
 
+def record(*numbers: Any, **facts: Any) -> dict[str, Any]:
+    return {"records": [{f"c{place}": value for place, value in enumerate(numbers)}], **facts}
+
+
 def outputs(told: Any) -> dict[str, Any]:
+    if "predictions" in told:
+        return {name: [row[name] for row in told["predictions"]] for name in ("score", "version", "id")}
+    assert told.get("model_version") == told["outputs"][1]["data"][0]
     return {output["name"]: output["data"] for output in told["outputs"]}
 
 
@@ -86,6 +94,13 @@ ASKED = st.one_of(
     NUMBERS.map(lambda numbers: (200, row(*numbers), sum(numbers))),
     NUMBERS.map(lambda numbers: (200, by_column(*numbers), sum(numbers))),
     NUMBERS.map(lambda numbers: (200, row(*numbers, id="mine"), sum(numbers))),
+    NUMBERS.map(lambda numbers: (200, record(*numbers), sum(numbers))),
+    NUMBERS.map(lambda numbers: (200, record(*numbers), sum(numbers))),
+    NUMBERS.map(lambda numbers: (200, record(*numbers, ids=["mine"]), sum(numbers))),
+    NUMBERS.map(lambda numbers: (200, record(*numbers, time="2026-01-05T09:00:00Z"), sum(numbers))),
+    st.just((422, record(1.0, 2.0), None)),
+    st.just((422, record(1.0, 2.0, "x"), None)),
+    st.just((400, b'{"records":', None)),
     st.just((400, b"{", None)),
     st.just((400, row(1.0, 2.0), None)),
     st.just((400, row(1e39, 2.0, 3.0), None)),
@@ -104,18 +119,19 @@ def test_each_request_of_a_turn_gets_its_own_answer(door: Door, asked: list[tupl
             values = outputs(answer)
             factor = {"sum@1": 1.0, "sum@2": 0.5}[values["version"][0]]
             assert values["score"] == [pytest.approx(total * factor, rel=1e-6, abs=1e-6)]
-            assert answer["model_version"] == values["version"][0]
 
 
-def test_a_turn_is_answered_and_logged_as_its_requests_were(door: Door) -> None:
+@pytest.mark.parametrize("way", ["infer", "predict"])
+def test_a_turn_is_answered_and_logged_as_its_requests_were(door: Door, way: str) -> None:
     door.ask(row(0.0, 0.0, 0.0))
-    before = door.app.metrics.requests["infer", 200]
+    before = door.app.metrics.requests[way, 200]
     sent = [(float(place), 0.1, -1.5) for place in range(40)]
     headers = [{b"x-request-id": f"r{place}".encode()} if place % 2 else {} for place in range(40)]
-    told = [outputs(answer) for status, answer in door.ask(*(row(*one) for one in sent), headers=headers)]
+    form = row if way == "infer" else record
+    told = [outputs(answer) for status, answer in door.ask(*(form(*one) for one in sent), headers=headers)]
     assert {one["version"][0] for one in told} == {"sum@1", "sum@2"}
     assert len({one["id"][0] for one in told}) == 40
-    assert door.app.metrics.requests["infer", 200] == before + 40
+    assert door.app.metrics.requests[way, 200] == before + 40
 
     folder = Path(door.app.config.log_dir)
     logged = to_frame(frame for path in log_files(folder) for frame in read_frames(path)[0])
@@ -125,7 +141,7 @@ def test_a_turn_is_answered_and_logged_as_its_requests_were(door: Door) -> None:
         assert (line["version"], line["score"]) == (one["version"][0], one["score"][0])
         assert [line["in_c0"], line["in_c1"], line["in_c2"]] == list(numbers)
         assert line["request"] == (f"r{place}" if place % 2 else "")
-        assert (line["route"], line["weight"]) == ("infer", 1.0)
+        assert (line["route"], line["weight"]) == (way, 1.0)
         assert line["latency_us"] >= 0
 
 
@@ -139,3 +155,33 @@ def test_a_revision_that_comes_into_force_does_not_change_what_was_asked_before(
 
     reply, revision = door.loop.run(asked())
     assert (reply.status, revision) == (200, 1)
+
+
+def test_a_shadow_sees_what_a_turn_brought(tmp_path: Path) -> None:
+    write_product(tmp_path / "sum")
+    write_product(tmp_path / "half", factor=0.5)
+    config = {
+        "name": "sum", "revision": 1, "state_dir": str(tmp_path), "log_dir": str(tmp_path / "log"), "durable": True,
+        "tokens": {"ann": "a", "bob": "b"},
+        "routes": [
+            {"version": "sum@1", "path": str(tmp_path / "sum")},
+            {"version": "sum@2", "path": str(tmp_path / "half"), "role": "shadow", "weight": 50},
+        ],
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    door = Door(App(tmp_path / "config.json"))
+    headers = [{b"authorization": b"Bearer a" if place % 2 else b"Bearer b"} for place in range(30)]
+    door.ask(row(1.0, 2.0, 3.0), headers=headers)
+    told = door.ask(*(row(float(place), 1.0, 1.0) for place in range(30)), headers=headers)
+    assert [status for status, _ in told] == [200] * 30
+    door.loop.run(asyncio.sleep(0))
+    door.loop.close()
+    door.app.close()
+    logged = to_frame(frame for path in log_files(tmp_path / "log") for frame in read_frames(path)[0])
+    live = {line["id"]: line for line in logged.iter_rows(named=True) if line["role"] == "live"}
+    seen = [line for line in logged.iter_rows(named=True) if line["role"] == "shadow"]
+    assert len(live) == 31
+    assert 3 < len(seen) < 28
+    for line in seen:
+        asked = live[line["id"]]
+        assert (line["score"], line["caller"]) == (asked["score"] / 2, asked["caller"])

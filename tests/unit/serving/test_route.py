@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainspring.errors import InvalidInput
@@ -81,6 +81,7 @@ SHARES = st.lists(st.floats(1, 30), min_size=1, max_size=3)
 
 
 @given(SHARES)
+@settings(max_examples=30)
 def test_arms_get_their_share_of_keys(weights: list[float]) -> None:
     parts = arms(*weights).split(IDS)
     shares = {"m@1": 100 - sum(weights)} | {f"m@{place}": weight for place, weight in enumerate(weights, 2)}
@@ -89,6 +90,7 @@ def test_arms_get_their_share_of_keys(weights: list[float]) -> None:
 
 
 @given(SHARES, st.floats(1, 9))
+@settings(max_examples=30)
 def test_changed_weights_move_few_keys(weights: list[float], more: float) -> None:
     before, after = arms(*weights), arms(weights[0] + more, *weights[1:])
     moved = 0
