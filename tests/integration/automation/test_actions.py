@@ -317,11 +317,11 @@ def _killed_everywhere(open_mill: Callable[..., Any], moments: list[tuple[int, s
 
 
 def test_killed_in_some_states_each_action_is_done_once(open_mill: Callable[..., Any]) -> None:
-    _killed_everywhere(open_mill, [(1, "after"), (2, "after"), (8, "after")])
+    _killed_everywhere(open_mill, [(2, "after"), (8, "after")])
 
 
 @pytest.mark.storm
-@pytest.mark.parametrize("first", range(1, 30, 3))
+@pytest.mark.parametrize("first", range(1, 22, 3))  # undisturbed there are 19 transactions
 def test_killed_in_every_state_each_action_is_done_once(open_mill: Callable[..., Any], first: int) -> None:
     moments = [(left, when) for left in range(first, first + 3) for when in ("before", "after")]
     _killed_everywhere(open_mill, moments)

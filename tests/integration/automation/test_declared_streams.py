@@ -34,7 +34,9 @@ def ask(folder: Path, *ids: str) -> set[str]:
     return asyncio.run(work())
 
 
-def test_a_declared_stream_is_answered_repaired_and_ended(mill: Any, tmp_path: Path) -> None:
+def test_a_declared_stream_is_answered_repaired_and_ended_and_takes_no_request_with_it(
+    mill: Any, tmp_path: Path
+) -> None:
     space = mill.workspace
     table = StreamTable(source=(tmp_path / "in").as_uri(), target=(tmp_path / "out").as_uri())
     space.deployments.update("mill", change(Deployment, serving=ServingPlan(streams=(table,))))
@@ -60,14 +62,9 @@ def test_a_declared_stream_is_answered_repaired_and_ended(mill: Any, tmp_path: P
     space.predictions.ingest("mill")
     rows = space.predictions.rows("mill", mill.clock.now().replace(year=2000), mill.clock.now().replace(year=2100))
     assert set(rows["id"]) == {"a", "b", "c"}, "what a stream answers is in the deployment's log"
-
-
-def test_a_stream_that_cannot_be_is_said_so_and_takes_no_request_with_it(mill: Any, tmp_path: Path) -> None:
-    space = mill.workspace
+    # What cannot be answered is said so, and takes no request with it.
     away = StreamTable(source="nats://127.0.0.1:1/in", target="nats://127.0.0.1:1/out")
     secret = StreamTable(source="nats://u:${NOBODY}@127.0.0.1:1/in", target="nats://127.0.0.1:1/out")
-    mill.register()
-    space.deployments.release("mill", mill.approved().address)
     space.deployments.update("mill", change(Deployment, serving=ServingPlan(streams=(away,))))
     space.controller.reconcile()
     assert space.deployments.status("mill").state == "running"
