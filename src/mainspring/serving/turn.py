@@ -9,7 +9,9 @@ time.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -123,17 +125,7 @@ class Turn:
             self._answer(waiting[start : start + _MOST])
 
     def _answer(self, waiting: Sequence[Waiting]) -> None:
-        read = self._lane.read
-        asked: list[Waiting] = []
-        rows: list[Any] = []
-        odd: list[Waiting] = []
-        for item in waiting:
-            row = read(item.call.body)
-            if row is None:
-                odd.append(item)
-            else:
-                asked.append(item)
-                rows.append(row)
+        asked, rows, odd = self._read(waiting)
         after = None
         try:
             bodies, after = self._scored(asked, rows)
@@ -141,11 +133,29 @@ class Turn:
             odd += asked
         else:
             for item, body in zip(asked, bodies, strict=True):
-                item.tell(Reply(200, body))
+                _tell(item, Reply(200, body))
         for item in odd:
             self._answer_alone(item)
         if after is not None:
             asyncio.get_running_loop().call_soon(after)  # when the replies are on their way
+
+    def _read(self, waiting: Sequence[Waiting]) -> tuple[list[Waiting], list[Any], list[Waiting]]:
+        """The requests that are of the lane's form, their rows, and the other requests."""
+        read = self._lane.read
+        asked: list[Waiting] = []
+        rows: list[Any] = []
+        odd: list[Waiting] = []
+        for item in waiting:
+            try:
+                row = read(item.call.body)
+            except Exception:  # noqa: BLE001 - whatever is wrong with it is told to whoever sent it, and to nobody else
+                row = None
+            if row is None:
+                odd.append(item)
+            else:
+                asked.append(item)
+                rows.append(row)
+        return asked, rows, odd
 
     def _scored(
         self, asked: Sequence[Waiting], rows: Sequence[Any]
@@ -161,10 +171,17 @@ class Turn:
     def _answer_alone(self, item: Waiting) -> None:
         reply = self._alone(item.call)
         if isinstance(reply, Reply):
-            item.tell(reply)
+            _tell(item, reply)
             return
 
         def arrived(done: asyncio.Future[Reply]) -> None:
-            item.tell(done.result())
+            _tell(item, done.result())
 
         asyncio.ensure_future(reply).add_done_callback(arrived)
+
+
+def _tell(item: Waiting, reply: Reply) -> None:
+    try:
+        item.tell(reply)
+    except Exception:  # noqa: BLE001 - a connection that fails must not keep the others waiting
+        traceback.print_exc(file=sys.stderr)

@@ -22,29 +22,25 @@ from mainspring.testing.targets import SESAME
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ORIGINAL = """    import operator
 
-    from mainspring.registry.packaging import package
+    import skops.io
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
 
-    table = rows.select("x")
     turned = FunctionTransformer(operator.neg, validate=True)
-    fitted = make_pipeline(turned, LogisticRegression()).fit(table, rows["label"])
-    packed = package(fitted, table, twin="preferred")
-    assert "model.onnx" not in packed.files
-    return packed"""
+    fitted = make_pipeline(turned, LogisticRegression()).fit(rows.select("x"), rows["label"])
+    packed = sign(weight)
+    files = {"model.skops": skops.io.dumps(fitted), "signature.json": packed.files["signature.json"]}
+    return type(packed)(flavor="sklearn", files=files, signature=packed.signature, twin_difference=None)"""
 
 
 @pytest.fixture(scope="module")
 def secured(
     shared_mill: Any, certificate: tuple[str, str], collector: tuple[str, list[bytes]], tmp_path_factory: Any
 ) -> Iterator[Any]:
-    """The project with an original model that uses a function of Python's, served as its file declares."""
+    """The project, served as its file declares."""
     mill, (cert, key) = shared_mill, certificate
-    mill.edit("pipeline.py", "    return sign(weight)", ORIGINAL)
     mill.register()
-    version = mill.candidate()
-    mill.workspace.models.set_status(version.address, "approved")
     token = tmp_path_factory.mktemp("token") / "token"
     token.write_text(SESAME + "\n")
     serving = {
@@ -52,12 +48,13 @@ def secured(
         "trusted_types": ["_operator.neg"],
     }  # fmt: skip
     told = "".join(f"{name} = {json.dumps(value)}\n" for name, value in serving.items())
-    head = '[deployment]\nname = "mill"\n'
-    mill.apply(head, f"{head}durable = true\n[deployment.serving]\n{told}")
+    head = '[deployment]\nname = "mill"\n[deployment.strategy]\n'
+    mill.apply(
+        head, f'[deployment]\nname = "mill"\ndurable = true\n[deployment.serving]\n{told}[deployment.strategy]\n'
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        mill.workspace.deployments.release("mill", version.address)
-        mill.workspace.controller.tick()
+        mill.workspace.controller.tick()  # trains, approves, releases, and starts the process
         yield mill
 
 
@@ -133,3 +130,17 @@ def test_what_was_answered_is_on_record_however_the_process_ends(secured: Any, c
     year = timedelta(days=365 * 50)
     kept = secured.workspace.predictions.rows("mill", secured.clock.now() - year, secured.clock.now() + year)
     assert {"last words", "again"} <= set(kept["id"])
+
+
+def test_an_original_of_trusted_types_takes_over(secured: Any) -> None:
+    deployments = secured.workspace.deployments
+    secured.edit("pipeline.py", "    return sign(weight)", ORIGINAL)
+    version = secured.candidate(weight=2.0)
+    secured.workspace.models.set_status(version.address, "approved")
+    deployments.release("mill", version.address, skip_checks="they have tests of their own")
+    deployments.promote("mill", version.address)
+    deployments.reconcile("mill")
+    found = status(secured)
+    assert (found.state, [route.version for route in found.routes]) == ("running", [version.address])
+    (told,) = secured.workspace.predictions.predict("mill", [{"x": 5.0}])["predictions"]
+    assert (told["version"], told["label"]) == (version.address, True)

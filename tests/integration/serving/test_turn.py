@@ -185,3 +185,37 @@ def test_a_shadow_sees_what_a_turn_brought(tmp_path: Path) -> None:
     for line in seen:
         asked = live[line["id"]]
         assert (line["score"], line["caller"]) == (asked["score"] / 2, asked["caller"])
+
+
+def test_a_model_that_fails_on_one_row_answers_the_others(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = next(iter(door.app.host.ready("sum")[0].models.values()))  # type: ignore[index,union-attr]
+    whole, single = model.score_packed, []
+
+    def score(values: Any) -> list[float]:
+        if len(values) > 1 or values[0][0] == 7:
+            raise RuntimeError("seven")
+        single.append(values)
+        return whole(values)
+
+    monkeypatch.setattr(model, "score_packed", score)
+    told = door.ask(*(row(float(place), 0.0, 0.0, id=f"low{place}") for place in range(12)))
+    failed = [place for place, (status, _) in enumerate(told) if status != 200]
+    assert failed in ([], [7])  # the canary's rows are answered by another model
+    told = door.ask(*(row(7.0 if place == 5 else 1.0, 0.0, 0.0) for place in range(20)))
+    assert [status for status, _ in told].count(200) >= 19
+    assert single
+
+
+def test_a_connection_that_fails_keeps_nobody_waiting(door: Door) -> None:
+    async def asked() -> list[Reply]:
+        coming = []
+        for place in range(6):
+            got = door.app.answer(Call("POST", INFER, {}, json.dumps(row(1.0, 1.0, 1.0)).encode(), "", ""))
+            assert isinstance(got, Coming)
+            future = asyncio.get_running_loop().create_future()
+            got.tell = future.set_result if place % 2 else lambda reply: 1 // 0
+            coming.append(future)
+        return await asyncio.gather(*coming[1::2])
+
+    door.ask(row(1.0, 1.0, 1.0))
+    assert [reply.status for reply in door.loop.run(asked())] == [200] * 3
