@@ -124,6 +124,15 @@ def told(client: MlflowClient, filled: Filled, folder: Path) -> dict[str, Any]:
         seen[f"churn/{item.version}"] = (
             item.current_stage, item.description or "", item.tags, item.run_id, item.creation_timestamp
         )  # fmt: skip
+    trace = client.get_trace(filled.trace)
+    spans = trace.data.spans
+    assert len(spans) == 2
+    seen["trace"] = (
+        trace.info.state, trace.info.request_time, trace.info.execution_duration or 0, trace.info.request_preview,
+        trace.info.response_preview, trace.info.tags["who"], trace.info.trace_metadata["mlflow.sourceRun"],
+        [(span.name, span.start_time_ns, span.end_time_ns, span.attributes, span.parent_id) for span in spans],
+        [(item.name, item.value, item.rationale, item.source) for item in trace.info.assessments],
+    )  # fmt: skip
     mlflow.set_tracking_uri("")
     return seen
 
@@ -177,7 +186,7 @@ def test_a_dry_run_counts_and_writes_nothing(kind: str, stores: Callable[[str], 
     source = open_source(stores(kind).uri)
     rows = {row["kind"]: row["found"] for row in survey(source, Report(source.name, "")).rows()}
     source.close()
-    assert rows == {"experiments": 3, "runs": 4, "logged models": 1, "models": 2, "versions": 2}
+    assert rows == {"experiments": 3, "runs": 4, "logged models": 1, "models": 2, "versions": 2, "traces": 1}
 
 
 def test_some_experiments_bring_the_versions_of_their_runs(
@@ -347,6 +356,7 @@ def test_everything_can_be_taken_back(
         assert found["runs"] == (4, 0, 0)
         assert found["versions"] == (2, 0, 0)
         assert found["files"] == (7 + 1, 0, 0)
+        assert found["traces"] == (1, 0, 0)
         again = counts(export(sqlite_workspace, lone.url))
         assert [name for name, (carried, _, left) in again.items() if carried or left] == []
         client = MlflowClient(lone.url)
@@ -362,6 +372,10 @@ def test_everything_can_be_taken_back(
         assert (
             Path(client.download_artifacts(run.info.run_id, "notes/a.txt", str(tmp_path))).read_text() == "hello first"
         )
+        trace = client.get_trace(filled.trace)
+        assert [span.name for span in trace.data.spans] == ["answer", "look up"]
+        assert trace.info.trace_metadata["mlflow.sourceRun"] == run.info.run_id
+        assert [item.name for item in trace.info.assessments] == ["right"]
         assert client.get_model_version_by_alias("churn", "live").version == "3"
         assert client.get_experiment_by_name("old").lifecycle_stage == "deleted"
     finally:

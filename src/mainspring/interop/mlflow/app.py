@@ -21,6 +21,7 @@ from mainspring.interop.mlflow import (
     messages,
     metrics,
     models,
+    older_traces,
     runs,
     traces,
     versions,
@@ -84,6 +85,7 @@ _ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     **{key: Endpoint(*value) for key, value in versions.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in logged.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in traces.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in older_traces.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in webhooks.ENDPOINTS.items()},
     ("GET", "server-info"): Endpoint(messages.Empty, _info),
 }
