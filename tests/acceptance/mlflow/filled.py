@@ -32,6 +32,7 @@ class Filled(NamedTuple):
         model: Id of the logged model.
         experiment: Id of the experiment with the runs.
         trace: Id of a trace with two spans and a judgement, which belongs to the run ``first``.
+        artifacts: Folder of the files, where the store does not tell.
     """
 
     uri: str
@@ -39,6 +40,7 @@ class Filled(NamedTuple):
     model: str
     experiment: str
     trace: str = ""
+    artifacts: str = ""
 
 
 def fill(uri: str, artifacts: Path | None, big: int = POINTS) -> Filled:

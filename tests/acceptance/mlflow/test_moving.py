@@ -15,6 +15,7 @@ from typing import Any
 
 import mlflow
 import pytest
+import sqlalchemy as sa
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
@@ -51,9 +52,21 @@ def counts(report: Report) -> dict[str, tuple[int, int, int]]:
     return {row["kind"]: (row["carried"], row["same"], row["left"]) for row in report.rows()}
 
 
+def _database(server: str) -> str:
+    """The address of an empty database for MLflow's own tables."""
+    address = sa.make_url(server).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(address, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE theirs")
+    engine.dispose()
+    return address.set(database="theirs").render_as_string(hide_password=False)
+
+
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Filled]]:
-    """A filled store of each kind: a database, a folder, a server."""
+def stores(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Filled]]:
+    """A filled store of each kind: databases, a folder, a server."""
     made: dict[str, Filled] = {}
     servers: list[Server] = []
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
@@ -68,7 +81,11 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
                 before = Path.cwd()
                 os.chdir(folder)
                 uri = f"sqlite:///{folder / 'mlflow.db'}" if kind == "sqlite" else str(folder / "mlruns")
-                made[kind] = fill(uri, folder / "files" if kind == "sqlite" else None)
+                if kind == "postgresql":
+                    uri = _database(request.getfixturevalue("postgres_server"))
+                made[kind] = fill(uri, None if kind == "folder" else folder / "files")
+                if kind == "postgresql":  # a server that is elsewhere has no folder beside it
+                    made[kind] = made[kind]._replace(artifacts=str(folder / "files"))
                 os.chdir(before)
         return made[kind]
 
@@ -137,13 +154,17 @@ def told(client: MlflowClient, filled: Filled, folder: Path) -> dict[str, Any]:
     return seen
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, pytest.param("postgresql", marks=pytest.mark.storm)])
 def test_a_client_sees_here_what_it_saw_there(kind: str, stores: Callable[[str], Filled], tmp_path: Path) -> None:
     filled = stores(kind)
+    beside = ["--artifacts", filled.artifacts] if filled.artifacts else []
     lone = Server(tmp_path / "project", f"sqlite:///{tmp_path / 'new.db'}")
     try:
         done = subprocess.run(
-            [*COMMAND, filled.uri, "--project", lone.folder, "--json"], capture_output=True, text=True, check=False
+            [*COMMAND, filled.uri, "--project", lone.folder, "--json", *beside],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr + done.stdout
         report = json.loads(done.stdout)
