@@ -24,7 +24,7 @@ def table_bytes(table: Any) -> bytes:
             table = table.collect()
         if not isinstance(table, pl.DataFrame):
             # pandas, Arrow and DuckDB all offer their columns through Arrow's own interface.
-            table = pl.DataFrame(table)
+            table = _of_pandas(table) if type(table).__module__.partition(".")[0] == "pandas" else pl.DataFrame(table)
     except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise InvalidInput(
             f"a {type(table).__name__} is no table: {error}", hint="log a frame of Polars or pandas, or {name: values}"
@@ -32,6 +32,16 @@ def table_bytes(table: Any) -> bytes:
     content = io.BytesIO()
     table.write_parquet(content, compression="zstd")
     return content.getvalue()
+
+
+def _of_pandas(table: Any) -> Any:
+    """A frame of pandas; texts and nullable columns need no PyArrow, which few have installed."""
+    import polars as pl  # noqa: PLC0415 - start-up time
+
+    try:
+        return pl.DataFrame(table)
+    except ImportError:
+        return pl.DataFrame({str(name): table[name].tolist() for name in table.columns}, strict=False)
 
 
 def figure_bytes(figure: Any, ending: str = "") -> tuple[bytes, str]:
@@ -46,18 +56,45 @@ def figure_bytes(figure: Any, ending: str = "") -> tuple[bytes, str]:
     """
     if hasattr(figure, "figure") and not hasattr(figure, "savefig"):  # axes of matplotlib
         figure = figure.figure
-    content = io.BytesIO()
-    if hasattr(figure, "savefig"):
-        figure.savefig(content, format=(ending or ".png").removeprefix("."), bbox_inches="tight")
-        return content.getvalue(), ".png"
-    if hasattr(figure, "to_json") and hasattr(figure, "data"):
-        return figure.to_json().encode(), ".json"
-    if hasattr(figure, "save") and hasattr(figure, "mode"):
-        kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF"}.get(ending, "PNG")
-        figure.save(content, format=kind)
-        return content.getvalue(), ".png"
+    try:
+        if hasattr(figure, "savefig"):
+            return _of_matplotlib(figure, ending), ".png"
+        if hasattr(figure, "to_json") and hasattr(figure, "data"):
+            return _of_plotly(figure, ending), ".json"
+        if hasattr(figure, "save") and hasattr(figure, "mode"):
+            return _of_pil(figure, ending), ".png"
+    except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
+        raise InvalidInput(
+            f"this {type(figure).__name__} cannot be written as `{ending}`: {str(error)[:200]}",
+            hint="leave the ending out",
+        ) from None
     if isinstance(figure, str) and "<svg" in figure[:1000]:
         return figure.encode(), ".svg"
     raise InvalidInput(
         f"a {type(figure).__name__} is no picture", hint="log a figure of matplotlib, Plotly or PIL, or SVG as text"
     )
+
+
+def _of_matplotlib(figure: Any, ending: str) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format=(ending or ".png").removeprefix("."), bbox_inches="tight")
+    return content.getvalue()
+
+
+def _of_plotly(figure: Any, ending: str) -> bytes:
+    if ending in ("", ".json"):
+        told: str = figure.to_json()
+        return told.encode()
+    if ending in (".html", ".htm"):
+        page: str = figure.to_html()
+        return page.encode()
+    return bytes(figure.to_image(format=ending.removeprefix(".")))  # by kaleido, where that is installed
+
+
+def _of_pil(picture: Any, ending: str) -> bytes:
+    content = io.BytesIO()
+    kind = "JPEG" if ending in (".jpg", ".jpeg") else (ending or ".png").removeprefix(".").upper()
+    if kind == "JPEG" and picture.mode not in ("L", "RGB", "CMYK"):
+        picture = picture.convert("RGB")  # it has no transparency
+    picture.save(content, format=kind)
+    return content.getvalue()

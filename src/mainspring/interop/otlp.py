@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -211,7 +212,7 @@ def _text(data: Any) -> str:
 
 def _from_json(content: bytes) -> list[Span]:
     return [
-        _json_span(span)
+        _json_span(span, _hexadecimal)
         for resource in _list(msgspec.json.decode(content), "resourceSpans")
         for scope in _list(resource, "scopeSpans")
         for span in _list(scope, "spans")
@@ -222,12 +223,12 @@ def _list(item: dict[str, Any], name: str) -> list[Any]:
     return item.get(name) or []
 
 
-def _json_span(item: dict[str, Any]) -> Span:
+def _json_span(item: dict[str, Any], read_id: Callable[[str], str]) -> Span:
     status = item.get("status") or {}
     code = status.get("code", 0)
     return Span(
-        trace=bytes.fromhex(item["traceId"]).hex(), id=bytes.fromhex(item["spanId"]).hex(),
-        parent=bytes.fromhex(item.get("parentSpanId") or "").hex(), name=str(item.get("name", "")),
+        trace=read_id(item["traceId"]), id=read_id(item["spanId"]),
+        parent=read_id(item.get("parentSpanId") or ""), name=str(item.get("name", "")),
         kind=item["kind"] if isinstance(item.get("kind"), int) else 0, start=int(item.get("startTimeUnixNano") or 0),
         end=int(item.get("endTimeUnixNano") or 0), status=_STATUS[_CODES.get(code, code)],  # type: ignore[arg-type]
         message=str(status.get("message", "")), attributes=_json_pairs(item),
@@ -238,7 +239,7 @@ def _json_span(item: dict[str, Any]) -> Span:
             for one in _list(item, "events")
         ),
         links=tuple(
-            SpanLink(trace=str(one["traceId"]), span=str(one["spanId"]), attributes=_json_pairs(one))
+            SpanLink(trace=read_id(one["traceId"]), span=read_id(one["spanId"]), attributes=_json_pairs(one))
             for one in _list(item, "links")
         ),
     )  # fmt: skip
@@ -268,6 +269,47 @@ def _json_any(value: Any, depth: int) -> Any:
         case "stringValue" | "boolValue" | "bytesValue":
             return found
     raise ValueError(f"a value is a {kind}")
+
+
+def of_protobuf_json(item: dict[str, Any]) -> Span:
+    """A span as protobuf's own JSON tells it.
+
+    Raises:
+        InvalidInput: It is none.
+    """
+    try:
+        return _json_span(_camel(item), _decoded)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidInput(f"Invalid OpenTelemetry format: {str(error)[:200]}", hint=_HINT) from None
+
+
+def _camel(item: Any) -> Any:
+    """The same with names of fields as JSON usually has them."""
+    if isinstance(item, list):
+        return [_camel(one) for one in item]
+    if not isinstance(item, dict):
+        return item
+    return {re.sub("_([a-z])", lambda found: found[1].upper(), key): _camel(value) for key, value in item.items()}
+
+
+def _hexadecimal(id: str) -> str:
+    return bytes.fromhex(id).hex()
+
+
+def _decoded(id: str) -> str:
+    return base64.b64decode(id, validate=True).hex()
+
+
+def request_json(spans: Iterable[Span]) -> dict[str, Any]:
+    """A request that brings spans, in the JSON of OTLP."""
+    told = []
+    for span in spans:
+        item = _camel(to_protobuf_json(span))
+        ids = {"traceId": span.trace, "spanId": span.id, **({"parentSpanId": span.parent} if span.parent else {})}
+        for link, one in zip(item.get("links", ()), span.links, strict=False):
+            link |= {"traceId": one.trace, "spanId": one.span}
+        told.append(item | ids)
+    return {"resourceSpans": [{"scopeSpans": [{"spans": told}]}]}
 
 
 def to_protobuf_json(span: Span) -> dict[str, Any]:

@@ -173,6 +173,25 @@ def _of_library(item: dict[str, Any]) -> Span:
     )  # fmt: skip
 
 
+def to_library(span: Span, trace: str) -> dict[str, Any]:
+    """A span as MLflow's client keeps it in a file.
+
+    Args:
+        span: The span.
+        trace: Name of its trace.
+    """
+    encoded = {key: base64.b64encode(bytes.fromhex(id)).decode() for key, id in (("trace_id", span.trace),
+               ("span_id", span.id), ("parent_span_id", span.parent))}  # fmt: skip
+    noted = {key: json.dumps(value) for key, value in span.attributes.items()}
+    return {
+        **encoded, "parent_span_id": encoded["parent_span_id"] or None, "name": span.name,
+        "start_time_unix_nano": span.start, "end_time_unix_nano": span.end or None,
+        "events": [{"name": one.name, "time_unix_nano": one.time, "attributes": one.attributes} for one in span.events],
+        "status": {"code": f"STATUS_CODE_{span.status.upper()}", "message": span.message},
+        "attributes": {"mlflow.traceRequestId": json.dumps(trace), **noted},
+    }  # fmt: skip
+
+
 def _hexadecimal(id: str, length: int) -> str:
     if not id:
         return ""

@@ -102,6 +102,17 @@ class Traces:
                     self._files.put("", _span_file(trace, number), blob.digest, blob.size)
         return kept
 
+    def carry(self, trace: Trace, spans: Sequence[Span]) -> bool:
+        """Enters a trace that another system has (not an operation); False when it is here already."""
+        blob = self._artifacts.put(msgspec.json.encode(list(spans))) if spans else None
+        with self._store.transaction() as tx:
+            if self._store.first(Trace, name=trace.name) is not None:
+                return False
+            entered = tx.insert(replace(trace, id=new_id(), tags={**trace.tags, **(HERE if blob else {})}))
+            if blob:
+                self._files.put("", _span_file(entered, 0), blob.digest, blob.size)
+        return True
+
     def _free(self, trace: Trace) -> int:
         """The first number that no file of spans has: found by doubling, then by halving."""
 

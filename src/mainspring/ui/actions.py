@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
 from mainspring.automation.model import Rule
 from mainspring.core.actor import acting_as
+from mainspring.core.address import parse_model_address
 from mainspring.core.entity import change
 from mainspring.errors import InvalidInput
 from mainspring.monitoring.model import Expected
-from mainspring.ui import address
+from mainspring.registry.model import Model, ModelVersion, Stage
+from mainspring.ui.address import path as place
 from mainspring.workspace import Workspace
 
 Form = Mapping[str, str]
@@ -22,14 +25,14 @@ def approve(workspace: Workspace, form: Form, version: str) -> str:
     """Signs a candidate; leads back to its page."""
     reason = form.get("reason", "")
     with acting_as(_actor(form), reason=reason):
-        return address.path("approvals", workspace.approvals.approve(version, reason).version)
+        return place("approvals", workspace.approvals.approve(version, reason).version)
 
 
 def refuse(workspace: Workspace, form: Form, version: str) -> str:
     """Refuses a candidate; leads back to its page."""
     reason = form.get("reason", "")
     with acting_as(_actor(form), reason=reason):
-        return address.path("approvals", workspace.approvals.refuse(version, reason).version)
+        return place("approvals", workspace.approvals.refuse(version, reason).version)
 
 
 def rollback(workspace: Workspace, form: Form, name: str) -> str:
@@ -40,7 +43,7 @@ def rollback(workspace: Workspace, form: Form, name: str) -> str:
         )
     reason = form.get("reason", "")
     with acting_as(_actor(form), reason=reason):
-        return address.path("deployments", workspace.deployments.rollback(name, reason).name)
+        return place("deployments", workspace.deployments.rollback(name, reason).name)
 
 
 def promote(workspace: Workspace, form: Form, name: str) -> str:
@@ -52,19 +55,19 @@ def promote(workspace: Workspace, form: Form, name: str) -> str:
     reason = form.get("reason", "")
     with acting_as(_actor(form), reason=reason):
         promoted = workspace.deployments.promote(name, form.get("version", ""), reason)
-    return address.path("deployments", promoted.name)
+    return place("deployments", promoted.name)
 
 
 def acknowledge(workspace: Workspace, form: Form, name: str) -> str:
     """Takes charge of an incident; leads back to it."""
     with acting_as(_actor(form)):
-        return address.path("incidents", workspace.incidents.acknowledge(name).name)
+        return place("incidents", workspace.incidents.acknowledge(name).name)
 
 
 def assign(workspace: Workspace, form: Form, name: str) -> str:
     """Gives an incident to somebody; leads back to it."""
     with acting_as(_actor(form)):
-        return address.path("incidents", workspace.incidents.assign(name, form.get("owner", "")).name)
+        return place("incidents", workspace.incidents.assign(name, form.get("owner", "")).name)
 
 
 def snooze(workspace: Workspace, form: Form, name: str) -> str:
@@ -74,20 +77,20 @@ def snooze(workspace: Workspace, form: Form, name: str) -> str:
     except (ValueError, OverflowError):
         raise InvalidInput("the hours are not a number", hint="for instance 24") from None
     with acting_as(_actor(form)):
-        return address.path("incidents", workspace.incidents.snooze(name, until).name)
+        return place("incidents", workspace.incidents.snooze(name, until).name)
 
 
 def explain(workspace: Workspace, form: Form, name: str) -> str:
     """Writes down what caused an incident; leads back to it."""
     with acting_as(_actor(form)):
-        return address.path("incidents", workspace.incidents.explain(name, form.get("cause", "")).name)
+        return place("incidents", workspace.incidents.explain(name, form.get("cause", "")).name)
 
 
 def resolve(workspace: Workspace, form: Form, name: str) -> str:
     """Ends an incident by hand; leads back to it."""
     reason = form.get("reason", "")
     with acting_as(_actor(form), reason=reason):
-        return address.path("incidents", workspace.incidents.resolve(name, reason).name)
+        return place("incidents", workspace.incidents.resolve(name, reason).name)
 
 
 def dismiss(workspace: Workspace, form: Form, name: str) -> str:
@@ -99,19 +102,19 @@ def dismiss(workspace: Workspace, form: Form, name: str) -> str:
     columns = [form["column"]] if form.get("column") else []
     reason = form.get("reason", "")
     with acting_as(_actor(form), reason=reason):
-        return address.path("incidents", workspace.incidents.dismiss(name, rule, columns, reason).name)
+        return place("incidents", workspace.incidents.dismiss(name, rule, columns, reason).name)
 
 
 def undo(workspace: Workspace, form: Form, id: str) -> str:
     """Takes a change of a rule back; leads to the incident it was made for."""
     with acting_as(_actor(form)):
-        return address.path("incidents", workspace.incidents.undo(id).incident)
+        return place("incidents", workspace.incidents.undo(id).incident)
 
 
 def press(workspace: Workspace, form: Form, name: str) -> str:
     """Does what a message's button says; leads back to the incident."""
     with acting_as(_actor(form)):
-        return address.path("incidents", workspace.buttons.press(form.get("ticket", ""), name).incident)
+        return place("incidents", workspace.buttons.press(form.get("ticket", ""), name).incident)
 
 
 def fire(workspace: Workspace, form: Form, name: str) -> str:
@@ -119,19 +122,19 @@ def fire(workspace: Workspace, form: Form, name: str) -> str:
     reason = form.get("reason", "")
     with acting_as(_actor(form), reason=reason):
         workspace.rules.fire(name, reason)
-    return address.path("rules", name)
+    return place("rules", name)
 
 
 def enable(workspace: Workspace, form: Form, name: str) -> str:
     """Switches a rule on; leads back to it."""
     with acting_as(_actor(form)):
-        return address.path("rules", workspace.rules.update(name, change(Rule, enabled=True)).name)
+        return place("rules", workspace.rules.update(name, change(Rule, enabled=True)).name)
 
 
 def disable(workspace: Workspace, form: Form, name: str) -> str:
     """Switches a rule off; leads back to it."""
     with acting_as(_actor(form)):
-        return address.path("rules", workspace.rules.update(name, change(Rule, enabled=False)).name)
+        return place("rules", workspace.rules.update(name, change(Rule, enabled=False)).name)
 
 
 def decide(workspace: Workspace, form: Form, id: str) -> str:
@@ -144,6 +147,48 @@ def decide(workspace: Workspace, form: Form, id: str) -> str:
     with acting_as(_actor(form), reason=reason):
         workspace.reviews.decide(id, value, reason, outcome=form.get("outcome") == "yes")
     return "/reviews"
+
+
+def describe(workspace: Workspace, form: Form, address: str) -> str:
+    """Says what a model or a version is, and tags it; leads back to it.
+
+    The tag named ``key`` gets the value ``value``, or is removed where that is empty.
+    """
+    version = parse_model_address(address).number is not None
+    with acting_as(_actor(form)):
+        before = workspace.models.version(address) if version else workspace.models.show(address)
+        said: dict[str, Any] = {"description": form["description"]} if "description" in form else {}
+        if key := form.get("key", "").strip():
+            tags = {name: value for name, value in before.tags.items() if name != key}
+            said["tags"] = tags | ({key: form["value"]} if form.get("value") else {})
+        if version:
+            workspace.models.edit(address, change(ModelVersion, **said))
+        else:
+            workspace.models.update(address, change(Model, **said))
+    return place("models", address)
+
+
+def alias(workspace: Workspace, form: Form, address: str) -> str:
+    """Points an alias at a version, or removes it where no number is given; leads back to the model."""
+    name, number = form.get("alias", "").strip(), form.get("number", "").strip()
+    with acting_as(_actor(form)):
+        if not number:
+            workspace.models.delete_alias(address, name)
+        elif number.isdecimal():
+            workspace.models.set_alias(address, name, int(number))
+        else:
+            raise InvalidInput("the version is not a number", hint="for instance 3; nothing removes the alias")
+    return place("models", address)
+
+
+def stage(workspace: Workspace, form: Form, address: str) -> str:
+    """Moves a version to a stage; leads back to it."""
+    try:
+        wanted = msgspec.convert(form.get("stage", ""), Stage)
+    except msgspec.ValidationError:
+        raise InvalidInput("there is no such stage", hint="None, Staging, Production or Archived") from None
+    with acting_as(_actor(form)):
+        return place("models", workspace.models.set_stage(address, wanted).address)
 
 
 def _actor(form: Form) -> str:

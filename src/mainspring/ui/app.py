@@ -110,6 +110,9 @@ FORMS: tuple[tuple[str, Callable[..., str | Page]], ...] = (
     ("/rules/{name}/enable", actions.enable),
     ("/rules/{name}/disable", actions.disable),
     ("/reviews/{id}/decide", actions.decide),
+    ("/models/{address}/describe", actions.describe),
+    ("/models/{address}/alias", actions.alias),
+    ("/models/{address}/stage", actions.stage),
 )
 """Path -> function ``(workspace, form, **path parameters)`` that acts and says where to go then, or is the answer."""
 

@@ -31,12 +31,16 @@ class Filled(NamedTuple):
         runs: Ids of the runs by title; ``gone`` is deleted.
         model: Id of the logged model.
         experiment: Id of the experiment with the runs.
+        trace: Id of a trace with two spans and a judgement, which belongs to the run ``first``.
+        artifacts: Folder of the files, where the store does not tell.
     """
 
     uri: str
     runs: dict[str, str]
     model: str
     experiment: str
+    trace: str = ""
+    artifacts: str = ""
 
 
 def fill(uri: str, artifacts: Path | None, big: int = POINTS) -> Filled:
@@ -72,6 +76,7 @@ def _fill(client: MlflowClient, uri: str, artifacts: Path | None, big: int) -> F
         [DatasetInput(Dataset("rows", "d1", "local", '{"uri": "rows.csv"}', '{"s": 1}', '{"n": 2}'),
                       [InputTag("mlflow.data.context", "training")])],
     )  # fmt: skip
+    trace = _call(client, experiment, runs["first"])
     logged = client.create_logged_model(
         experiment, "net", runs["first"], {"stage": "x"}, {"depth": "3"}, "sklearn"
     ).model_id
@@ -92,7 +97,7 @@ def _fill(client: MlflowClient, uri: str, artifacts: Path | None, big: int) -> F
     client.log_text(lone, "old", "old.txt")
     client.delete_experiment(old)
     _register(client, runs, logged)
-    return Filled(uri, runs, logged, experiment)
+    return Filled(uri, runs, logged, experiment, trace)
 
 
 def _register(client: MlflowClient, runs: dict[str, str], logged: str) -> None:
@@ -105,3 +110,17 @@ def _register(client: MlflowClient, runs: dict[str, str], logged: str) -> None:
     client.set_registered_model_alias("churn", "live", "3")
     client.transition_model_version_stage("churn", "1", "Production")
     client.create_registered_model("empty")
+
+
+def _call(client: MlflowClient, experiment: str, run: str) -> str:
+    """A call of an application."""
+    mlflow.set_experiment(experiment_id=experiment)
+    with mlflow.start_run(run), mlflow.start_span("answer", attributes={"kind": "sum"}) as root:
+        root.set_inputs({"question": 2})
+        with mlflow.start_span("look up"):
+            mlflow.update_current_trace(tags={"who": "ada"})
+        root.set_outputs("four")
+    mlflow.flush_trace_async_logging()
+    trace = str(mlflow.get_last_active_trace_id())
+    mlflow.log_feedback(trace_id=trace, name="right", value=True, rationale="it is")
+    return trace

@@ -15,6 +15,7 @@ from typing import Any
 
 import mlflow
 import pytest
+import sqlalchemy as sa
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
@@ -51,9 +52,21 @@ def counts(report: Report) -> dict[str, tuple[int, int, int]]:
     return {row["kind"]: (row["carried"], row["same"], row["left"]) for row in report.rows()}
 
 
+def _database(server: str) -> str:
+    """The address of an empty database for MLflow's own tables."""
+    address = sa.make_url(server).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(address, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE theirs")
+    engine.dispose()
+    return address.set(database="theirs").render_as_string(hide_password=False)
+
+
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Filled]]:
-    """A filled store of each kind: a database, a folder, a server."""
+def stores(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Filled]]:
+    """A filled store of each kind: databases, a folder, a server."""
     made: dict[str, Filled] = {}
     servers: list[Server] = []
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
@@ -68,7 +81,11 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
                 before = Path.cwd()
                 os.chdir(folder)
                 uri = f"sqlite:///{folder / 'mlflow.db'}" if kind == "sqlite" else str(folder / "mlruns")
-                made[kind] = fill(uri, folder / "files" if kind == "sqlite" else None)
+                if kind == "postgresql":
+                    uri = _database(request.getfixturevalue("postgres_server"))
+                made[kind] = fill(uri, None if kind == "folder" else folder / "files")
+                if kind == "postgresql":  # a server that is elsewhere has no folder beside it
+                    made[kind] = made[kind]._replace(artifacts=str(folder / "files"))
                 os.chdir(before)
         return made[kind]
 
@@ -124,17 +141,30 @@ def told(client: MlflowClient, filled: Filled, folder: Path) -> dict[str, Any]:
         seen[f"churn/{item.version}"] = (
             item.current_stage, item.description or "", item.tags, item.run_id, item.creation_timestamp
         )  # fmt: skip
+    trace = client.get_trace(filled.trace)
+    spans = trace.data.spans
+    assert len(spans) == 2
+    seen["trace"] = (
+        trace.info.state, trace.info.request_time, trace.info.execution_duration or 0, trace.info.request_preview,
+        trace.info.response_preview, trace.info.tags["who"], trace.info.trace_metadata["mlflow.sourceRun"],
+        [(span.name, span.start_time_ns, span.end_time_ns, span.attributes, span.parent_id) for span in spans],
+        [(item.name, item.value, item.rationale, item.source) for item in trace.info.assessments],
+    )  # fmt: skip
     mlflow.set_tracking_uri("")
     return seen
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, pytest.param("postgresql", marks=pytest.mark.storm)])
 def test_a_client_sees_here_what_it_saw_there(kind: str, stores: Callable[[str], Filled], tmp_path: Path) -> None:
     filled = stores(kind)
+    beside = ["--artifacts", filled.artifacts] if filled.artifacts else []
     lone = Server(tmp_path / "project", f"sqlite:///{tmp_path / 'new.db'}")
     try:
         done = subprocess.run(
-            [*COMMAND, filled.uri, "--project", lone.folder, "--json"], capture_output=True, text=True, check=False
+            [*COMMAND, filled.uri, "--project", lone.folder, "--json", *beside],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr + done.stdout
         report = json.loads(done.stdout)
@@ -177,7 +207,7 @@ def test_a_dry_run_counts_and_writes_nothing(kind: str, stores: Callable[[str], 
     source = open_source(stores(kind).uri)
     rows = {row["kind"]: row["found"] for row in survey(source, Report(source.name, "")).rows()}
     source.close()
-    assert rows == {"experiments": 3, "runs": 4, "logged models": 1, "models": 2, "versions": 2}
+    assert rows == {"experiments": 3, "runs": 4, "logged models": 1, "models": 2, "versions": 2, "traces": 1}
 
 
 def test_some_experiments_bring_the_versions_of_their_runs(
@@ -347,6 +377,7 @@ def test_everything_can_be_taken_back(
         assert found["runs"] == (4, 0, 0)
         assert found["versions"] == (2, 0, 0)
         assert found["files"] == (7 + 1, 0, 0)
+        assert found["traces"] == (1, 0, 0)
         again = counts(export(sqlite_workspace, lone.url))
         assert [name for name, (carried, _, left) in again.items() if carried or left] == []
         client = MlflowClient(lone.url)
@@ -362,6 +393,10 @@ def test_everything_can_be_taken_back(
         assert (
             Path(client.download_artifacts(run.info.run_id, "notes/a.txt", str(tmp_path))).read_text() == "hello first"
         )
+        trace = client.get_trace(filled.trace)
+        assert [span.name for span in trace.data.spans] == ["answer", "look up"]
+        assert trace.info.trace_metadata["mlflow.sourceRun"] == run.info.run_id
+        assert [item.name for item in trace.info.assessments] == ["right"]
         assert client.get_model_version_by_alias("churn", "live").version == "3"
         assert client.get_experiment_by_name("old").lifecycle_stage == "deleted"
     finally:

@@ -162,6 +162,40 @@ def test_traces_belong_to_runs_and_are_deleted(client: MlflowClient, experiment:
     assert client.search_traces(locations=[experiment]) == []
 
 
+def test_clients_of_the_line_2_trace_too(client: MlflowClient, server: Server, experiment: str) -> None:
+    """In milliseconds and lists of pairs, with an id that the server gives."""
+
+    def pairs(**labels: str) -> list[dict[str, str]]:
+        return [{"key": key, "value": value} for key, value in labels.items()]
+
+    told = {
+        "experiment_id": experiment,
+        "timestamp_ms": 1000,
+        "request_metadata": pairs(a="1", b="2"),
+        "tags": pairs(t="x"),
+    }
+    begun = server.call("traces", **told).json["trace_info"]
+    name, path = begun["request_id"], f"/api/2.0/mlflow/traces/{begun['request_id']}"
+    assert (begun["status"], begun["timestamp_ms"], begun["experiment_id"]) == ("IN_PROGRESS", 1000, experiment)
+    over = {
+        "request_id": name,
+        "timestamp_ms": 3000,
+        "status": "OK",
+        "request_metadata": pairs(a="3"),
+        "tags": pairs(u="y"),
+    }
+    ended = server.ask("PATCH", path, over).json["trace_info"]
+    assert (ended["status"], ended["execution_time_ms"]) == ("OK", 2000)
+    assert {item["key"]: item["value"] for item in ended["request_metadata"]} == {"a": "3", "b": "2"}
+    assert server.ask("GET", f"{path}/info").json["trace_info"] == ended
+    found = server.ask("GET", f"/api/2.0/mlflow/traces?experiment_ids={experiment}&max_results=1").json
+    assert found == {"traces": [ended]}
+    whole = server.ask("GET", f"/api/3.0/mlflow/traces/{name}").json["trace"]["trace_info"]
+    assert whole["execution_duration"] == "2.000s"
+    assert server.call("traces", experiment_id=experiment).status == 400
+    assert client.delete_traces(experiment, max_timestamp_millis=10**15) == 1
+
+
 @pytest.mark.parametrize(
     "info",
     [

@@ -313,6 +313,36 @@ class TestForms:
         assert done.headers["location"] == "/incidents/churn-eu-2"
         assert "ops is at it" in client.get("/monitoring/churn-eu").text
 
+    def test_what_is_said_of_models_and_versions_is_edited(self, client: Any, workspace: Any) -> None:
+        sign = {"actor": "maria"}
+        assert (
+            client.post("/models/churn/describe", sign | {"description": "who leaves"}).headers["location"]
+            == "/models/churn"
+        )
+        client.post("/models/churn/describe", sign | {"key": "team", "value": "blue"})
+        client.post("/models/churn/alias", sign | {"alias": "best", "number": "3"})
+        client.post("/models/churn@3/describe", sign | {"key": "note", "value": "kept", "description": "the third"})
+        assert (
+            client.post("/models/churn@3/stage", sign | {"stage": "Staging"}).headers["location"] == "/models/churn@3"
+        )
+        page = client.get("/models/churn").text
+        for said in ("who leaves", "team", "blue", "best", "Staging"):
+            assert said in page
+        page = client.get("/models/churn@3").text
+        assert "the third" in page
+        assert "kept" in page
+        assert workspace.store.events(prefix="registry.model.changed")[-1].actor == "maria"
+        client.post("/models/churn/describe", sign | {"key": "team", "value": ""})
+        client.post("/models/churn/alias", sign | {"alias": "best", "number": ""})
+        assert workspace.models.show("churn").tags == {}
+        assert "best" not in workspace.models.aliases("churn")
+        for form, address in (
+            ({"stage": "Moon"}, "/models/churn@3/stage"),
+            ({"alias": "x", "number": "y"}, "/models/churn/alias"),
+        ):
+            assert client.post(address, sign | form).status == 422
+        assert client.post("/models/churn/describe", {"description": "x"}).status == 422
+
     def test_a_form_of_nonsense_is_refused(self, client: Any) -> None:
         assert client.post("/approvals/churn@5/approve", {f"f{index}": "" for index in range(99)}).status == 422
         assert client.post("/approvals/churn@5/approve", {"actor": "m" * 70_000}).status == 422

@@ -19,6 +19,7 @@ from mainspring.interop.mlflow import (
     messages,
     metrics,
     models,
+    older_traces,
     runs,
     traces,
     versions,
@@ -46,7 +47,7 @@ _ROOTS = ("/api/", "/ajax-api/")
 _ABSENT = (
     "scorers", "gateway", "datasets",
     "prompt-optimization", "assessments", "label-schemas", "review-queues", "issues", "workspaces", "artifacts",
-    "jobs", "users", "permissions",
+    "jobs", "users", "permissions", "gateway-proxy", "upload-artifact", "runs/create-promptlab-run",
 )  # fmt: skip
 _JSON = (b"content-type", b"application/json")
 _SERVER_INFO = {
@@ -83,6 +84,7 @@ _ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     **{key: Endpoint(*value) for key, value in versions.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in logged.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in traces.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in older_traces.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in webhooks.ENDPOINTS.items()},
     ("GET", "server-info"): Endpoint(messages.Empty, _info),
 }
@@ -232,7 +234,7 @@ def _objection(path: str) -> MlflowError | None:
             version, _, rest = path.removeprefix(root).partition("/")
             if version[:1].isdigit() and rest.startswith(("mlflow/", "mlflow-artifacts/")):
                 name = rest.partition("/")[2]
-                if name.partition("/")[0] in _ABSENT:
+                if name in _ABSENT or name.partition("/")[0] in _ABSENT:
                     return not_offered(name)
                 return MlflowError("ENDPOINT_NOT_FOUND", f"there is nothing at {path[:200]}")
     if path == SPANS:

@@ -50,9 +50,11 @@ async def proxied(rooms: Rooms, work: Work, scope: Any, receive: Any, send: Any)
         raise MlflowError(MISSING, "there is nothing at this address")
     if found[1] != "artifacts":
         raise MlflowError("NOT_IMPLEMENTED", "Multipart and presigned transfers are not offered; send the file whole.")
-    path, method = _decoded(raw[found.end() :]), scope["method"]
+    method, sent = scope["method"], raw[found.end() :]
+    path = _decoded(_undotted(sent) if method in ("GET", "HEAD") else sent)
     if method == "GET" and not path:
-        asked = read_query(ListArtifacts, scope["query_string"]).path
+        asked = read_query(ListArtifacts, scope["query_string"]).path or ""
+        asked = _undotted(asked)
         await _send_json(send, await work(_list_folder, rooms, _checked(asked) if asked else ""))
     elif method in ("GET", "HEAD"):
         await _send(rooms, work, await work(_find, rooms, path), scope, send)
@@ -64,6 +66,11 @@ async def proxied(rooms: Rooms, work: Work, scope: Any, receive: Any, send: Any)
         await _send_json(send, b"{}")
     else:
         raise MlflowError("METHOD_NOT_ALLOWED", f"artifacts take no {method}")
+
+
+def _undotted(path: str) -> str:
+    """The path without parts that are one dot: clients ask so for the root, and for what is below."""
+    return "/".join(part for part in path.split("/") if part != ".")
 
 
 def _decoded(sent: str) -> str:
@@ -121,7 +128,8 @@ def _list(rooms: Rooms, request: ListArtifacts) -> bytes:
     root = artifact_uri(row.location, row.experiment, row.id)
     if not root.startswith(SCHEME):
         raise MlflowError("NOT_IMPLEMENTED", f"artifacts at {root} are listed by the client itself, not by this server")
-    path = _checked(request.path) if request.path else ""
+    asked = _undotted(request.path or "")
+    path = _checked(asked) if asked else ""
     prefix = f"{path}/" if path else ""
     files = [
         {"path": prefix + item.name, "is_dir": True} if item.size is None

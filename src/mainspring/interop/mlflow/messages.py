@@ -299,11 +299,21 @@ class SearchLogged(Message):
     page_token: str | None = None
 
 
-class TraceRef(Message):
+class OlderTrace(Message):
+    """A trace as clients of the line 2.x tell it."""
+
+    request_id: str | None = None
+    experiment_id: str | None = None
+    timestamp_ms: int | None = None
+    status: str | None = None
+    request_metadata: list[Pair] | None = None
+    tags: list[Pair] | None = None
+
+
+class TraceRef(OlderTrace):
     """A trace, with what is to be changed."""
 
     trace_id: str | None = None
-    request_id: str | None = None
     allow_partial: bool | None = None
     trace: dict[str, Any] | None = None
     key: str | None = None
@@ -326,6 +336,16 @@ class SearchTraces(Message):
     """``traces/search``."""
 
     locations: list[Location] | None = None
+    filter: str | None = None
+    max_results: int | None = None
+    order_by: list[str] | None = None
+    page_token: str | None = None
+
+
+class SearchOlderTraces(Message):
+    """``traces``, asked by clients of the line 2.x."""
+
+    experiment_ids: list[str] | None = None
     filter: str | None = None
     max_results: int | None = None
     order_by: list[str] | None = None

@@ -15,6 +15,8 @@ from mainspring.interop.mlflow.rooms import Rooms, run_id
 
 PAGE = 25_000
 BULK = 25_000
+MAX_SAMPLES = 2500
+"""Most steps that are told of a sampled curve."""
 MAX_RUNS = 100
 _encode = msgspec.json.encode
 _Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -82,10 +84,17 @@ def _bulk(rooms: Rooms, request: Histories) -> bytes:
 
 def _bulk_interval(rooms: Rooms, request: Histories) -> bytes:
     """Of each curve some steps, evenly spread, with the first and the last, and those of its extremes."""
-    key, runs = _asked(request.metric_key, request.run_ids)
-    limit, start, end = request.max_results or BULK, request.start_step, request.end_step
-    if limit < 1 or limit > BULK:
-        raise invalid("max_results", limit, f"It must be 1 to {BULK}")
+    if not request.run_ids:
+        raise missing("run_ids")
+    if not request.metric_key:
+        raise missing("metric_key")
+    if len(request.run_ids) > MAX_RUNS:
+        raise MlflowError(INVALID, f"GetMetricHistoryBulkInterval request must specify at most {MAX_RUNS} run_ids.")
+    key, runs = request.metric_key, request.run_ids
+    limit, start, end = request.max_results, request.start_step, request.end_step
+    limit = MAX_SAMPLES if limit is None else limit
+    if not 1 <= limit <= MAX_SAMPLES:
+        raise MlflowError(INVALID, f"max_results must be between 1 and {MAX_SAMPLES}.")
     if (start is None) != (end is None):
         raise MlflowError(INVALID, "If either start step or end step are specified, both must be specified.")
     if start is not None and end is not None and start > end:

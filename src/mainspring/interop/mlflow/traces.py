@@ -12,23 +12,25 @@ import msgspec
 from mainspring.errors import NotFound
 from mainspring.interop.mlflow.errors import INVALID, MISSING, MlflowError, invalid, missing
 from mainspring.interop.mlflow.experiments import compare, read_token, write_token
-from mainspring.interop.mlflow.messages import DeleteTraces, Message, SearchTraces, TraceRef
+from mainspring.interop.mlflow.messages import DeleteTraces, Message, SearchOlderTraces, SearchTraces, TraceRef
 from mainspring.interop.mlflow.rooms import SCHEME, Rooms, experiment_number
 from mainspring.interop.otlp import read_spans, to_protobuf_json, unpacked
 from mainspring.tracking import search
 from mainspring.tracking.model import Trace
 from mainspring.tracking.search import Clause
-from mainspring.tracking.spans import RUN
+from mainspring.tracking.spans import RUN, to_library
 from mainspring.tracking.store import moment
 
 PAGE = 100
 MAX_PAGE = 50_000
 MAX_SPANS = 64 * 1024 * 1024
 """Bytes of a request's spans, unpacked."""
-_LOCATION, _NAME = "mlflow.artifactLocation", "mlflow.traceName"
-_STATES = {"OK": "ok", "ERROR": "error", "IN_PROGRESS": "in_progress", "STATE_UNSPECIFIED": "unspecified"}
-_TOLD = {ours: theirs for theirs, ours in _STATES.items()}
+LOCATION, NAME = "mlflow.artifactLocation", "mlflow.traceName"
+STATES = {"OK": "ok", "ERROR": "error", "IN_PROGRESS": "in_progress", "STATE_UNSPECIFIED": "unspecified"}
+TOLD = {ours: theirs for theirs, ours in STATES.items()}
 _TRACE = re.compile(r"[\w.-]{1,100}", re.ASCII)
+_LATEST = 253_402_300_799_000
+"""The last millisecond but some that a date can be: whoever means all gives any large number."""
 _FIELDS = {"assessmentName": "assessment_name"}
 _encode = msgspec.json.encode
 
@@ -60,8 +62,8 @@ def _tell(trace: Trace) -> dict[str, Any]:
             "type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": str(trace.experiment)},
         },
         "request_time": _stamp(trace.created),
-        "state": _TOLD[trace.status],
-        "tags": {_LOCATION: f"{SCHEME}{trace.folder}"} | trace.tags,
+        "state": TOLD[trace.status],
+        "tags": {LOCATION: f"{SCHEME}{trace.folder}"} | trace.tags,
     }  # fmt: skip
     if trace.duration is not None:
         told["execution_duration"] = f"{trace.duration / 1000:.3f}s"
@@ -98,29 +100,36 @@ def receive(rooms: Rooms, content: bytes, headers: dict[bytes, str], as_json: bo
     rooms.traces.add_spans(number, spans, headers.get(b"x-mlflow-run-id", ""))
 
 
-def _start(rooms: Rooms, request: TraceRef) -> bytes:
+def start(rooms: Rooms, request: TraceRef) -> bytes:
+    """Enters a trace, or completes what is known of it."""
     info = (request.trace or {}).get("trace_info") or (request.trace or {}).get("info")
     if not isinstance(info, dict):
         raise missing("trace.trace_info")
-    name = info.get("trace_id")
-    if not isinstance(name, str) or not _TRACE.fullmatch(name):
-        raise invalid("trace_id", name, "It may hold letters, digits, `_`, `.` and `-`")
     location = info.get("trace_location")
     place = location.get("mlflow_experiment") if isinstance(location, dict) else None
     experiment = experiment_number(str(place.get("experiment_id", "")) if isinstance(place, dict) else "")
     rooms.experiments.by_number(experiment)
+    return _encode({"trace": {"trace_info": _tell(rooms.traces.put(read_info(info, experiment)))}})
+
+
+def read_info(info: dict[str, Any], experiment: int) -> Trace:
+    """What the protocol tells of a trace.
+
+    Raises:
+        MlflowError: It tells no such thing.
+    """
+    name = info.get("trace_id")
+    if not isinstance(name, str) or not _TRACE.fullmatch(name):
+        raise invalid("trace_id", name, "It may hold letters, digits, `_`, `.` and `-`")
     tags, assessments = _texts(info.get("tags")), info.get("assessments")
     found = [_assessed(item, name) for item in assessments if isinstance(item, dict)] if assessments else []
-    trace = rooms.traces.put(
-        Trace(
-            id="", created=_time(info.get("request_time")), name=name, experiment=experiment,
-            title=tags.get(_NAME, ""), status=_STATES.get(str(info.get("state")), "unspecified"),  # type: ignore[arg-type]
-            duration=_duration(info.get("execution_duration")), request=str(info.get("request_preview") or ""),
-            response=str(info.get("response_preview") or ""), client=str(info.get("client_request_id") or ""),
-            metadata=_texts(info.get("trace_metadata")), tags=tags, assessments=found,
-        )
+    return Trace(
+        id="", created=_time(info.get("request_time")), name=name, experiment=experiment,
+        title=tags.get(NAME, ""), status=STATES.get(str(info.get("state")), "unspecified"),  # type: ignore[arg-type]
+        duration=_duration(info.get("execution_duration")), request=str(info.get("request_preview") or ""),
+        response=str(info.get("response_preview") or ""), client=str(info.get("client_request_id") or ""),
+        metadata=_texts(info.get("trace_metadata")), tags=tags, assessments=found,
     )  # fmt: skip
-    return _encode({"trace": {"trace_info": _tell(trace)}})
 
 
 def _id(request: TraceRef) -> str:
@@ -144,6 +153,12 @@ def _get(rooms: Rooms, request: TraceRef) -> bytes:
     return _encode({"trace": _whole(rooms, rooms.traces.show(_id(request)))})
 
 
+def _artifact(rooms: Rooms, request: TraceRef) -> bytes:
+    """The spans as the client keeps them in a file."""
+    trace = rooms.traces.show(_id(request))
+    return _encode({"spans": [to_library(span, trace.name) for span in rooms.traces.spans(trace.name)]})
+
+
 def _batch(rooms: Rooms, request: TraceRef) -> bytes:
     found = [rooms.store.first(Trace, name=name) for name in request.trace_ids or ()]
     return _encode({"traces": [_whole(rooms, trace) for trace in found if trace is not None]})
@@ -155,28 +170,38 @@ def _infos(rooms: Rooms, request: TraceRef) -> bytes:
 
 
 def _search(rooms: Rooms, request: SearchTraces) -> bytes:
-    limit = PAGE if request.max_results is None else request.max_results
-    if not 1 <= limit <= MAX_PAGE:
-        raise invalid("max_results", limit, f"It must be 1 to {MAX_PAGE}")
-    offset = read_token(request.page_token)
     experiments = [
         experiment_number(str(item.mlflow_experiment.get("experiment_id", "")))
         for item in request.locations or ()
         if item.mlflow_experiment
     ]
+    found, token = found_by(rooms, experiments, request)
+    answer: dict[str, Any] = {"traces": [_tell(item) for item in found]} if found else {}
+    return _encode(answer | ({"next_page_token": token} if token else {}))
+
+
+def found_by(
+    rooms: Rooms, experiments: list[int], request: SearchTraces | SearchOlderTraces
+) -> tuple[list[Trace], str]:
+    """A page of what a search finds, and the token of the next, if there is one.
+
+    Raises:
+        MlflowError: It cannot be searched so.
+    """
+    limit = PAGE if request.max_results is None else request.max_results
+    if not 1 <= limit <= MAX_PAGE:
+        raise invalid("max_results", limit, f"It must be 1 to {MAX_PAGE}")
+    offset = read_token(request.page_token)
     clauses = [_ours(item) for item in search.TRACES.filter(request.filter or "")]
     orders = search.TRACES.order(request.order_by or [])
     found = rooms.traces.search(experiments, clauses, orders, limit + 1, offset)
-    answer: dict[str, Any] = {"traces": [_tell(item) for item in found[:limit]]} if found else {}
-    if len(found) > limit:
-        answer["next_page_token"] = write_token(offset + limit)
-    return _encode(answer)
+    return found[:limit], write_token(offset + limit) if len(found) > limit else ""
 
 
 def _ours(clause: Clause) -> Clause:
     """A clause on the state or the run, which have other names here."""
     if clause.kind == "attribute" and clause.key == "status":
-        held = tuple(ours for theirs, ours in _STATES.items() if compare(theirs, clause))
+        held = tuple(ours for theirs, ours in STATES.items() if compare(theirs, clause))
         return Clause("attribute", "status", "IN", held)
     if clause.kind == "attribute" and clause.key == "run_id":
         return clause._replace(kind="metadata", key=RUN)
@@ -205,7 +230,8 @@ def _delete(rooms: Rooms, request: DeleteTraces) -> bytes:
     if (request.max_timestamp_millis is None) == (not request.request_ids):
         raise MlflowError(INVALID, "Either `max_timestamp_millis` or `trace_ids` must be specified, but not both.")
     try:
-        until = None if request.max_timestamp_millis is None else moment(request.max_timestamp_millis * 1000 + 999)
+        latest = request.max_timestamp_millis
+        until = None if latest is None else moment(min(latest, _LATEST) * 1000 + 999)
     except (OverflowError, ValueError):
         raise invalid("max_timestamp_millis", request.max_timestamp_millis, "It is no time") from None
     gone = rooms.traces.delete(
@@ -296,13 +322,14 @@ def _delete_assessment(rooms: Rooms, request: TraceRef) -> bytes:
 
 
 ENDPOINTS: dict[tuple[str, str], tuple[type[Message], Any]] = {
-    ("POST", "traces"): (TraceRef, _start),
+    ("POST", "traces"): (TraceRef, start),
     ("GET", "traces/get"): (TraceRef, _get),
     ("GET", "traces/batchGet"): (TraceRef, _batch),
     ("POST", "traces/batchGetInfos"): (TraceRef, _infos),
     ("POST", "traces/search"): (SearchTraces, _search),
     ("POST", "traces/delete-traces"): (DeleteTraces, _delete),
     ("POST", "traces/link-to-run"): (TraceRef, _link),
+    ("GET", "get-trace-artifact"): (TraceRef, _artifact),
     ("GET", "traces/{trace_id}"): (TraceRef, _info),
     ("PATCH", "traces/{trace_id}/tags"): (TraceRef, _set_tag),
     ("DELETE", "traces/{trace_id}/tags"): (TraceRef, _delete_tag),

@@ -17,6 +17,7 @@ from mainspring.interop.mlflow.messages import CreateVersion, Message, Pair, Sea
 from mainspring.interop.mlflow.rooms import SCHEME, Rooms, check_key, number
 from mainspring.registry import search
 from mainspring.registry.model import Alias, Model, ModelVersion, Stage
+from mainspring.registry.sources import is_remote
 from mainspring.tracking.model import LoggedModel, Run
 from mainspring.tracking.search import Clause
 from mainspring.tracking.store import milliseconds
@@ -30,6 +31,15 @@ STAGES: dict[str, Stage] = {
 VERSIONS = "versions/"
 """Under this path among the artifacts stand the files of registered versions, which nobody changes."""
 _encode = msgspec.json.encode
+
+_LOCAL = (
+    "To use a local path as a model version source, the run_id request parameter has to be specified and the local "
+    "path has to be contained within the artifact directory of the run specified by the run_id."
+)
+_REMOTE = (
+    "If supplying a source as an http, https, local file path, ftp, objectstore, or mlflow-artifacts uri, an absolute "
+    "path must be provided without relative path references present. Please provide an absolute path."
+)
 
 
 def tags_of(given: Sequence[Pair] | None) -> dict[str, str]:
@@ -177,12 +187,8 @@ def _create(rooms: Rooms, request: CreateVersion) -> bytes:
     except InvalidInput as error:
         if "source" not in error.facts:
             raise
-        raise MlflowError(
-            INVALID,
-            f"Invalid model version source: '{request.source[:200]}'. To use a local path as a model version source, "
-            "the run_id request parameter has to be specified and the local path has to be contained within the "
-            "artifact directory of the run specified by the run_id.",
-        ) from None
+        told = _REMOTE if is_remote(request.source) or request.source.startswith("mlflow-artifacts:") else _LOCAL
+        raise MlflowError(INVALID, f"Invalid model version source: '{request.source[:200]}'. {told}") from None
     return _encode({"model_version": tell_versions(rooms, [made], whole=True)[0]})
 
 

@@ -51,8 +51,8 @@ def model(workspace: Workspace, name: str) -> Page:
     """A model: its versions and aliases."""
     found = workspace.models.show(name)
     column = workspace.store.columns(ModelVersion)
-    wanted = ("address", "number", "run", "flavor", "metrics", "datasets", "status", "actor", "created")
-    select = sa.select(*(column[item] for item in wanted)).where(column.model == name)
+    wanted = ("address", "number", "run", "flavor", "metrics", "datasets", "status", "actor", "created", "stage")
+    select = sa.select(*(column[item] for item in wanted)).where(column.model == name, column.lifecycle == "active")
     versions = rows_of(workspace.store, select.order_by(column.number.desc()).limit(100))
     aliases = workspace.models.aliases(name)
     names: dict[int, list[str]] = {}
@@ -61,7 +61,8 @@ def model(workspace: Workspace, name: str) -> Page:
     metrics = list(dict.fromkeys(key for item in versions for key in item["metrics"]))[:5]
     title = f"live: {name}@{aliases['live']}" if "live" in aliases else f"{name}: nothing is live"
     title += f", {len(versions)} {'version' if len(versions) == 1 else 'versions'}"
-    context = {"model": found, "versions": versions, "aliases": names, "metrics": metrics}
+    staged = any(item["stage"] != "None" for item in versions)
+    context = {"model": found, "versions": versions, "aliases": names, "metrics": metrics, "staged": staged}
     crumbs = (("Models", "/models"), (name, ""))
     return Page(title=title, template="models/model.html", context=context, section="models", crumbs=crumbs)
 
@@ -113,8 +114,10 @@ def _obstacle(found: ModelVersion) -> str:
     """Why nothing here can serve it; empty where something can."""
     if not found.files:
         return f"its files are elsewhere, at `{found.source}`, and nobody fetches them from there."
-    if not {"model.onnx", "model.skops"} & {path.rpartition("/")[2] for path in found.files}:
-        return "none of its files is a model that serving runs: `model.onnx` or `model.skops`."
+    if not {"model.onnx", "model.skops", "MLmodel"} & {path.rpartition("/")[2] for path in found.files}:
+        return "none of its files is a model that serving runs: `model.onnx`, `model.skops` or `MLmodel`."
+    if not found.signature.inputs:
+        return "nobody knows what it reads, or it is code that this workspace does not load; its history says why."
     return ""
 
 

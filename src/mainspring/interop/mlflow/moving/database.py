@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import sqlalchemy as sa
 
-from mainspring.errors import InvalidInput, MissingExtra, NotFound, Unreachable
+from mainspring.errors import InvalidInput, MainspringError, MissingExtra, NotFound, Unreachable
 from mainspring.interop.mlflow.moving.files import LocalFiles
 from mainspring.interop.mlflow.moving.records import (
     DELETED_VERSION,
@@ -21,13 +22,17 @@ from mainspring.interop.mlflow.moving.records import (
     OldMetric,
     OldModel,
     OldRun,
+    OldTrace,
     OldVersion,
+    stamp,
 )
 from mainspring.tracking.rules import finite
+from mainspring.tracking.spans import LIBRARY_FILE, Span, of_library
 from mainspring.tracking.store import Input, Logged
 
 PAGE = 500
 _OF_RUN = "run_uuid"
+_PLACE = "mlflow.artifactLocation"
 _STATES = {1: "LOGGED_MODEL_PENDING", 2: "LOGGED_MODEL_READY", 3: "LOGGED_MODEL_UPLOAD_FAILED"}
 Row = Mapping[str, Any]
 
@@ -170,8 +175,38 @@ class DatabaseSource:
                 tags.get(row["version"], {}),
             )  # fmt: skip
 
-    def traces(self, experiment: str) -> int:
-        return sum(1 for _ in self._rows("trace_info", "experiment_id = :experiment", experiment=int(experiment)))
+    def traces(self, experiment: str) -> Iterator[OldTrace]:
+        where, last = "experiment_id = :experiment AND request_id > :last", ""
+        while True:
+            tail = f"{where} ORDER BY request_id LIMIT {PAGE}"
+            page = list(self._rows("trace_info", tail, experiment=int(experiment), last=last))
+            if not page:
+                return
+            last = page[-1]["request_id"]
+            names = [row["request_id"] for row in page]
+            tags = self._labels("trace_tags", "request_id", "key", "value", names)
+            noted = self._labels("trace_request_metadata", "request_id", "key", "value", names)
+            judged: dict[str, list[dict[str, Any]]] = {}
+            for row in self._among("assessments", "trace_id", names):
+                judged.setdefault(row["trace_id"], []).append(_assessment(row))
+            parts: dict[str, list[str]] = {}
+            for row in self._among("spans", "trace_id", names):
+                parts.setdefault(row["trace_id"], []).append(row["content"])
+            for row in page:
+                name = row["request_id"]
+                info = _trace_info(row) | {"tags": tags.get(name, {}), "trace_metadata": noted.get(name, {})}
+                told = info | {"assessments": judged.get(name, [])}
+                yield OldTrace(told, tuple(self._spans(parts.get(name), told["tags"].get(_PLACE, ""))))
+
+    def _spans(self, parts: list[str] | None, place: str) -> list[Span]:
+        """The spans of a trace: rows, or the file of the client that lies beside."""
+        if parts:
+            return of_library(f'{{"spans": [{", ".join(parts)}]}}'.encode())
+        try:
+            with self.open(place, LIBRARY_FILE) as content:
+                return of_library(content.read())
+        except MainspringError:
+            return []
 
     def files(self, place: str, owner: str = "") -> Iterator[tuple[str, int]]:
         return self._local().files(place)
@@ -214,6 +249,40 @@ class DatabaseSource:
         for row in self._rows(table) if among is None else self._among(table, owner, among):
             found.setdefault(str(row[owner]), {})[row[key]] = row[value] or ""
         return found
+
+
+def _trace_info(row: Row) -> dict[str, Any]:
+    """A row as the protocol tells it."""
+    took = row["execution_time_ms"]
+    return {
+        "trace_id": row["request_id"], "request_time": stamp(int(row["timestamp_ms"])), "state": row["status"],
+        "execution_duration": None if took is None else f"{int(took) / 1000}s",
+        "client_request_id": row.get("client_request_id"), "request_preview": row.get("request_preview"),
+        "response_preview": row.get("response_preview"),
+    }  # fmt: skip
+
+
+def _assessment(row: Row) -> dict[str, Any]:
+    """A row as the protocol tells it."""
+    told: dict[str, Any] = {"value": _json(row["value"])}
+    if row.get("error"):
+        told["error"] = _json(row["error"])
+    found = {
+        "assessment_id": row["assessment_id"], "assessment_name": row["name"], row["assessment_type"]: told,
+        "source": {"source_type": row["source_type"], "source_id": row["source_id"] or ""},
+        "create_time": stamp(int(row["created_timestamp"])), "valid": bool(row["valid"]),
+        "last_update_time": stamp(int(row["last_updated_timestamp"])),
+        "metadata": _json(row.get("assessment_metadata") or "{}"),
+    }  # fmt: skip
+    more = {name: row[name] for name in ("span_id", "rationale", "overrides") if row.get(name)}
+    return {name: value for name, value in (found | more).items() if value != {}}
+
+
+def _json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
 
 
 def _address(url: str) -> sa.URL:

@@ -11,16 +11,28 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import IO, Any, TypeVar, cast
+from urllib.parse import quote
 
 import msgspec
 from blake3 import blake3
 
 from mainspring.errors import MainspringError, NotFound
-from mainspring.interop.mlflow.moving.records import OldExperiment, OldLogged, OldModel, OldRun, OldVersion, Source
+from mainspring.interop.mlflow.moving.records import (
+    PLACE_TAGS,
+    OldExperiment,
+    OldLogged,
+    OldModel,
+    OldRun,
+    OldTrace,
+    OldVersion,
+    Source,
+)
 from mainspring.interop.mlflow.moving.report import Report
-from mainspring.interop.mlflow.moving.server import PROXY, pairs
+from mainspring.interop.mlflow.moving.server import PROXY, TRACES, pairs
 from mainspring.interop.mlflow.moving.wire import Fields, Wire, quoted
+from mainspring.interop.otlp import request_json
 from mainspring.registry.sources import is_remote
+from mainspring.tracking.spans import RUN
 
 RUN_TAG, MODEL_TAG, VERSION_TAG = "mainspring.run_id", "mainspring.model_id", "mainspring.version"
 STATE_TAG = "mainspring.exported"
@@ -86,10 +98,35 @@ class Exporting:
             self._guarded("logged models", logged.id, lambda logged=logged: self._logged(home, logged))  # type: ignore[misc]
         for run in self._source.runs(old.id):
             self._guarded("runs", run.id, lambda run=run: self._run(home, run))  # type: ignore[misc]
-        if traces := self._source.traces(old.id):
-            self._report.leave("traces", old.name, "traces are not carried", traces)
+        for trace in self._source.traces(old.id):
+            name = str(trace.info["trace_id"])
+            self._guarded("traces", name, lambda trace=trace: self._trace(home, trace))  # type: ignore[misc]
         if old.lifecycle == "deleted":
             self._wire.post("experiments/delete", experiment_id=home)
+
+    def _trace(self, home: str, old: OldTrace) -> None:
+        name = str(old.info["trace_id"])
+        try:
+            self._wire.get(f"{TRACES}/{quote(name, safe='')}")
+        except NotFound:
+            pass
+        else:
+            self._report.count("traces", "same")
+            return
+        tags = {key: value for key, value in old.info.get("tags", {}).items() if key not in PLACE_TAGS}
+        noted = dict(old.info.get("trace_metadata", {}))
+        if (run := self._runs.get(noted.get(RUN, ""))) is not None:
+            noted[RUN] = run.id
+        place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": home}}
+        info = old.info | {"trace_location": place, "tags": tags, "trace_metadata": noted}
+        if old.spans:
+            headers = {"content-type": "application/json", "x-mlflow-experiment-id": home}
+            try:
+                self._wire.send("/v1/traces", _encode(request_json(old.spans)), headers)
+            except MainspringError as error:
+                self._report.note("traces", name, f"its spans are left: {error.message}")
+        self._wire.post(TRACES, trace={"trace_info": info})
+        self._report.count("traces", "carried")
 
     def _guarded(self, kind: str, name: str, action: Callable[[], Any]) -> None:
         try:

@@ -18,9 +18,12 @@ from mainspring.interop.mlflow.moving.records import (
     OldMetric,
     OldModel,
     OldRun,
+    OldTrace,
     OldVersion,
+    stamp,
 )
 from mainspring.tracking.rules import finite
+from mainspring.tracking.spans import LIBRARY_FILE, of_library
 from mainspring.tracking.store import Input, Logged
 
 META = "meta.yaml"
@@ -166,8 +169,19 @@ class FolderSource:
                 str(meta.get("run_link") or ""), _texts(place / "tags"),
             )  # fmt: skip
 
-    def traces(self, experiment: str) -> int:
-        return sum(1 for _ in (self._home(experiment) / "traces").glob("*/trace_info.yaml"))
+    def traces(self, experiment: str) -> Iterator[OldTrace]:
+        for path in sorted((self._home(experiment) / "traces").glob("*/trace_info.yaml")):
+            home = path.parent
+            info = _meta(home, path.name)
+            if "timestamp_ms" in info:  # of the line 2.x
+                info |= {"trace_id": info.get("request_id"), "state": info.get("status")}
+                info["request_time"] = stamp(int(info["timestamp_ms"]))
+            took = info.get("execution_duration_ms", info.get("execution_time_ms"))
+            info["execution_duration"] = None if took is None else f"{int(took) / 1000}s"
+            info |= {"tags": _texts(home / "tags"), "trace_metadata": _texts(home / "request_metadata")}
+            info["assessments"] = [_meta(file.parent, file.name) for file in sorted(home.glob("assessments/*.yaml"))]
+            file = home / "artifacts" / LIBRARY_FILE
+            yield OldTrace(info, tuple(of_library(file.read_bytes())) if file.is_file() else ())
 
     def files(self, place: str, owner: str = "") -> Iterator[tuple[str, int]]:
         found, where = self._read_from(place, owner)
@@ -187,9 +201,9 @@ class FolderSource:
         """Nothing is kept open."""
 
 
-def _meta(folder: Path) -> dict[str, Any]:
+def _meta(folder: Path, name: str = META) -> dict[str, Any]:
     """What the file of a thing says; data alone, whatever it is made to look like."""
-    path = folder / META
+    path = folder / name
     try:
         if path.stat().st_size > MAX_META:
             raise InvalidInput(f"{path} is too large to be read", hint="look at it")

@@ -15,10 +15,12 @@ from blake3 import blake3
 
 from mainspring.core.ids import from_hex, new_id
 from mainspring.errors import MainspringError, NotFound
-from mainspring.interop.mlflow.moving.records import OldExperiment, OldLogged, OldRun, Source
+from mainspring.interop.mlflow.errors import MlflowError
+from mainspring.interop.mlflow.moving.records import PLACE_TAGS, OldExperiment, OldLogged, OldRun, OldTrace, Source
 from mainspring.interop.mlflow.moving.registering import Registering
 from mainspring.interop.mlflow.moving.report import Report
 from mainspring.interop.mlflow.rooms import STATES, Rooms
+from mainspring.interop.mlflow.traces import read_info
 from mainspring.ports.artifacts import Blob
 from mainspring.registry.sources import is_remote
 from mainspring.tracking.carried import Carried
@@ -78,8 +80,9 @@ class Importing:
             self._guarded("logged models", logged.id, lambda logged=logged: self._logged(home, logged))  # type: ignore[misc]
         if new and old.lifecycle == "deleted":
             self._carried.turn(home, "deleted")
-        if traces := self._source.traces(old.id):
-            self._report.leave("traces", old.name, "traces are not carried", traces)
+        for trace in self._source.traces(old.id):
+            name = str(trace.info.get("trace_id"))
+            self._guarded("traces", name, lambda trace=trace: self._trace(home, trace))  # type: ignore[misc]
         self._tell(f"{old.name}: done")
 
     def _guarded(self, kind: str, name: str, action: Callable[[], Any]) -> None:
@@ -131,6 +134,16 @@ class Importing:
             self._report.leave("runs", old.id, f"other points are here than were told, of {', '.join(wrong)}")
         else:
             self._report.count("runs", "carried")
+
+    def _trace(self, home: Experiment, old: OldTrace) -> None:
+        try:
+            trace = read_info(old.info, home.number)
+        except MlflowError as error:
+            self._report.leave("traces", str(old.info.get("trace_id")), error.message)
+            return
+        tags = {key: value for key, value in trace.tags.items() if key not in PLACE_TAGS}
+        new = self._rooms.traces.carry(msgspec.structs.replace(trace, tags=tags), old.spans)
+        self._report.count("traces", "carried" if new else "same")
 
     def _points(self, run: str, batch: list[list[Logged]], curves: dict[str, tuple[int, str]]) -> None:
         """Enters some curves, and notes of each how many points it has, and their digest."""
@@ -214,7 +227,7 @@ def survey(source: Source, report: Report, experiments: Sequence[str] = ()) -> R
         report.count("experiments", "left")
         report.count("runs", "left", sum(1 for _ in source.runs(item.id)))
         report.count("logged models", "left", sum(1 for _ in source.logged(item.id)))
-        report.count("traces", "left", source.traces(item.id))
+        report.count("traces", "left", sum(1 for _ in source.traces(item.id)))
     for model in [] if experiments else source.models():
         report.count("models", "left")
         report.count("versions", "left", sum(1 for _ in source.versions(model.name)))

@@ -7,15 +7,15 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from mainspring.interop.mlflow import experiments, logged, messages, metrics, models, runs, versions
+from mainspring.interop.mlflow import experiments, logged, messages, metrics, models, runs, traces, versions
 from mainspring.interop.mlflow.moving.server import ServerSource
 from mainspring.interop.mlflow.moving.wire import Fields
 from mainspring.interop.mlflow.rooms import SCHEME, Rooms
-from mainspring.tracking.model import Trace
 
 _ENDPOINTS = {
     **experiments.ENDPOINTS, **runs.ENDPOINTS, **metrics.ENDPOINTS, **models.ENDPOINTS, **versions.ENDPOINTS,
     **logged.ENDPOINTS,
+    **{(method, f"/api/3.0/mlflow/{path}"): found for (method, path), found in traces.ENDPOINTS.items()},
 }  # fmt: skip
 
 
@@ -60,9 +60,6 @@ class WorkspaceSource(ServerSource):
         self._rooms = rooms
         self._wire = _Inside(rooms)  # type: ignore[assignment]
         self.name = self._wire.url
-
-    def traces(self, experiment: str) -> int:
-        return self._rooms.store.count(Trace, experiment=int(experiment))
 
     def files(self, place: str, owner: str = "") -> Iterator[tuple[str, int]]:
         if place.startswith(SCHEME):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple, Protocol
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
+from mainspring.tracking.spans import Span
 from mainspring.tracking.store import Input, Logged
 
 DELETED_VERSION = "Deleted_Internal"
 """Databases and folders keep the row of a version that was deleted, at this stage."""
+
+PLACE_TAGS = ("mlflow.artifactLocation", "mlflow.trace.spansLocation", "mlflow.trace.archiveLocation")
+"""Tags of a trace that say where its spans are."""
 
 
 class OldExperiment(NamedTuple):
@@ -136,6 +141,18 @@ class OldVersion(NamedTuple):
     tags: dict[str, str]
 
 
+class OldTrace(NamedTuple):
+    """A trace: what is told of it, as the protocol tells it, and its spans."""
+
+    info: dict[str, Any]
+    spans: tuple[Span, ...] = ()
+
+
+def stamp(milliseconds: int) -> str:
+    """A time as the protocol tells it."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
 class Source(Protocol):
     """Where things are read from. Nothing is written there.
 
@@ -169,8 +186,8 @@ class Source(Protocol):
         """The versions of a model, deleted ones left out, by number."""
         ...
 
-    def traces(self, experiment: str) -> int:
-        """How many traces an experiment has."""
+    def traces(self, experiment: str) -> Iterator[OldTrace]:
+        """The traces of an experiment."""
         ...
 
     def files(self, place: str, owner: str = "") -> Iterator[tuple[str, int]]:

@@ -8,15 +8,26 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
 from mainspring.errors import MainspringError, NotFound
-from mainspring.interop.mlflow.moving.records import OldExperiment, OldLogged, OldMetric, OldModel, OldRun, OldVersion
+from mainspring.interop.mlflow.moving.records import (
+    OldExperiment,
+    OldLogged,
+    OldMetric,
+    OldModel,
+    OldRun,
+    OldTrace,
+    OldVersion,
+)
 from mainspring.interop.mlflow.moving.wire import Fields, Wire, quoted
+from mainspring.interop.otlp import of_protobuf_json
 from mainspring.tracking.files import check_path
 from mainspring.tracking.rules import finite
+from mainspring.tracking.spans import LIBRARY_FILE, Span, of_library
 from mainspring.tracking.store import Input, Logged
 
 PAGE = 1000
 HISTORY = 25_000
 PROXY = "/api/2.0/mlflow-artifacts/artifacts"
+TRACES = "/api/3.0/mlflow/traces"
 _PROXIED = re.compile(r"mlflow-artifacts:(?://[^/]*)?/*(.*)", re.DOTALL)
 _LOGGED = re.compile(r"m-[0-9a-f]{32}")
 
@@ -101,15 +112,29 @@ class ServerSource:
             return str(item.get("source", ""))
         return str(found.get("artifact_uri", ""))
 
-    def traces(self, experiment: str) -> int:
+    def traces(self, experiment: str) -> Iterator[OldTrace]:
         place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}}
+        order = ["timestamp_ms ASC"]
+        asked: Fields = {"max_results": 500, "locations": [place], "order_by": order}
         try:
-            return sum(
-                1
-                for _ in self._wire.pages("/api/3.0/mlflow/traces/search", "traces", max_results=500, locations=[place])
-            )
-        except MainspringError:
-            return 0
+            for item in self._wire.pages(f"{TRACES}/search", "traces", **asked):
+                yield OldTrace(item, self._spans(item))
+        except NotFound:
+            return  # servers of the line 2.x
+
+    def _spans(self, info: dict[str, Any]) -> tuple[Span, ...]:
+        """The spans of a trace: of the server, or in a file of the client's."""
+        place = info.get("tags", {}).get("mlflow.artifactLocation", "")
+        try:
+            told = self._wire.get(f"{TRACES}/get", trace_id=info["trace_id"]).get("trace", {}).get("spans", ())
+            if told:
+                return tuple(of_protobuf_json(item) for item in told)
+            with self.open(place, LIBRARY_FILE) as content:
+                return tuple(of_library(content.read()))
+        except MainspringError as error:
+            if error.status >= 500:
+                raise
+            return ()
 
     def files(self, place: str, owner: str = "") -> Iterator[tuple[str, int]]:
         folders = [""]
