@@ -15,6 +15,7 @@ from mainspring.ui.formats import number
 SERIES = 6
 """So many colours can be told apart; further curves begin again with the first."""
 _LEFT, _TOP, _LANE = 64.0, 12.0, 22.0
+_NAME, _LINE = 200.0, 14.0
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -85,7 +86,7 @@ def curves(
     if floor is not None:
         y = up(floor)
         parts.append(element("path", d=f"M{_LEFT:g} {y:.1f}H{right:g}", class_="limit", stroke="currentColor"))
-        parts.append(label(right, y - 5, f"floor {number(floor)}", "chart-text on-limit", "end"))
+        parts.append(label(right, y + 13, f"floor {number(floor)}", "chart-text on-limit", "end"))
     if split is not None:
         x = across(split.timestamp())
         parts.append(element("path", d=f"M{x:.1f} {_TOP:g}V{under:.1f}", class_="split-line", stroke="currentColor"))
@@ -158,7 +159,10 @@ class Place(msgspec.Struct, frozen=True):
 def places(
     found: Sequence[Place], *, title: str, across_is: str, up_is: str, width: float = 520.0, height: float = 280.0
 ) -> Markup:
-    """Points of cost and quality; those on the frontier are joined by a line, the recommended one has a ring."""
+    """Points of cost and quality; those on the frontier are joined by a line, the recommended one has a ring.
+
+    Names that would lie on others are left to the tips, those of the recommended one and of the frontier last.
+    """
     known = [item for item in found if finite(item.y) is not None]
     right, bottom = width - 16, height - 44
     across = Scale(*extent([item.x for item in known]), _LEFT + 8, right)
@@ -168,14 +172,21 @@ def places(
     path = "L".join(f"{across(item.x):.1f} {up(item.y or 0):.1f}" for item in edge)
     if len(edge) > 1:
         parts.append(element("path", d=f"M{path}", class_="frontier"))
-    for item in known:
+    named: list[tuple[float, float]] = []
+    words: list[str] = []
+    for item in sorted(known, key=lambda item: (not item.best, not item.edge)):
         x, y = across(item.x), up(item.y or 0)
+        free = not any(abs(x - across_) < _NAME and abs(y - up_) < _LINE for across_, up_ in named)
         said = tip(f"{item.name}: {across_is} {number(item.x)}, {up_is} {number(item.y)}")
         ring = element("circle", cx=x, cy=y, r=10.0, class_="ring") if item.best else ""
         dot = element("circle", said, cx=x, cy=y, r=5.5, class_="moment")
         anchor = "end" if x > width * 0.6 else "start"
-        words = label(x + (-12 if anchor == "end" else 12), y + 4, fitted(item.name, 200, 11.5), "chart-text", anchor)
-        parts.append(element("g", ring, dot, words, class_=series_class(item.series)))
+        parts.append(element("g", ring, dot, class_=series_class(item.series)))
+        if free:
+            beside = x + (-12 if anchor == "end" else 12)
+            words.append(label(beside, y - 8, fitted(item.name, 200, 11.5), "chart-text", anchor))
+            named.append((x, y))
+    parts += words
     parts.append(label(right, height - 6, across_is, "chart-text", "end"))
     parts.append(label(4, _TOP - 2 + 4, up_is, "chart-text"))
     return picture(width, height, title, "; ".join(item.name for item in known), *parts, class_="places")
