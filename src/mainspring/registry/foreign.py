@@ -116,7 +116,9 @@ class Process:
     def _start(self) -> None:
         command = [sys.executable, "-m", "mainspring.registry.foreign_process"]
         seen = {name: os.environ[name] for name in _SEEN if name in os.environ}
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=seen, bufsize=0)
+        self._child = subprocess.Popen(  # not among the project's files
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=seen, cwd="/", bufsize=0
+        )
         self._end = weakref.finalize(self, _ended, self._child)
 
     def _exchange(self, question: Question, seconds: float) -> Told:

@@ -27,7 +27,7 @@ TRUTH = (ROWS.a + (ROWS.c == "x") > 0.3).astype(int)
 def saved(folder: Path, save: Any, **arguments: Any) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        save(path=str(folder), pip_requirements=[], **arguments)  # else it looks for them in a process of its own
+        save(path=str(folder), pip_requirements=[], **arguments)  # or else it tries what the model needs, for seconds
     return folder
 
 
