@@ -183,7 +183,7 @@ class ForeignModel:
             raise InvalidInput(f"no model in {folder}: {error.strerror}", hint="deploy the version again") from None
         files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         check_code(manifest, files, trusted)
-        self._opening = Question("open", str(folder))
+        self._opening = Question("open", str(folder.resolve()))
         self._process = Process()
         try:
             self.score(probe_rows(folder, self.signature, 1), 1)
@@ -270,7 +270,7 @@ def adopt_beside(folder: Path) -> tuple[Signature, dict[str, bytes], float | Non
     """
     process = Process()
     try:
-        told = process.ask(Question("adopt", str(folder)), seconds=LOAD_SECONDS)
+        told = process.ask(Question("adopt", str(folder.resolve())), seconds=LOAD_SECONDS)
     finally:
         process.close()
     return Signature.from_json(told.signature), told.files, told.twin_difference
