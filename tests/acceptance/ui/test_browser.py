@@ -91,8 +91,15 @@ def opened(chromium: Any, **options: Any) -> tuple[Any, list[str]]:
     return page, trouble
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["1280", "390"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param(WIDE, "light", id="1280-light"),
+        pytest.param(NARROW, "dark", id="390-dark"),
+        pytest.param(WIDE, "dark", id="1280-dark", marks=pytest.mark.storm),
+        pytest.param(NARROW, "light", id="390-light", marks=pytest.mark.storm),
+    ],
+)
 def test_every_page_is_readable(
     chromium: Any, url: str, addresses: tuple[str, ...], scheme: str, size: dict[str, int]
 ) -> None:
