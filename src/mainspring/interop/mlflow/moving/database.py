@@ -68,16 +68,17 @@ class DatabaseSource:
             )  # fmt: skip
 
     def runs(self, experiment: str) -> Iterator[OldRun]:
-        where, last = "experiment_id = :experiment AND run_uuid > :last", ""
-        while True:
-            tail = f"{where} ORDER BY run_uuid LIMIT {PAGE}"
-            page = list(self._rows("runs", tail, experiment=int(experiment), last=last))
-            if not page:
-                return
-            last = page[-1][_OF_RUN]
-            yield from self._page(page)
+        for page in self._pages("runs", _OF_RUN, experiment):
+            yield from self._runs(page)
 
-    def _page(self, page: list[Row]) -> Iterator[OldRun]:
+    def _pages(self, table: str, key: str, experiment: str) -> Iterator[list[Row]]:
+        """The rows of an experiment in the order of their key, so many at a time."""
+        tail, last = f"experiment_id = :experiment AND {key} > :last ORDER BY {key} LIMIT {PAGE}", ""
+        while page := list(self._rows(table, tail, experiment=int(experiment), last=last)):
+            last = page[-1][key]
+            yield page
+
+    def _runs(self, page: list[Row]) -> Iterator[OldRun]:
         ids = [row[_OF_RUN] for row in page]
         params = self._labels("params", _OF_RUN, "key", "value", ids)
         tags = self._labels("tags", _OF_RUN, "key", "value", ids)
@@ -176,13 +177,7 @@ class DatabaseSource:
             )  # fmt: skip
 
     def traces(self, experiment: str) -> Iterator[OldTrace]:
-        where, last = "experiment_id = :experiment AND request_id > :last", ""
-        while True:
-            tail = f"{where} ORDER BY request_id LIMIT {PAGE}"
-            page = list(self._rows("trace_info", tail, experiment=int(experiment), last=last))
-            if not page:
-                return
-            last = page[-1]["request_id"]
+        for page in self._pages("trace_info", "request_id", experiment):
             names = [row["request_id"] for row in page]
             tags = self._labels("trace_tags", "request_id", "key", "value", names)
             noted = self._labels("trace_request_metadata", "request_id", "key", "value", names)
