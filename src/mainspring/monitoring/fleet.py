@@ -16,11 +16,16 @@ from mainspring.measures.reference import Reference, from_bytes
 from mainspring.measures.window import Window, decode, encode, merged
 from mainspring.monitoring.model import ReferenceProfile, WindowProfile
 from mainspring.store import Store
+from mainspring.store.rows import plain_time
 
 BLOCK = 50
 """Models compared at once: so many counts stay in the processor's cache."""
 _DAY = timedelta(days=1)
 _KEPT = 31 << 20
+# A row is a blob that is passed on as it is: what SQLAlchemy does for each costs as much as merging it.
+_PROFILES = """SELECT deployment, version, segment, blob FROM window_profile
+WHERE deployment IN ({}) AND start >= ? AND "end" <= ? ORDER BY deployment, version, segment"""
+_REFERENCES = "SELECT version, blob FROM reference_profile WHERE version IN ({})"
 
 
 class Watched(NamedTuple):
@@ -122,17 +127,13 @@ def evaluate(store: Store, start: datetime, end: datetime, block: int = BLOCK) -
     """
     _keep_freed_memory()
     columns = store.columns(WindowProfile)
-    within = (columns.start >= start, columns.end <= end)
     seen = sa.select(columns.deployment).distinct().order_by(columns.deployment)
     names = [row[0] for row in store.rows(seen)]
+    span = [plain_time(moment, store.engine.dialect.name) for moment in (start, end)]
     for some in _blocks(names, block):
-        query = (
-            sa.select(columns.deployment, columns.version, columns.segment, columns.blob)
-            .where(columns.deployment.in_(some), *within)
-            .order_by(columns.deployment, columns.version, columns.segment)
-        )
+        with store.driver() as driver:
+            rows = driver.rows(_PROFILES.format(_marks(some)), (*some, *span))
         blobs: dict[Key, list[bytes]] = {}
-        rows: list[Any] = store.rows(query)
         for deployment, version, segment, blob in rows:
             blobs.setdefault((deployment, version, segment), []).append(blob)
         yield from _compared(store, blobs)
@@ -148,10 +149,9 @@ def _keep_freed_memory() -> None:
 
 
 def _compared(store: Store, blobs: dict[Key, list[bytes]]) -> Iterator[Watched]:
-    columns = store.columns(ReferenceProfile)
-    query = sa.select(columns.version, columns.blob)
     wanted = sorted({version for _, version, _ in blobs})
-    rows: list[Any] = store.rows(query.where(columns.version.in_(wanted)))
+    with store.driver() as driver:
+        rows = driver.rows(_REFERENCES.format(_marks(wanted)), wanted)
     references = {version: from_bytes(blob) for version, blob in rows}
     known: list[tuple[Key, Reference, Window]] = []
     for key, parts in blobs.items():
@@ -172,6 +172,10 @@ def _compared(store: Store, blobs: dict[Key, list[bytes]]) -> Iterator[Watched]:
         mine = Distances(*(values[place:after] for values in found))
         yield Watched(*key, window.rows, reference, mine)
         place = after
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _side_by_side(windows: Sequence[Window]) -> Window:

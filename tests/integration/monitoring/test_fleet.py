@@ -22,8 +22,8 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Any:
-    store = Store(f"sqlite:///{tmp_path / 'fleet.db'}")
+def store(database_url: str) -> Any:
+    store = Store(database_url)
     store.prepare()
     yield store
     store.close()
