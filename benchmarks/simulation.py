@@ -27,6 +27,12 @@ from mainspring.workspace import Workspace
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "flight_delays"
 JUDGING = Judging(warmup_days=31, newest_days=28)
+_BARE = ("drift", "prediction_drift", "quality", "calibration")
+
+
+def _bare(name: str, **said: float) -> Policy:
+    """Monitors of which nobody said more than their kind, and perhaps how long their windows are."""
+    return Policy(name=name, monitors=[{"name": kind, "kind": kind, **said} for kind in _BARE], rules=[])
 
 
 def departures() -> pl.DataFrame:
@@ -53,6 +59,7 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(shutil.copytree(EXAMPLE, Path(folder) / "project"))
         policies = [_read(path, Policy) for path in sorted((project / "policies").glob("*.toml"))]
+        policies += [_bare("weeks"), _bare("days", window_days=1.0), _bare("hasty", window_days=1.0, breaches=1)]
         with Workspace(load_settings(project, {}, executor="process")) as workspace:
             workspace.projects.apply((project / "mainspring.toml").read_text(), str(project))
             workspace.datasets.create(draft(Dataset, name="year", time_column="departed_at"))
@@ -69,6 +76,7 @@ def rows() -> list[Row]:
             trained = len(simulations.models(made.run))
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)  # the workers' are counted once they have ended
     default, careful, noisy = found["default"], found["careful"], found["p below 0.05"]
+    kinds = f"{len(_BARE)} monitors that say nothing but their kind"
     cpu, peak = spent.ru_utime + spent.ru_stime, spent.ru_maxrss / 1024
     return [
         Row("a year of daily windows, limits nobody chose: incidents", default.incidents, "", 20,
@@ -76,6 +84,9 @@ def rows() -> list[Row]:
         Row("the same: days from the labels of the loss to its page", days, "days", 7),
         Row("a year of daily windows, limits chosen by a person: incidents", careful.incidents, "", 20,
             note=f"{careful.false_alarms} false"),
+        Row(f"a year of weekly windows, {kinds}: incidents", found["weeks"].incidents, "", 20),
+        Row("the same in daily windows: incidents", found["days"].incidents, "", 20,
+            note=f"{found['hasty'].incidents} where one window is enough"),
         Row("true losses missed", careful.missed, "", 0, note=f"of {careful.drops}"),
         Row("days from the labels of the loss to its alarm", careful.delay_days or 0.0, "days", 7),
         Row("p < 0.05 for each column: alarms", noisy.alarms, "", 200, better="more",

@@ -22,6 +22,7 @@ from mainspring.governance.service import Approvals
 from mainspring.monitoring.model import Monitor
 from mainspring.monitoring.notify.model import Channel
 from mainspring.monitoring.notify.service import Notifications
+from mainspring.monitoring.rules import settled
 from mainspring.monitoring.service import Monitors
 from mainspring.pipelines.model import PipelineDefinition
 from mainspring.pipelines.service import Pipelines
@@ -138,7 +139,7 @@ class Projects:
         for channel in project.channels:
             yield _Item("channel", Channel, channel, self._notifications.create, self._notifications.update)
         for monitor in project.monitors:
-            yield _Item("monitor", Monitor, monitor, self._monitors.create, self._monitors.update)
+            yield _Item("monitor", Monitor, settled(monitor), self._monitors.create, self._monitors.update)
         for rule in project.rules:
             yield _Item("rule", Rule, rule, self._rules.create, self._rules.update)
 

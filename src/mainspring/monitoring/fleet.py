@@ -14,7 +14,7 @@ from mainspring.errors import InvalidInput
 from mainspring.measures.drift import Distances, distances, together
 from mainspring.measures.reference import Reference, from_bytes
 from mainspring.measures.window import Window, decode, encode, merged
-from mainspring.monitoring.model import ReferenceProfile, WindowProfile
+from mainspring.monitoring.model import WindowProfile
 from mainspring.store import Store
 from mainspring.store.rows import plain_time
 

@@ -44,7 +44,7 @@ def follow(store: Store, tx: Transaction, monitor: Monitor, signal: Signal, find
         signal: Its newest window, stored.
         findings: What in it is beyond limits.
     """
-    count = max(monitor.breaches, monitor.out_of, monitor.recover, monitor.silent)
+    count = max(*rules.patience(monitor), monitor.silent)
     recent = store.find(Signal, monitor=monitor.name, order="-start", limit=count)
     attached = ""
     for part_of, suffix in ((rules.value_part, ""), (rules.silence_part, rules.SILENT)):

@@ -47,7 +47,8 @@ class Monitor(Entity):
             together), ``text``, ``embedding``, ``ranking``, ``forecast`` or ``custom``.
         measure: Metric (``roc_auc``, ``log_loss`` …), drift measure (``psi``, ``js`` …), name of the KPI, name of the
             humility rule (any when empty), ``oldest_hours`` or ``open`` of the queue, ``module:function`` of a custom
-            monitor; `mainspring.monitoring.kinds.KNOWN` and `derived.KNOWN` list the others.
+            monitor; `mainspring.monitoring.kinds.KNOWN` and `derived.KNOWN` list the others. Empty takes the kind's
+            usual one (`mainspring.monitoring.rules.USUAL`).
         columns: Inputs that are watched for drift; all when empty. Of a ``fairness`` monitor the one column that
             tells the group, of a ``ranking`` the list, of a ``forecast`` the series; of an ``embedding`` its
             dimensions, also as ``vector_*``.
@@ -61,9 +62,11 @@ class Monitor(Entity):
         window_days: Length of a window; windows are aligned to Mondays, 00:00 UTC, where they are whole weeks.
         delay_days: How long after a window's end it is evaluated, so that outcomes can arrive.
         min_rows: Rows a window needs; with fewer it says ``no_data``.
-        breaches: Windows beyond the limit that open an incident …
+        breaches: Windows beyond the limit that open an incident; 0 takes what fits window and kind
+            (`mainspring.monitoring.rules.patience`) …
         out_of: … of so many; 0 asks for ``breaches`` in a row.
-        recover: Windows in a row within the limit that end the monitor's part in it.
+        recover: Windows in a row within the limit that end the monitor's part in it; 0 for as many as open it, two at
+            least.
         silent: Windows in a row without data, or that were not measured at all, that are an incident; 0 for never.
         severity: ``page`` wakes somebody, ``ticket`` waits for office hours, ``digest`` is for the daily or weekly
             mail; empty takes what fits the kind (`mainspring.monitoring.rules.SEVERITIES`).
@@ -88,9 +91,9 @@ class Monitor(Entity):
     window_days: float = 7.0
     delay_days: float = 0.0
     min_rows: int = 200
-    breaches: int = 1
+    breaches: int = 0
     out_of: int = 0
-    recover: int = 2
+    recover: int = 0
     silent: int = 3
     severity: Literal["", "page", "ticket", "digest"] = ""
     muted: Server[list[str]] = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from mainspring.errors import InvalidInput
 from mainspring.monitoring.model import (
     Baseline,
     CauseGroup,
@@ -56,7 +57,16 @@ DEFAULTS: Mapping[str, tuple[float | None, float | None]] = {
 """Measure -> least and greatest value of a monitor that says neither: shares of what the model looks at, of rows and
 of columns' values; SageMaker Clarify's 0.9 for attributions; the four-fifths rule for ratios between groups; a quarter
 of a standard deviation between means; a forecast worse than the naive one."""
+USUAL: Mapping[str, str] = {
+    "drift": "weighted", "prediction_drift": "weighted", "quality": "null_share", "freshness": "age_hours",
+    "service": "error_rate", "fairness": "demographic_parity_difference", "estimated": "roc_auc", "calibration": "ece",
+    "attribution": "ndcg", "outliers": "share", "multivariate": "reconstruction", "text": "weighted",
+    "embedding": "weighted", "ranking": "mean_ndcg", "forecast": "mase", "reviews": "oldest_hours",
+}  # fmt: skip
+"""Kind -> measure of a monitor that names none."""
 _ALWAYS = ("performance", "kpi")
+_BROKEN = ("data", "service")
+_WEEK = 7
 SILENT, OVERDUE = "/silent", "/overdue"
 LOWER_IS_BETTER = frozenset(
     {"log_loss", "brier", "ece", "mae", "rmse", "smape", "mase", "mase_7", "mase_12", "mase_24"}
@@ -142,6 +152,54 @@ def graver(severities: Iterable[Severity]) -> Severity:
     return max(severities, key=_GRAVE.index)
 
 
+M = TypeVar("M", bound=Monitor)
+
+
+def settled(monitor: M) -> M:
+    """A monitor, or what is to become one, with the kind's usual measure where it names none."""
+    return msgspec.structs.replace(monitor, measure=monitor.measure or USUAL.get(monitor.kind, ""))
+
+
+class Patience(NamedTuple):
+    """How many windows it takes: ``breaches`` of ``out_of`` begin an incident, ``recover`` in a row end it."""
+
+    breaches: int
+    out_of: int
+    recover: int
+
+
+def patience(monitor: Monitor) -> Patience:
+    """What the monitor says, or what fits its window and kind.
+
+    Data repeat themselves by weekdays, so a level is judged over a week: it has to be beyond its limits in most of the
+    week's windows (of seven, where they are shorter than a day). What is broken is told at the second window in a row.
+    Windows of a week or more stand alone.
+    """
+    week = max(1, min(_WEEK, round(_WEEK / monitor.window_days)))
+    most = week // 2 + 1
+    if monitor.breaches:
+        most, week = monitor.breaches, monitor.out_of or monitor.breaches
+    elif GROUPS[monitor.kind] in _BROKEN:
+        most = week = min(2, most)
+    return Patience(most, week, monitor.recover or max(most, 2))
+
+
+def check_windows(monitor: Monitor) -> None:
+    """Raises `InvalidInput` when the monitor's windows, or how many of them it takes, cannot be."""
+    name = f"monitor `{monitor.name}`"
+    if monitor.window_days <= 0 or monitor.delay_days < 0:
+        raise InvalidInput(f"{name}: a window has a positive length and its delay is not negative")
+    if min(monitor.breaches, monitor.out_of, monitor.recover, monitor.silent) < 0:
+        raise InvalidInput(
+            f"{name}: `breaches`, `out_of`, `recover` and `silent` count windows", hint="0 leaves it to the kind"
+        )
+    if 0 < monitor.out_of < max(monitor.breaches, 1) or (monitor.out_of and not monitor.breaches):
+        raise InvalidInput(
+            f"{name}: {monitor.breaches} of {monitor.out_of} windows cannot be",
+            hint="`out_of` is at least `breaches`, or 0 for so many in a row",
+        )
+
+
 class Part(NamedTuple):
     """What one monitor has to do with incidents after a window.
 
@@ -169,18 +227,18 @@ def value_part(monitor: Monitor, recent: Sequence[Signal], firing: bool, since: 
         firing: Whether the monitor is beyond its limits in an open incident.
         since: End of the windows of the last incident, which count no more.
     """
-    of = monitor.out_of or monitor.breaches
-    fresh = [signal for signal in recent[:of] if since is None or signal.start >= since]
+    allowed = patience(monitor)
+    fresh = [signal for signal in recent[: allowed.out_of] if since is None or signal.start >= since]
     beyond = sum(signal.status == "breach" for signal in fresh)
     group, severity = GROUPS[monitor.kind], severity_of(monitor)
     if not recent:
         return Part(monitor.name, "none", group, severity)
     if firing:
-        calm = [signal.status == "ok" for signal in recent[: monitor.recover]]
+        calm = [signal.status == "ok" for signal in recent[: allowed.recover]]
         if recent[0].status == "breach":
             return Part(monitor.name, "continue", group, severity)
-        return Part(monitor.name, "end" if len(calm) == monitor.recover and all(calm) else "none", group, severity)
-    begins = recent[0].status == "breach" and beyond >= monitor.breaches
+        return Part(monitor.name, "end" if len(calm) == allowed.recover and all(calm) else "none", group, severity)
+    begins = recent[0].status == "breach" and beyond >= allowed.breaches
     return Part(monitor.name, "begin" if begins else "none", group, severity, max(beyond, 1))
 
 

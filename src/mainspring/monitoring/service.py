@@ -82,7 +82,7 @@ class Monitors:
     @operation("POST", "/monitors")
     def create(self, new: Create[Monitor]) -> Monitor:
         """Creates a monitor; it measures every window from the first prediction on."""
-        monitor = born(Monitor, new, id=new_id(), created=self._store.clock.now())
+        monitor = rules.settled(born(Monitor, new, id=new_id(), created=self._store.clock.now()))
         self._check(monitor)
         with self._store.transaction() as tx:
             tx.insert(monitor)
@@ -112,17 +112,7 @@ class Monitors:
         deployment = self._deployments.show(monitor.deployment)
         if monitor.kind == "kpi":
             self._kpi(deployment.use_case, monitor.measure)
-        if monitor.window_days <= 0 or monitor.delay_days < 0:
-            raise InvalidInput(
-                f"monitor `{monitor.name}`: a window has a positive length and its delay is not negative"
-            )
-        if monitor.breaches < 1 or monitor.recover < 1 or monitor.silent < 0:
-            raise InvalidInput(f"monitor `{monitor.name}`: `breaches` and `recover` count windows, at least 1")
-        if 0 < monitor.out_of < monitor.breaches or monitor.out_of < 0:
-            raise InvalidInput(
-                f"monitor `{monitor.name}`: {monitor.breaches} of {monitor.out_of} windows cannot be",
-                hint="`out_of` is at least `breaches`, or 0 for so many in a row",
-            )
+        rules.check_windows(monitor)
         if any(not 0 <= weight < float("inf") for weight in monitor.importance.values()):
             raise InvalidInput(f"monitor `{monitor.name}`: `importance` is at least 0", hint='{ "a column" = 1.0 }')
 

@@ -235,13 +235,21 @@ def test_expected_drift_stays_quiet(watched: Any, rule: Any) -> None:
         ({"deployment": "mil"}, NotFound, "no deployment named `mil`"),
         ({"window_days": 0.0}, InvalidInput, "positive length"),
         ({"delay_days": -1.0}, InvalidInput, "not negative"),
-        ({"breaches": 0}, InvalidInput, "at least 1"),
+        ({"breaches": -1}, InvalidInput, "count windows"),
+        ({"out_of": 3}, InvalidInput, "0 of 3 windows cannot be"),
         ({"breaches": 3, "out_of": 2}, InvalidInput, "3 of 2 windows cannot be"),
         ({"importance": {"x": -1.0}}, InvalidInput, "at least 0"),
-        ({"recover": 0}, InvalidInput, "at least 1"),
+        ({"recover": -1}, InvalidInput, "count windows"),
     ],
 )
 def test_impossible_monitors(mill: Any, facts: dict[str, Any], error: type[Exception], message: str) -> None:
     given = {"name": "odd", "deployment": "mill", "kind": "performance", "measure": "roc_auc", **facts}
     with pytest.raises(error, match=message):
         mill.workspace.monitors.create(draft(Monitor, **given))
+
+
+def test_a_monitor_that_says_nothing_but_its_kind_has_a_measure(mill: Any) -> None:
+    made = mill.workspace.monitors.create(draft(Monitor, name="inputs", deployment="mill", kind="drift"))
+    assert made.measure == "weighted"
+    with pytest.raises(InvalidInput, match="no performance measure"):  # what quality is, nobody can guess
+        mill.workspace.monitors.create(draft(Monitor, name="auc", deployment="mill", kind="performance"))

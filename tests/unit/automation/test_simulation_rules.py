@@ -156,7 +156,7 @@ def test_a_grid_becomes_variants_and_the_bounds_stand_beside() -> None:
         (Policy(name="p", monitors=[{**MONITOR, "measure": "roc"}]), "no performance measure"),
         (Policy(name="p", monitors=[{**MONITOR, "mni": 1}]), "mni"),
         (Policy(name="p", monitors=[MONITOR, MONITOR]), "one name"),
-        (Policy(name="p", monitors=[{**MONITOR, "breaches": 0}]), "positive"),
+        (Policy(name="p", monitors=[{**MONITOR, "breaches": -1}]), "count windows"),
         (Policy(name="p", rules=[{"name": "r", "when": [{"on": "schedule", "source": "x"}]}]), "rule `r`"),
         (Policy(name="p", rules=[{"name": "r", "when": []}]), "no trigger"),
     ],

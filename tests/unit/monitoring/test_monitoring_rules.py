@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.monitoring import rules
+from mainspring.monitoring import derived, kinds, rules
+from mainspring.monitoring.measure import check_measure
 from mainspring.monitoring.model import Baseline, Incident, Monitor, Signal
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
@@ -170,6 +171,39 @@ def test_two_of_three_windows(seen: str, acts: str) -> None:
     watched = _Watched(breaches=2, out_of=3, recover=2)
     words = {"B": "breach", "k": "ok", "-": "no_data"}
     assert "".join(watched.see(words[letter])[0] for letter in seen) == acts
+
+
+@pytest.mark.parametrize(
+    ("facts", "patience"),
+    [
+        ({}, (1, 1, 2)),  # a week is evidence enough
+        ({"window_days": 1.0}, (4, 7, 4)),
+        ({"window_days": 1 / 24}, (4, 7, 4)),
+        ({"window_days": 3.5}, (2, 2, 2)),
+        ({"window_days": 28.0}, (1, 1, 2)),
+        ({"window_days": 1.0, "kind": "quality"}, (2, 2, 2)),  # what is broken does not wait for a week
+        ({"window_days": 1 / 24, "kind": "service"}, (2, 2, 2)),
+        ({"kind": "freshness"}, (1, 1, 2)),
+        ({"window_days": 1.0, "breaches": 1}, (1, 1, 2)),
+        ({"window_days": 1.0, "breaches": 3, "out_of": 5}, (3, 5, 3)),
+        ({"window_days": 1.0, "breaches": 3, "recover": 1}, (3, 3, 1)),
+        ({"window_days": 1.0, "recover": 7}, (4, 7, 7)),
+    ],
+)
+def test_patience_fits_window_and_kind_unless_told(facts: dict[str, Any], patience: tuple[int, ...]) -> None:
+    assert rules.patience(monitor(**facts)) == patience
+
+
+def test_one_bad_weekday_is_no_incident_and_a_bad_week_is_one() -> None:
+    watched = _Watched(window_days=1.0)
+    assert {watched.see("breach" if day % 7 in (5, 6) else "ok") for day in range(70)} == {"none"}
+    assert [watched.see("breach") for _ in range(4)] == ["none", "open", "continue", "continue"]
+    assert [watched.see("ok") for _ in range(4)] == ["none", "none", "none", "resolve"]
+
+
+def test_every_usual_measure_is_one_that_its_kind_knows() -> None:
+    for kind, measure in rules.USUAL.items():
+        check_measure(monitor(kind=kind, measure=measure), {**kinds.KNOWN, **derived.KNOWN})
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["ok", "breach"])), max_size=40), st.randoms())

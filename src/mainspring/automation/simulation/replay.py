@@ -214,7 +214,7 @@ class Replay:
                 sentence=f"{monitor.measure or monitor.kind} {shown} ({found.rows} rows), {allowed.spoken}",
             )  # fmt: skip
             recent.insert(0, signal)
-            keep = max(monitor.breaches, monitor.out_of, monitor.recover, monitor.silent, _KEPT)
+            keep = max(*monitoring.patience(monitor), monitor.silent, _KEPT)
             del recent[keep:]
             named = [item.column for item in found.findings if item.column] if status == "breach" else []
             if status == "breach" and self._policy.tell == "findings":

@@ -23,7 +23,7 @@ from mainspring.measures.metrics import binary_report, regression_report
 from mainspring.monitoring.kinds import KNOWN
 from mainspring.monitoring.measure import DRIFT_MEASURES, check_measure
 from mainspring.monitoring.model import Monitor
-from mainspring.monitoring.rules import LOWER_IS_BETTER, window_start
+from mainspring.monitoring.rules import LOWER_IS_BETTER, check_windows, settled, window_start
 
 Floats = NDArray[np.float64]
 KINDS = (
@@ -49,16 +49,14 @@ def report_of(truth: Floats, scores: Floats, kind: str, threshold: float) -> dic
 def default_monitors(past: Past, measure: str) -> list[dict[str, Any]]:
     """Monitors for a use case that nobody has looked at yet: quality decides, drift explains, broken data wake people.
 
-    Their limits are the monitors' own, learnt from the reference. One day says little, so quality and drift must be
-    beyond them on most days of a week, and within them on as many in a row; what is broken is told on the second day.
+    Limits and patience are the monitors' own.
     """
-    delay, daily = float(np.ceil(past.delay_days)), {"window_days": 1.0, "min_rows": 100}
-    most = {"breaches": 4, "out_of": 7, "recover": 4, "silent": 7}
+    delay, daily = float(np.ceil(past.delay_days)), {"window_days": 1.0, "min_rows": 100, "silent": 7}
     limit: dict[str, Any] = {"max_worsening": 0.05} if measure == "roc_auc" else {}
     return [
-        {"name": "quality", "kind": "performance", "measure": measure, "delay_days": delay, **daily, **most, **limit},
-        {"name": "inputs", "kind": "drift", "measure": "weighted", **daily, **most},
-        {"name": "nulls", "kind": "quality", "measure": "null_share", "breaches": 2, **daily},
+        {"name": "quality", "kind": "performance", "measure": measure, "delay_days": delay, **daily, **limit},
+        {"name": "inputs", "kind": "drift", **daily},
+        {"name": "nulls", "kind": "quality", **daily},
     ]
 
 
@@ -68,7 +66,7 @@ def monitor_of(facts: dict[str, Any], deployment: str) -> Monitor:
     Raises:
         InvalidInput: It is none, or one that cannot be simulated.
     """
-    monitor: Monitor = _made(Monitor, {**facts, "deployment": deployment}, "monitor")
+    monitor: Monitor = settled(_made(Monitor, {**facts, "deployment": deployment}, "monitor"))
     if monitor.kind not in KINDS:
         raise InvalidInput(
             f"monitor `{monitor.name}`: {monitor.kind} cannot be simulated from rows and labels",
@@ -76,8 +74,7 @@ def monitor_of(facts: dict[str, Any], deployment: str) -> Monitor:
         )
     if monitor.measure != P_VALUE or monitor.kind not in ("drift", "prediction_drift"):
         check_measure(monitor, {**KNOWN, "drift": DRIFT_MEASURES})
-    if monitor.window_days <= 0 or monitor.delay_days < 0 or monitor.breaches < 1 or monitor.recover < 1:
-        raise InvalidInput(f"monitor `{monitor.name}`: windows, `breaches` and `recover` are positive")
+    check_windows(monitor)
     return monitor
 
 
