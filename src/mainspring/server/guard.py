@@ -10,7 +10,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import SplitResult, quote, urlsplit
 
 import msgspec
-from starlette.responses import RedirectResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mainspring.errors import MainspringError, Refused, Unauthorized
@@ -38,8 +38,7 @@ class Guard:
         """Passes the request on or answers it with the reason why not."""
         if scope["type"] == "http" and (error := self._objection(scope)) is not None:
             if isinstance(error, Unauthorized) and _wants_page(scope):
-                asked = scope["path"] + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
-                await RedirectResponse(f"{LOGIN}?next={quote(asked)}", 303)(scope, receive, send)
+                await _leading_to_login(scope)(scope, receive, send)
                 return
             body = msgspec.json.encode(error.body())
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -84,6 +83,27 @@ def _open(path: str) -> bool:
 def _wants_page(scope: Scope) -> bool:
     accept = dict(scope["headers"]).get(b"accept", b"")
     return scope["method"] == "GET" and not scope["path"].startswith("/api/") and b"text/html" in accept
+
+
+def _leading_to_login(scope: Scope) -> Response:
+    """A page that goes on to the login by itself.
+
+    Browsers send no strict cookie with a link that somebody clicked elsewhere, such as in webmail, nor with a redirect
+    that follows it. What this page asks for comes from here and has the cookie: who is signed in is led right back.
+    """
+    asked = scope["path"] + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
+    return HTMLResponse(_ONWARD.format(f"{LOGIN}?next={quote(asked)}"), 401, _SEALED)
+
+
+_ONWARD = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={0}">'
+    '<title>Mainspring</title><p><a href="{0}">Sign in</a></p></html>'
+)
+_SEALED = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+}
 
 
 @functools.lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ _DAYS_30 = 30 * 24 * 3600
 def endpoint(
     renderer: Renderer, token: str, headers: dict[str, str], read: Callable[[Request], Awaitable[dict[str, str]]]
 ) -> Callable[[Request], Awaitable[Response]]:
-    """The page with the form (GET) and what the form does (POST).
+    """The page with the form (GET), passed over by who is signed in, and what the form does (POST).
 
     Args:
         renderer: Makes HTML of the page.
@@ -31,7 +31,9 @@ def endpoint(
     async def serve(request: Request) -> Response:
         form = await read(request) if request.method == "POST" else {}
         target = _own(form.get("next") or request.query_params.get("next", "/"))
-        if not token or hmac.compare_digest(form.get("token", "").encode(), token.encode()):
+        if request.method == "GET" and _same(request.cookies.get(COOKIE, ""), token):
+            return RedirectResponse(target, 303, headers)
+        if not token or _same(form.get("token", ""), token):
             answer = RedirectResponse(target, 303, headers)
             secure = request.url.scheme == "https"
             answer.set_cookie(COOKIE, token, max_age=_DAYS_30, httponly=True, samesite="strict", secure=secure)
@@ -42,6 +44,10 @@ def endpoint(
         return Response(renderer.stranger(page), page.status, headers, "text/html")
 
     return serve
+
+
+def _same(given: str, token: str) -> bool:
+    return hmac.compare_digest(given.encode(), token.encode())
 
 
 def _own(target: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import http.client
 import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -52,11 +55,10 @@ def _ask(
 
 
 def test_a_browser_is_led_to_the_form_and_a_program_gets_an_error(address: tuple[str, int]) -> None:
-    status, headers, _ = _ask(address, "GET", "/runs", accept="text/html")
-    assert (status, headers["location"]) == (303, "/login?next=/runs")
-    assert _ask(address, "GET", "/runs?a=1&b=%2F", accept="text/html")[1]["location"].endswith(
-        "/runs%3Fa%3D1%26b%3D%252F"
-    )
+    status, _, body = _ask(address, "GET", "/runs", accept="text/html")
+    assert (status, 'content="0; url=/login?next=/runs"' in body) == (401, True)
+    body = _ask(address, "GET", '/runs?a=1&b=%2F&c="><script>', accept="text/html")[2]
+    assert "url=/login?next=/runs%3Fa%3D1%26b%3D%252F%26c%3D%22%3E%3Cscript%3E" in body
     status, _, body = _ask(address, "GET", "/api/runs", accept="text/html")
     assert status == 401
     assert '"code":"unauthorized"' in body
@@ -76,9 +78,47 @@ def test_the_right_token_opens_the_pages_and_a_wrong_one_does_not(address: tuple
     status, _, body = _ask(address, "GET", "/runs", accept="text/html", cookie=cookie.partition(";")[0])
     assert status == 200
     assert "<h1>" in body
+    status, headers, _ = _ask(address, "GET", "/login?next=/runs", cookie=cookie.partition(";")[0])
+    assert (status, headers["location"]) == (303, "/runs")  # who is signed in already is not asked again
 
 
 @pytest.mark.parametrize("target", ["//evil.example/", "https://evil.example/", "/\\evil.example"])
 def test_signing_in_never_leads_to_another_server(address: tuple[str, int], target: str) -> None:
     _, headers, _ = _ask(address, "POST", "/login", urlencode({"token": TOKEN, "next": target}), **FORM)
     assert headers["location"] == "/"
+
+
+def test_a_link_in_webmail_opens_the_page_of_who_is_signed_in(address: tuple[str, int], tmp_path: Path) -> None:
+    """The browser sends no strict cookie with a click elsewhere; nor does the login page appear for that."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    ours = "http://{}:{}".format(*address)
+    (tmp_path / "mail.html").write_text(f'<a href="{ours}/incidents?ticket=a%2Fb">Acknowledge</a>')
+    with _webmail(tmp_path) as mail, playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_context().new_page()
+        page.goto(f"{mail}/mail.html")
+        page.click("a")
+        page.wait_for_url("**/login?next=**")  # a stranger has to sign in …
+        page.fill("input[name=token]", TOKEN)
+        page.press("input[name=token]", "Enter")
+        page.wait_for_url("**/incidents?ticket=a%2Fb")
+        page.goto(f"{mail}/mail.html")
+        page.click("a")
+        page.wait_for_url("**/incidents?ticket=a%2Fb")  # … once
+        page.wait_for_selector("h1:has-text('incident')")
+        browser.close()
+
+
+@contextlib.contextmanager
+def _webmail(folder: Path) -> Iterator[str]:
+    """Another site: to a browser ``localhost`` is not ``127.0.0.1``."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
+        thread.join()
