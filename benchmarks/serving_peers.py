@@ -15,18 +15,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.report import Row
-from benchmarks.serving.load import Face, Load, load, script, tree
+from benchmarks.serving.load import Face, Load, script, side_by_side, tree
 from benchmarks.serving.model import numbers, request_packed
 
 HOME = Path(__file__).parents[1] / "build" / "peers"
 APPS = Path(__file__).parent / "serving" / "peers"
 _START_SECONDS = 60.0
+_KINDS: dict[str, tuple[str, Literal["more", "less"]]] = {"rate": ("req/s", "more"), "cpu_us": ("us", "less")}
+"""Figure -> its unit, and whether more of it is better."""
 
 
 @dataclass(frozen=True)
@@ -90,33 +92,47 @@ PEERS = (
 
 
 def rows() -> list[Row]:
-    """Single rows at 64 connections and 100 rows at 16, each peer and ours in one run."""
+    """Single rows at 64 connections and 100 rows at 16, each peer and ours in turns."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         numbers(folder / "numbers", strings=0)
-        single: dict[str, Load] = {}
-        many: dict[str, Load] = {}
-        for peer in PEERS:
-            with _serving(peer, folder / "numbers" / "model.onnx") as face:
-                single[peer.name] = load(face, script(folder, "one", peer.path, peer.body(1)), 64)
-                many[peer.name] = load(face, script(folder, "many", peer.path, peer.body(100)), 16)
+        single: dict[str, tuple[Load, Load]] = {}
+        many: dict[str, tuple[Load, Load]] = {}
         with Face.serving(folder / "numbers") as face:
-            ours = load(face, script(folder, "one", _V2, request_packed(1)), 64)
-            ours_many = load(face, script(folder, "many", _V2, request_packed(100)), 16)
-    best, best_many = (max(found, key=lambda name: found[name].rate) for found in (single, many))
-    cheapest = min(single, key=lambda name: single[name].cpu_us)
+            one, hundred = (script(folder, f"ours-{count}", _V2, request_packed(count)) for count in (1, 100))
+            for peer in PEERS:
+                with _serving(peer, folder / "numbers" / "model.onnx") as other:
+                    theirs = script(folder, "one", peer.path, peer.body(1))
+                    single[peer.name] = _pair(side_by_side([(other, theirs), (face, one)], 64))
+                    theirs = script(folder, "many", peer.path, peer.body(100))
+                    many[peer.name] = _pair(side_by_side([(other, theirs), (face, hundred)], 16))
+    best, best_many = (max(found, key=lambda name: found[name][0].rate) for found in (single, many))
+    cheapest, cheapest_many = (min(found, key=lambda name: found[name][0].cpu_us) for found in (single, many))
     return [
-        Row("1 row, 64 connections", ours.rate, "req/s", 10, best, single[best].rate, "more", _told(single, "rate")),
-        Row("the same, CPU per request", ours.cpu_us, "us", 0.12, cheapest, single[cheapest].cpu_us,
-            note=_told(single, "cpu_us")),
-        Row("the same, p99", ours.p99_ms, "ms", 10, note=_told(single, "p99_ms")),
-        Row("100 rows, 16 connections", ours_many.rate, "req/s", 3, best_many, many[best_many].rate, "more",
-            _told(many, "rate")),
-    ]  # fmt: skip
+        _row("1 row, 64 connections", single, best, "rate", 10),
+        _row("the same, CPU per request", single, cheapest, "cpu_us", 0.12),
+        Row("the same, p99", single[best][1].p99_ms, "ms", 10, note=_told(single, "p99_ms")),
+        _row("100 rows, 16 connections", many, best_many, "rate", 3),
+        _row("the same, CPU per request", many, cheapest_many, "cpu_us", 0.34),
+    ]
 
 
-def _told(found: dict[str, Load], figure: str) -> str:
-    return ", ".join(f"{name} {getattr(item, figure):,.0f}" for name, item in found.items())
+def _pair(loads: Sequence[Load]) -> tuple[Load, Load]:
+    theirs, ours = loads
+    return theirs, ours
+
+
+def _row(
+    name: str, found: dict[str, tuple[Load, Load]], peer: str, figure: Literal["rate", "cpu_us"], goal: float
+) -> Row:
+    """A figure of ours beside the peer's that was measured in turns with it."""
+    theirs, ours = (float(getattr(load, figure)) for load in found[peer])
+    unit, better = _KINDS[figure]
+    return Row(name, ours, unit, goal, peer, theirs, better, _told(found, figure))
+
+
+def _told(found: dict[str, tuple[Load, Load]], figure: str) -> str:
+    return ", ".join(f"{name} {getattr(theirs, figure):,.0f}" for name, (theirs, _) in found.items())
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,21 +121,32 @@ class Face:
 
 def load(face: Face, lua: Path, connections: int) -> Load:
     """Asks without a pause over so many connections."""
+    return side_by_side([(face, lua)], connections)[0]
+
+
+def side_by_side(asked: Sequence[tuple[Face, Path]], connections: int) -> list[Load]:
+    """As `load` of several servers, in turns: what slows the machine down for a while slows all of them."""
     if not shutil.which("wrk"):
         raise SystemExit("error: wrk is missing\n\nhint: apt-get install wrk")
-    runs = []
-    _wrk(face, lua, connections, 1)
-    for _ in range(RUNS):
-        before = face.cpu()
-        said = _wrk(face, lua, connections, SECONDS)
-        spent = face.cpu() - before
-        if "Non-2xx" in said or "Socket errors" in said:
-            raise SystemExit(f"requests failed:\n{said}")
-        answered = int(re.findall(r"(\d+) requests in", said)[0])
-        rate = float(re.findall(r"Requests/sec:\s+([\d.]+)", said)[0])
-        value, unit = re.findall(r"99%\s+([\d.]+)(us|ms|s)", said)[0]
-        runs.append((rate, spent / answered * 1e6, float(value) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]))
-    return Load(*(statistics.median(column) for column in zip(*runs, strict=True)))
+    for face, lua in asked:
+        _wrk(face, lua, connections, 1)
+    runs = [[_measured(face, lua, connections) for face, lua in asked] for _ in range(RUNS)]
+    return [
+        Load(*(statistics.median(getattr(run, name) for run in each) for name in ("rate", "cpu_us", "p99_ms")))
+        for each in zip(*runs, strict=True)
+    ]
+
+
+def _measured(face: Face, lua: Path, connections: int) -> Load:
+    before = face.cpu()
+    said = _wrk(face, lua, connections, SECONDS)
+    spent = face.cpu() - before
+    if "Non-2xx" in said or "Socket errors" in said:
+        raise SystemExit(f"requests failed:\n{said}")
+    answered = int(re.findall(r"(\d+) requests in", said)[0])
+    rate = float(re.findall(r"Requests/sec:\s+([\d.]+)", said)[0])
+    value, unit = re.findall(r"99%\s+([\d.]+)(us|ms|s)", said)[0]
+    return Load(rate, spent / answered * 1e6, float(value) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit])
 
 
 def script(folder: Path, name: str, path: str, body: Any) -> Path:

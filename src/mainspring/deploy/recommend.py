@@ -1,4 +1,4 @@
-"""Humility rules that a version's own rows suggest: pure functions on frames."""
+"""Humility rules that a version's own rows suggest: functions on frames, and on a loaded model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from mainspring.core.entity import Value
 from mainspring.core.humility import HumilityRule
 from mainspring.core.signature import Field, Signature
+from mainspring.governance.service import LABEL
+from mainspring.registry.load import Model, judged
 
 _TAIL = 0.0005
 _WIDER = 0.1
@@ -76,6 +78,26 @@ def _bounds(field: Field, values: Floats, rows: int, names: set[str]) -> Recomme
     share = float(np.count_nonzero((values < low) | (values > high))) / rows
     source = "the 0.05 % and 99.95 % quantiles of the reference rows, widened by a tenth of their distance"
     return RecommendedRule(rule=rule, share=share, source=source)
+
+
+def uncertain_rule(
+    model: Model, rows: pl.DataFrame, holdout: pl.DataFrame, error_rate: float
+) -> RecommendedRule | None:
+    """As `score_rule`, with a model's own scores.
+
+    Args:
+        model: The version, loaded.
+        rows: Rows that it was trained on.
+        holdout: Rows that it was tried on, with the label.
+        error_rate: The share of wrong labels that is tolerated.
+
+    Raises:
+        InvalidInput: A label is no number.
+    """
+    tried, truth = judged(model, holdout, LABEL)
+    read = rows.select([field.name for field in model.signature.inputs])
+    trained = model.score(read.to_dict(as_series=False), rows.height)
+    return score_rule(model.signature, np.array(tried), truth, np.array(trained), error_rate)
 
 
 def score_rule(

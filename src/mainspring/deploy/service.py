@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from mainspring.core.entity import Create, Patch, born, patched
@@ -31,14 +30,12 @@ from mainspring.deploy.model import (
     Verdict,
     VersionEvidence,
 )
-from mainspring.deploy.recommend import RecommendedRule, input_rules, score_rule
+from mainspring.deploy.recommend import RecommendedRule, input_rules, uncertain_rule
 from mainspring.deploy.rollout import LISTING, Rollouts
 from mainspring.deploy.usage import Usage
 from mainspring.errors import Conflict, InvalidInput, NotFound, Refused
-from mainspring.governance.service import LABEL
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.target import HostedModel, Role, Route, Target, TargetSpec, TargetStatus
-from mainspring.registry.load import judged
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
 from mainspring.store import Store
@@ -79,7 +76,9 @@ class Deployments:
         self._usecases = usecases
         self._rollouts = Rollouts(store, models)
         self._models = models
-        models.followers.append(Usage(store))
+        usage = Usage(store)
+        models.followers.append(usage)
+        models.trusting.append(usage.trusted)
         self._target = target
         self._folder = folder
         self._log_folder = log_folder
@@ -422,16 +421,11 @@ class Deployments:
             raise InvalidInput(
                 f"{chosen.address} has no reference rows", hint="register it with `reference=` in mainspring.package"
             )
-        signature = chosen.signature
         rows = self._rows(chosen.reference)
-        found = input_rules(signature, rows)
-        if signature.kind == "classifier" and chosen.holdout:
-            holdout = self._rows(chosen.holdout)
+        found = input_rules(chosen.signature, rows)
+        if chosen.signature.kind == "classifier" and chosen.holdout:
             model = self._models.load(chosen.address, self._folder)
-            tried, truth = judged(model, holdout, LABEL)
-            read = rows.select([field.name for field in signature.inputs])
-            trained = model.score(read.to_dict(as_series=False), rows.height)
-            uncertain = score_rule(signature, np.array(tried), truth, np.array(trained), error_rate)
+            uncertain = uncertain_rule(model, rows, self._rows(chosen.holdout), error_rate)
             found += [uncertain] if uncertain else []
         return found
 

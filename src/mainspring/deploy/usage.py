@@ -27,6 +27,11 @@ class Usage:
                     hint=f"release another version there: mainspring deployments show {deployment.name}",
                 )
 
+    def trusted(self, model: str) -> list[str]:
+        """The types that deployments of a model let its versions be made of: see `Models.trusting`."""
+        found = self._store.find(Deployment, model=model, limit=10_000)
+        return [name for deployment in found for name in deployment.serving.trusted_types]
+
     def renamed(self, model: str, to: str) -> None:
         """Objects to a new name for a model that has a deployment: what it answered is on record under the old one."""
         self.removed(model, "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,6 +55,7 @@ class Models:
 
     Attributes:
         followers: Rooms that keep models' names; they are asked before one goes.
+        trusting: Rooms that know types which the versions of a model may be made of, beyond scikit-learn's own.
         sources: What addresses stand for.
     """
 
@@ -70,6 +71,7 @@ class Models:
         self._code = code
         self.sources = Sources(store, runs, logged, self.version)
         self.followers: list[Follower] = []
+        self.trusting: list[Callable[[str], Iterable[str]]] = []
 
     @operation("POST", "/models")
     def create(self, new: Create[Model]) -> Model:
@@ -447,15 +449,19 @@ class Models:
             tx.emit(f"registry.version.{status}", address, model=version.model)
         return version
 
-    def load(self, address: str, folder: Path, types: Collection[str] = ()) -> LoadedModel:
-        """A version ready to score, unpacked below ``folder``; ``types`` as for `trusted` (not an operation).
+    def load(self, address: str, folder: Path) -> LoadedModel:
+        """A version ready to score, unpacked below ``folder`` (not an operation).
 
         Raises:
-            Refused: It is code, which this workspace does not load.
+            Refused: It is code, which this workspace does not load, or made of types that nobody trusts.
         """
         from mainspring.registry.load import load_model  # noqa: PLC0415 - loads ONNX Runtime
 
-        return load_model(self.unpack(address, folder), trusted=self.trusted(types))
+        return load_model(self.unpack(address, folder), trusted=self.trusted_of(self.version(address).model))
+
+    def trusted_of(self, model: str) -> tuple[str, ...]:
+        """What versions of a model may be made of wherever they are loaded (not an operation)."""
+        return self.trusted(sorted({name for types in self.trusting for name in types(model)}))
 
     def trusted(self, types: Collection[str] = ()) -> tuple[str, ...]:
         """What models may be made of: some types, and code as the workspace allows (not an operation)."""

@@ -121,7 +121,7 @@ class Challenges:
     def _scored(
         self, deployment: Deployment, version: ModelVersion, rows: pl.DataFrame
     ) -> tuple[list[float], list[bool | None]]:
-        model = self._models.load(version.address, self._folder, deployment.serving.trusted_types)
+        model = self._models.load(version.address, self._folder)
         columns = _columns(model.signature, version.address, rows)
         scores: list[float] = []
         for begin in range(0, rows.height, _AT_ONCE):

@@ -243,7 +243,7 @@ class Scorings:
         task = SliceTask(
             model=model, source=job.source, start=start, rows=rows, artifacts=self._artifacts_url,
             humility=job.humility, people=job.people, name=job.run, version=job.version,
-            trusted=self._models.trusted(),
+            trusted=self._models.trusted_of(job.version.partition("@")[0]),
         )  # fmt: skip
         return msgspec.msgpack.encode(task)
 

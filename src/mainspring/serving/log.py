@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _HEAD = struct.Struct("<III")
 _LIMIT = 64 << 20
 _FLUSH_EVERY = 0.05
-_MOST_PENDING = 4 << 20
+_MOST_PENDING = 512 << 10  # more would leave the processor's cache before it is written
 _REST_SECONDS = 3600.0  # a file that is being made has no lock for a moment
 
 

@@ -144,3 +144,8 @@ def test_an_original_of_trusted_types_takes_over(secured: Any) -> None:
     assert (found.state, [route.version for route in found.routes]) == ("running", [version.address])
     (told,) = secured.workspace.predictions.predict("mill", [{"x": 5.0}])["predictions"]
     assert (told["version"], told["label"]) == (version.address, True)
+    scorings, models = secured.workspace.scorings, secured.workspace.models
+    job = scorings.execute(scorings.start(version.address, "readings", "scored").run)
+    assert job.result == "scored@1", "whoever scores elsewhere trusts what the deployment trusts"
+    (score,) = models.load(version.address, secured.folder / "unpacked").score({"x": [5.0]}, 1)
+    assert score == told["score"]
