@@ -34,11 +34,13 @@ from mainspring.serving.jobs import Scorings
 from mainspring.serving.retention import Retention
 from mainspring.serving.service import Predictions
 from mainspring.store import Store
+from mainspring.tracking.files import Files
 
 log = logging.getLogger("mainspring.controller")
 CURSOR = "controller"
 _MAX_ROUNDS = 50
 _ORPHAN_AGE = timedelta(hours=1)
+_UNFINISHED_AGE = timedelta(days=7)
 _SIMULATE_SECONDS = 10.0
 
 
@@ -214,8 +216,9 @@ class Controller:
     def sweep(self, older_than: timedelta = _ORPHAN_AGE) -> int:
         """Removes artifacts that nobody owns and that are older than a moment; returns how many.
 
-        Small segments of the prediction log are merged, too.
+        Parts of files that were never sent whole go first; small segments of the prediction log are merged, too.
         """
+        Files(self._store).forget_uploads(self._store.clock.now() - _UNFINISHED_AGE)
         before = datetime.now(UTC) - older_than  # the age of files is told by the machine's clock, not the workspace's
         owned = self._store.artifact_owners()
         orphans = [blob for blob in self._artifacts.list() if blob.digest not in owned and blob.modified < before]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import polars as pl
@@ -22,10 +22,12 @@ from mainspring.registry import boosters, mlmodel
 from mainspring.registry.foreign import adopt_beside, check_code
 from mainspring.registry.original import load_estimator
 from mainspring.registry.packaging import answers_of, classes_of, example_of, frame_of, kind_of_estimator, twin_of
-from mainspring.registry.runtime import OnnxModel, probe_columns
+from mainspring.registry.runtime import FLOATS, OnnxModel, open_session, probe_columns
 
 SIGNATURE = "signature.json"
 _PROBES = 50
+_CLASSES = ("classlabels_strings", "classlabels_ints", "classlabels_int64s")
+"""Attributes of ONNX's classifiers that name what they tell apart."""
 
 
 class Adopted(NamedTuple):
@@ -140,14 +142,43 @@ def _onnx(folder: Path, manifest: mlmodel.Manifest) -> tuple[Signature, dict[str
     document = (folder / "model.onnx").read_bytes() if (folder / "model.onnx").is_file() else b""
     if not document or manifest.inputs is None:
         raise InvalidInput("the model needs a file model.onnx and a signature with columns", hint="log it with one")
-    for kind in ("classifier", "regressor"):
-        signature = Signature(inputs=manifest.inputs, kind=kind)
-        try:
-            OnnxModel.from_bytes(document, signature).score(probe_columns(signature, 2), 2)
-        except MainspringError:
-            continue
-        return signature, {}, None
-    raise InvalidInput("the model does not read its signature's columns, or answers no score", hint="one per column")
+    kind, classes = _answers(document, folder)
+    signature = Signature(inputs=manifest.inputs, kind=kind, classes=classes, threshold=0.0 if classes else 0.5)
+    try:
+        OnnxModel.from_bytes(document, signature).score(probe_columns(signature, 2), 2)
+    except MainspringError as error:
+        told = "the model does not read its signature's columns, or answers no score"
+        raise InvalidInput(f"{told}: {error.message}", hint=error.hint) from None
+    return signature, {}, None
+
+
+def _answers(document: bytes, folder: Path) -> tuple[Literal["classifier", "regressor"], tuple[str, ...]]:
+    """What an ONNX model answers, and the classes where it tells several apart: named where it says how.
+
+    A classifier answers a probability of each class, mostly beside the class itself; one number a row is a value.
+    """
+    outputs = open_session(folder).get_outputs()
+    floats = [item for item in outputs if item.type in FLOATS]
+    width = floats[-1].shape[1] if floats and len(floats[-1].shape) == 2 else 1
+    named = _named_classes(document)
+    count = width if isinstance(width, int) else len(named)
+    if count <= 1 and len(outputs) == len(floats):
+        return "regressor", ()
+    if count <= 2:
+        return "classifier", ()
+    return "classifier", named if len(named) == count else tuple(str(place) for place in range(count))
+
+
+def _named_classes(document: bytes) -> tuple[str, ...]:
+    try:
+        import onnx  # noqa: PLC0415 - only where models are exported
+    except ImportError:
+        return ()
+    for node in onnx.load_from_string(document).graph.node:
+        for item in node.attribute:
+            if item.name in _CLASSES and len(labels := item.strings or item.ints) > 2:
+                return tuple(label.decode() if isinstance(label, bytes) else str(label) for label in labels)
+    return ()
 
 
 def rows_for(folder: Path, manifest: mlmodel.Manifest, signature: Signature) -> pl.DataFrame:

@@ -17,6 +17,8 @@ from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput
 
 Columns = Mapping[str, Sequence[Any]]
+FLOATS = ("tensor(float)", "tensor(double)")
+"""What a score may be told as."""
 
 _DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -197,13 +199,13 @@ class OnnxModel:
         names = [field.name for field in self.signature.inputs]
         if item.name in names or len(item.shape) != 2 or item.shape[1] != len(names):
             return False
-        if item.type not in ("tensor(float)", "tensor(double)"):
+        if item.type not in FLOATS:
             return False
         self._packed = _Packed(item.name, _DTYPES[item.type], names)
         return True
 
     def _find_output(self) -> str:
-        floats = [item.name for item in self._session.get_outputs() if item.type in ("tensor(float)", "tensor(double)")]
+        floats = [item.name for item in self._session.get_outputs() if item.type in FLOATS]
         named = [name for name in floats if name == self.signature.outputs[0].name]
         if not floats:
             raise InvalidInput(

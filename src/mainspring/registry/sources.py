@@ -18,7 +18,8 @@ from mainspring.tracking.model import LoggedModel, Run
 from mainspring.tracking.service import Runs
 
 _REMOTE = frozenset(
-    {"s3", "gs", "abfs", "abfss", "wasbs", "azure", "adls", "r2", "b2", "hdfs", "dbfs", "http", "https", "ftp", "sftp"}
+    {"s3", "s3a", "gs", "abfs", "abfss", "wasbs", "azure", "adls", "r2", "b2", "hdfs", "dbfs"}
+    | {"http", "https", "ftp", "sftp"}
 )
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):/*(.*)", re.IGNORECASE | re.DOTALL)
 _LOGGED = re.compile(r"m-[0-9a-f]{32}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -13,6 +14,8 @@ from mainspring.store import Store
 from mainspring.tracking.model import Run, RunArtifact
 
 MAX_PATH = 2000
+UPLOADS = "upload:"
+"""Begins the name under which parts of a file stand until all of them are there; no run is called so."""
 _DECODINGS = 4
 
 
@@ -152,6 +155,25 @@ class Files:
             for digest in {row[0] for row in rows}:
                 self._disown(run, digest)
         return len(rows)
+
+    def forget(self, run: str) -> None:
+        """Removes all files under a name."""
+        with self._store.transaction() as tx:
+            tx.driver.run("DELETE FROM run_artifact WHERE run = ?", (run,))
+            tx.driver.run("DELETE FROM artifact_owner WHERE owner = ?", (f"run:{run}",))
+
+    def forget_uploads(self, before: datetime) -> int:
+        """Removes the parts of files whose sending began before a moment and has not been ended; how many there were.
+
+        Args:
+            before: By the workspace's clock.
+        """
+        column = self._store.columns(RunArtifact)
+        old = self._store.find(RunArtifact, column.run.startswith(UPLOADS), column.created < before, limit=10_000)
+        started = {item.run for item in old}
+        for upload in started:
+            self.forget(upload)
+        return len(started)
 
     def _disown(self, run: str, digest: str) -> None:
         with self._store.transaction() as tx:

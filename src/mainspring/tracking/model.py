@@ -230,6 +230,28 @@ class Trace(Entity):
         return f"{self.experiment}/traces/{self.name}/artifacts"
 
 
+class TraceSpan(Entity):
+    """What a trace is searched by, of one of its steps; the whole of it is in the trace's files.
+
+    Attributes:
+        trace: Name of the trace.
+        span: Id of the span, 16 hexadecimal digits.
+        name: What it is called.
+        kind: What it does in the words of its library, such as ``LLM`` or ``TOOL``.
+        status: ``UNSET``, ``OK`` or ``ERROR``.
+        attributes: What was noted, as text.
+    """
+
+    __table__: ClassVar[str] = "trace_span"
+    __unique__ = (("trace", "span"),)
+    trace: str
+    span: str
+    name: str = ""
+    kind: str = ""
+    status: str = "UNSET"
+    attributes: dict[str, str] = {}
+
+
 class Point(Value):
     """One value of a metric.
 

@@ -31,6 +31,10 @@ _COLUMNS = {
     "experiment": "r.experiment", "pipeline": "r.pipeline", "use_case": "r.use_case", "trigger": 'r."trigger"',
     "reason": "r.reason", "source": "r.source",
 }  # fmt: skip
+_STATUS_RANK = (
+    "CASE r.status WHEN 'failed' THEN 0 WHEN 'ok' THEN 1 WHEN 'cancelled' THEN 2 WHEN 'running' THEN 3 ELSE 4 END"
+)
+"""As the names that MLflow has for the states are sorted: FAILED, FINISHED, KILLED, RUNNING, SCHEDULED."""
 _TIMES = {"start_time": "r.created", "end_time": "r.ended"}
 
 
@@ -204,6 +208,8 @@ class Search:
             return [f"{column} {way}"] if column == "r.created" else [f"{column} {way} NULLS LAST"]
         if item.key == "artifact_uri":
             return [f"r.experiment_number {way}", f"r.id {way}"]
+        if item.key == "status":
+            return [f"{_STATUS_RANK} {way}"]
         return [f"{self._plain(_COLUMNS[item.key])} {way}"]
 
     def _plain(self, text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from mainspring.errors import InvalidInput
 
-Kind = Literal["metric", "param", "tag", "attribute", "dataset", "metadata"]
+Kind = Literal["metric", "param", "tag", "attribute", "dataset", "metadata", "span", "feedback", "expectation", "issue"]
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "LIKE", "ILIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL"]
 Operand: TypeAlias = float | int | str | tuple[str, ...] | None
 
@@ -21,16 +21,24 @@ _KINDS: dict[str, Kind] = {
     "metric": "metric", "metrics": "metric", "param": "param", "params": "param", "parameter": "param",
     "parameters": "param", "tag": "tag", "tags": "tag", "attribute": "attribute", "attributes": "attribute",
     "attr": "attribute", "run": "attribute", "dataset": "dataset", "datasets": "dataset", "trace": "attribute",
-    "metadata": "metadata", "request_metadata": "metadata",
+    "metadata": "metadata", "request_metadata": "metadata", "span": "span", "feedback": "feedback",
+    "expectation": "expectation", "issue": "issue",
 }  # fmt: skip
 _NUMERIC = (">", ">=", "!=", "=", "<", "<=")
+_ORDERING = (">", ">=", "<", "<=")
 _TEXTUAL = ("=", "!=", "LIKE", "ILIKE")
 _NULL = ("IS NULL", "IS NOT NULL")
 _LISTS = ("IN", "NOT IN")
 _SPEAKING = {
     "metric": "metric", "param": "parameter", "tag": "tag", "attribute": "attribute", "dataset": "dataset",
-    "metadata": "metadata",
+    "metadata": "metadata", "span": "span attribute", "feedback": "feedback", "expectation": "expectation",
+    "issue": "issue",
 }  # fmt: skip
+JUDGED = ("feedback", "expectation")
+"""What people and programs think of a trace: compared as a text, or as a number by <, <=, > and >=."""
+SPAN_ATTRIBUTES = "attributes."
+"""Begins the key of what was noted with a span."""
+_OF_SPAN = ("name", "type", "status", "content")
 
 _NAME = r"`[^`]*`|\"[^\"]*\"|\w+"
 _IDENTIFIER = re.compile(rf"\s*((?:{_NAME})(?:\.(?:{_NAME}))*)")
@@ -157,7 +165,7 @@ class Grammar:
             raise _wrong(f"Invalid comparator '{compared[1]}' not one of '{_offer([*_NUMERIC, *_TEXTUAL, *_LISTS])}'")
         kind, key = self._identifier(named[1], known)
         if operator in _NULL:
-            if kind not in ("tag", "param", "metadata"):
+            if kind not in ("tag", "param", "metadata", *JUDGED):
                 raise _wrong(
                     f"IS NULL / IS NOT NULL is only supported for tags and params, not for '{_SPEAKING[kind]}' '{key}'"
                 )
@@ -169,7 +177,9 @@ class Grammar:
 
     def _compared(self, kind: Kind, key: str, operator: str, given: str) -> Clause:
         numeric = kind == "metric" or (kind == "attribute" and key in self._numbers.values())
-        allowed = _NUMERIC if numeric else (*_TEXTUAL, *_LISTS) if kind in ("attribute", "dataset") else _TEXTUAL
+        if kind in JUDGED and operator in _ORDERING:
+            return Clause(kind, key, operator, _number(kind, key, given.strip("'\"")))  # type: ignore[arg-type]
+        allowed = _NUMERIC if numeric else _allowed(kind, key)
         if operator not in allowed:
             raise _wrong(f"Invalid comparator '{operator}' not one of '{_offer(list(allowed))}'")
         value: Operand
@@ -204,11 +214,34 @@ class Grammar:
             if key not in attributes:
                 raise _wrong(f"Invalid attribute key '{key}' specified. Valid keys are '{_offer(list(attributes))}'")
             key = attributes[key]
+        elif kind == "span":
+            key = _of_span(key)
+        elif kind == "issue" and key != "id":
+            raise _wrong(f"Invalid issue attribute '{key}'. Supported attributes: id")
         elif kind == "dataset" and key not in ("name", "digest", "context"):
             raise _wrong(
                 f"Invalid dataset key '{key}' specified. Valid keys are '{_offer(['name', 'digest', 'context'])}'"
             )
         return kind, key
+
+
+def _allowed(kind: Kind, key: str) -> tuple[str, ...]:
+    """How a text may be compared."""
+    if kind == "span":
+        return ("LIKE", "ILIKE") if key == "content" else (*_TEXTUAL, *_LISTS)
+    if kind == "issue":
+        return ("=",)
+    return (*_TEXTUAL, *_LISTS) if kind in ("attribute", "dataset") else _TEXTUAL
+
+
+def _of_span(key: str) -> str:
+    """The key of what a span is searched by."""
+    if key.startswith(SPAN_ATTRIBUTES) and len(key) > len(SPAN_ATTRIBUTES):
+        return SPAN_ATTRIBUTES + _bare(key.removeprefix(SPAN_ATTRIBUTES))
+    if key not in _OF_SPAN:
+        told = "Supported attributes: name, status, type, attributes.<attribute_name>."
+        raise _wrong(f"Invalid span attribute '{key}'. {told}")
+    return key
 
 
 def _bare(name: str) -> str:
@@ -303,15 +336,16 @@ LOGGED = Grammar(
     sortable={"experiment_id": "experiment_id"},
 )  # fmt: skip
 TRACES = Grammar(
-    frozenset({"tag", "attribute", "metadata"}),
+    frozenset({"tag", "attribute", "metadata", "span", "feedback", "expectation", "issue"}),
     texts={
         "trace_id": "trace_id", "request_id": "trace_id", "name": "name", "trace_name": "name", "status": "status",
-        "state": "status", "run_id": "run_id", "client_request_id": "client",
+        "state": "status", "run_id": "run_id", "client_request_id": "client", "text": "text",
     },
     numbers={
         "timestamp": "timestamp", "timestamp_ms": "timestamp", "request_time": "timestamp",
         "execution_time": "duration", "execution_time_ms": "duration", "execution_duration": "duration",
+        "end_time": "end_time", "end_time_ms": "end_time",
     },
-    listed=frozenset({"trace_id", "name", "status"}),
+    listed=frozenset({"trace_id", "name", "status", "run_id", "client"}),
     sortable={"experiment_id": "experiment"},
 )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from mainspring.core.entity import Value
-from mainspring.tracking.model import Trace
+from mainspring.tracking.model import Trace, TraceSpan
 
 MAX_PREVIEW = 1000
 RUN = "mlflow.sourceRun"
@@ -26,6 +26,8 @@ _METADATA = {
     "user.id": "mlflow.trace.user",
 }  # fmt: skip
 _TAG = "mlflow.traceTag."
+_KINDS = ("mlflow.spanType", "openinference.span.kind", "traceloop.span.kind", "gen_ai.operation.name")
+"""Where libraries say what sort of step a span is."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -139,6 +141,23 @@ def completed(before: Trace, new: Trace) -> Trace:
         metadata=new.metadata | before.metadata,
         tags=new.tags | before.tags,
     )
+
+
+def searched(span: Span, trace: str, at: datetime, id: str) -> TraceSpan:
+    """What a trace is searched by, of one of its steps.
+
+    Args:
+        span: The step.
+        trace: Name of the trace.
+        at: When it is entered.
+        id: Of the entry.
+    """
+    noted = {key: _text(value) for key, value in span.attributes.items()}
+    kind = next((noted[key] for key in _KINDS if key in noted), "")
+    return TraceSpan(
+        id=id, created=at, trace=trace, span=span.id, name=span.name, kind=kind, status=span.status.upper(),
+        attributes=noted,
+    )  # fmt: skip
 
 
 def of_library(content: bytes) -> list[Span]:

@@ -14,17 +14,21 @@ from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.errors import InvalidInput, NotFound
 from mainspring.ports.artifacts import ArtifactStore
-from mainspring.store import Store
+from mainspring.store import Store, Transaction
 from mainspring.store.rows import shape_of
 from mainspring.tracking.files import Files
-from mainspring.tracking.model import RunArtifact, Trace
+from mainspring.tracking.model import RunArtifact, Trace, TraceSpan
 from mainspring.tracking.query import Part, comparison, json_text
 from mainspring.tracking.search import Clause, Order
-from mainspring.tracking.spans import HERE, LIBRARY_FILE, Span, completed, of_library, ordered, trace_of
+from mainspring.tracking.spans import HERE, LIBRARY_FILE, Span, completed, of_library, ordered, searched, trace_of
 from mainspring.tracking.store import moment
+from mainspring.tracking.trace_query import is_of_span, judged, of_one_span
 
 LISTING = "mainspring traces list"
-_COLUMNS = {"trace_id": "name", "name": "title", "status": "status", "duration": "duration", "timestamp": "created"}
+_COLUMNS = {
+    "trace_id": "name", "name": "title", "status": "status", "duration": "duration", "timestamp": "created",
+    "client": "client", "experiment": "experiment",
+}  # fmt: skip
 _JSON = {"tag": "tags", "metadata": "metadata"}
 
 
@@ -100,6 +104,7 @@ class Traces:
                 last = self._store.first(RunArtifact, run="", path=_span_file(trace, number - 1))
                 if last is None or last.digest != blob.digest:  # or else they were sent again
                     self._files.put("", _span_file(trace, number), blob.digest, blob.size)
+                    self._index(tx, trace, part)
         return kept
 
     def carry(self, trace: Trace, spans: Sequence[Span]) -> bool:
@@ -111,7 +116,18 @@ class Traces:
             entered = tx.insert(replace(trace, id=new_id(), tags={**trace.tags, **(HERE if blob else {})}))
             if blob:
                 self._files.put("", _span_file(entered, 0), blob.digest, blob.size)
+                self._index(tx, entered, spans)
         return True
+
+    def _index(self, tx: Transaction, trace: Trace, spans: Sequence[Span]) -> None:
+        """Keeps what a trace is searched by, of the latest state of each span."""
+        for span in {item.id: item for item in spans}.values():
+            before = self._store.first(TraceSpan, trace=trace.name, span=span.id)
+            entry = searched(span, trace.name, self._store.clock.now(), before.id if before else new_id())
+            if before:
+                tx.update(entry)
+            else:
+                tx.insert(entry)
 
     def _free(self, trace: Trace) -> int:
         """The first number that no file of spans has: found by doubling, then by halving."""
@@ -168,6 +184,7 @@ class Traces:
                 if trace is None:
                     continue
                 self._files.remove("", trace.folder)
+                tx.driver.run("DELETE FROM trace_span WHERE trace = ?", (trace.name,))
                 tx.delete(trace)
                 gone += 1
         return gone
@@ -181,7 +198,9 @@ class Traces:
         sqlite = self._store.engine.dialect.name == "sqlite"
         shape = shape_of(Trace, self._store.engine.dialect.name)
         parts = [Part(f"experiment IN ({', '.join('?' * len(experiments))})", tuple(experiments))]
-        parts += [self._clause(item, sqlite=sqlite) for item in clauses]
+        parts += [self._clause(item, sqlite=sqlite) for item in clauses if not is_of_span(item)]
+        if steps := [item for item in clauses if is_of_span(item)]:
+            parts.append(of_one_span(steps, sqlite=sqlite))
         sorted_by = [_order(item, sqlite=sqlite) for item in (*orders, Order("attribute", "timestamp", False))]
         values = [value for part in (*parts, *sorted_by) for value in part.values]
         with self._store.driver() as driver:
@@ -193,9 +212,13 @@ class Traces:
         return [shape.entity(row) for row in rows]
 
     def _clause(self, clause: Clause, *, sqlite: bool) -> Part:
+        if clause.kind in ("feedback", "expectation", "issue"):
+            return judged(clause, sqlite=sqlite)
         if clause.kind == "attribute":
             if clause.key == "timestamp":
                 return self._time(clause, sqlite=sqlite)
+            if clause.key == "end_time":
+                return Part(f"{_ended(sqlite=sqlite)} {clause.operator} ?", (clause.value,))
             return comparison(_COLUMNS[clause.key], clause, sqlite=sqlite)
         text = json_text(_JSON[clause.kind], clause.key, sqlite=sqlite)
         if clause.operator in ("IS NULL", "IS NOT NULL"):
@@ -216,8 +239,16 @@ def _span_file(trace: Trace, number: int) -> str:
     return f"{trace.folder}/spans/{number}.json"
 
 
+def _ended(*, sqlite: bool) -> str:
+    """Milliseconds since 1970 at which a trace ended, or began where it has not."""
+    start = "(julianday(created) - 2440587.5) * 86400" if sqlite else "extract(epoch FROM created)"
+    return f"(round({start} * 1000) + coalesce(duration, 0))"
+
+
 def _order(order: Order, *, sqlite: bool) -> Part:
     way = "ASC" if order.ascending else "DESC"
+    if order.key == "end_time":
+        return Part(f"{_ended(sqlite=sqlite)} {way}")
     if order.kind == "attribute":
         return Part(f"{_COLUMNS[order.key]} {way}")
     text = json_text(_JSON[order.kind], order.key, sqlite=sqlite)

@@ -277,6 +277,23 @@ def test_artifacts_with_odd_names_go_up_are_listed_and_come_down(
     assert mlflow.artifacts.load_text(f"runs:/{run}/a.txt") == "new"
 
 
+def test_a_large_file_is_sent_and_fetched_in_parts(
+    client: MlflowClient, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "true")
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "true")
+    for name in ("UPLOAD_MINIMUM_FILE_SIZE", "UPLOAD_CHUNK_SIZE", "DOWNLOAD_CHUNK_SIZE"):
+        monkeypatch.setenv(f"MLFLOW_MULTIPART_{name}", "100000")
+    content = bytes(range(251)) * 4001  # more than ten parts
+    (tmp_path / "weights.bin").write_bytes(content)
+    run = client.create_run(experiment).info.run_id
+    client.log_artifact(run, str(tmp_path / "weights.bin"), "deep")
+    assert [(item.path, item.file_size) for item in client.list_artifacts(run, "deep")] == [
+        ("deep/weights.bin", len(content))
+    ]
+    assert Path(client.download_artifacts(run, "deep/weights.bin", str(tmp_path / "down"))).read_bytes() == content
+
+
 def test_errors_the_client_branches_on(client: MlflowClient, experiment: str) -> None:
     missing = "0" * 32
     with refused("RESOURCE_DOES_NOT_EXIST", f"Run with id={missing} not found"):

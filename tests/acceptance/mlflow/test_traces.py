@@ -135,6 +135,77 @@ def test_traces_are_searched(client: MlflowClient, experiment: str, traced: list
         found("colour = 'red'")
 
 
+def test_traces_are_searched_by_their_spans(client: MlflowClient, experiment: str, traced: list[str]) -> None:
+    mlflow.set_experiment(experiment_id=experiment)
+    with mlflow.start_span("chat", span_type="LLM") as span:
+        span.set_attributes({"model": "gpt-5", "temperature": 0.5, "dotted.key": "x"})
+        span.set_inputs({"question": "what is a 'mainspring'?"})
+    mlflow.flush_trace_async_logging()
+    chat = str(mlflow.get_last_active_trace_id())
+    everything = [chat, *reversed(traced)]
+
+    def found(text: str) -> list[str]:
+        return [item.info.trace_id for item in client.search_traces(locations=[experiment], filter_string=text)]
+
+    for text, wanted in (
+        ("span.type = 'LLM'", [chat]),
+        ("span.name = 'inner'", everything[1:]),
+        ("span.name LIKE 'in%' AND span.status = 'ERROR'", [traced[1]]),
+        ("span.name ILIKE 'INN%' AND span.status = 'OK' AND status = 'OK'", [traced[0]]),
+        ("span.name = 'inner' AND span.attributes.kind = 'sum'", []),  # one span must be both
+        ("span.attributes.kind = 'sum'", everything[1:]),
+        ("span.attributes.model LIKE 'gpt%' AND span.attributes.temperature = '0.5'", [chat]),
+        ("span.attributes.dotted.key = 'x'", [chat]),
+        ("span.attributes.`dotted.key` = 'x'", [chat]),
+        ("span.name IN ('chat', 'other')", [chat]),
+        ("span.name != 'chat'", everything[1:]),
+        ("trace.text ILIKE '%MAINSPRING%'", [chat]),
+        ("text LIKE '%no such words%'", []),
+        ("span.content LIKE '%gpt-5%'", [chat]),
+        (f"end_time_ms <= {round(time.time() * 1000) + 60_000} AND end_time > 0", everything),
+        ("trace.name = 'chat' AND trace.end_time > 99999999999999", []),
+    ):
+        assert found(text) == wanted, text
+    for wrong in ("span.colour = 'red'", "span.attributes. = 'x'", "span.content = 'x'", "span.type > 'a'"):
+        with refused("INVALID_PARAMETER_VALUE"):
+            found(wrong)
+    client.delete_traces(experiment, trace_ids=[chat])
+    assert found("span.type = 'LLM'") == []
+
+
+def test_traces_are_searched_by_what_is_thought_of_them(
+    client: MlflowClient, experiment: str, traced: list[str]
+) -> None:
+    first, second = traced
+    for name, key, value in (
+        (first, "right", True), (second, "right", False), (first, "score", 4), (second, "score", 2.5),
+        (first, "tone", "polite"),
+    ):  # fmt: skip
+        mlflow.log_feedback(trace_id=name, name=key, value=value)
+    mlflow.log_expectation(trace_id=second, name="answer", value="42")
+    replaced = mlflow.log_feedback(trace_id=first, name="style", value="bad")
+    mlflow.override_feedback(trace_id=first, assessment_id=replaced.assessment_id, value="good")
+
+    def found(text: str) -> list[str]:
+        return [item.info.trace_id for item in client.search_traces(locations=[experiment], filter_string=text)]
+
+    for text, wanted in (
+        ("feedback.right = 'true'", [first]),
+        ("feedback.right = 'false'", [second]),
+        ("feedback.score > 2.5", [first]),
+        ("feedback.score <= '4'", [second, first]),
+        ("feedback.tone LIKE 'pol%'", [first]),
+        ("feedback.tone > 1", []),  # a text is no number
+        ("feedback.tone IS NULL", [second]),
+        ("feedback.tone IS NOT NULL", [first]),
+        ("expectation.answer = '42'", [second]),
+        ("feedback.answer = '42'", []),
+        ("feedback.style = 'bad'", []),  # overridden
+        ("feedback.style = 'good' AND feedback.right = 'true'", [first]),
+    ):
+        assert found(text) == wanted, text
+
+
 def test_tags_and_judgements(client: MlflowClient, traced: list[str]) -> None:
     client.set_trace_tag(traced[0], "x", "y")
     assert client.get_trace(traced[0]).info.tags["x"] == "y"

@@ -123,9 +123,15 @@ def test_bodies_that_are_none(server: Server) -> None:
         ("POST", "/api/2.0/mlflow/webhooks", 400),
         ("POST", "/graphql", 501),
         ("GET", "/v1/traces", 405),
-        ("POST", "/ajax-api/2.0/mlflow/upload-artifact", 501),
+        ("POST", "/ajax-api/2.0/mlflow/upload-artifact", 400),
+        ("GET", "/ajax-api/2.0/mlflow/upload-artifact", 405),
         ("POST", "/ajax-api/2.0/mlflow/runs/create-promptlab-run", 501),
-        ("POST", "/api/2.0/mlflow-artifacts/mpu/create/0/x", 501),
+        ("POST", "/api/2.0/mlflow-artifacts/mpu/create/0/x", 400),
+        ("GET", "/api/2.0/mlflow-artifacts/mpu/create/0/x", 405),
+        ("POST", "/api/2.0/mlflow-artifacts/mpu/abort/0/x", 400),
+        ("PUT", "/api/2.0/mlflow-artifacts/mpu/part/../../x", 404),
+        ("GET", "/api/2.0/mlflow-artifacts/presigned/0/x", 404),
+        ("GET", "//model-versions/get-artifact?name=m&version=1&path=../path", 400),
         ("GET", "/api/2.0/mlflow/nothing", 404),
         ("GET", "/api/2.0/mlflow/runs/create", 405),
         ("GET", "/ajax-api/2.0/mlflow/experiments/get?experiment_id=0", 200),
@@ -307,3 +313,68 @@ def test_a_part_of_an_artifact_can_be_fetched(server: Server) -> None:
     assert (older.status, older.body) == (200, b"0123456789")
     assert server.ask("GET", f"/get-artifact?run_id={run}&path=..%2Fb.txt").status == 400
     assert server.ask("GET", f"/get-artifact?run_id={run}&path=c").status == 404
+
+
+def test_a_file_is_attached_as_a_page_does_it(server: Server) -> None:
+    run = create(server)
+    address = "/ajax-api/2.0/mlflow/upload-artifact"
+    assert server.ask("POST", f"{address}?run_uuid={run}&path=notes/a.txt", b"words").status == 200
+    assert server.ask("GET", f"/get-artifact?run_uuid={run}&path=notes/a.txt").body == b"words"
+    for query, match in (
+        ("path=a", "Request must specify run_uuid."),
+        (f"run_uuid={run}&path=", "Request must specify path."),
+        (f"run_uuid={run}&path=..%2Fa", "Invalid path"),
+        (f"run_uuid={run}&path=b", "Request must specify data."),
+    ):
+        answer = server.ask("POST", f"{address}?{query}", b"" if "data" in match else b"x")
+        assert (answer.status, answer.json["message"]) == (400, match)
+    assert server.ask("POST", f"{address}?run_uuid={'0' * 32}&path=a", b"x").status == 404
+
+
+MPU = "/api/2.0/mlflow-artifacts/mpu"
+
+
+def test_parts_are_joined_only_as_they_were_sent(server: Server) -> None:
+    run = create(server)
+    folder = f"0/{run}/artifacts/big"
+    told = server.ask(
+        "POST", f"{MPU}/create/{folder}", {"path": "/data/here/x.bin", "num_parts": 3}, authorization="Bearer a"
+    )
+    upload, credentials = told.json["upload_id"], told.json["credentials"]
+    assert [item["part_number"] for item in credentials] == [1, 2, 3]
+    assert credentials[0]["headers"] == {"Authorization": "Bearer a"}, "a part is sent as who asked for it"
+    paths = [item["url"].removeprefix(server.url) for item in credentials]
+    sent = zip(paths, (b"old", b"bb", b"c" * 70_000), strict=True)
+    tags = [server.ask("PUT", path, text).headers["etag"] for path, text in sent]
+    tags[0] = server.ask("PUT", paths[0], b"aaa").headers["etag"]  # sent again
+
+    def complete(parts: list[tuple[int, str]], name: str = "x.bin") -> tuple[int, str]:
+        listed = [{"part_number": number, "etag": tag} for number, tag in parts]
+        answer = server.ask("POST", f"{MPU}/complete/{folder}", {"path": name, "upload_id": upload, "parts": listed})
+        return answer.status, answer.json.get("message", "")
+
+    assert complete([(1, tags[1])]) == (400, "part 1 is another one than was sent")
+    assert complete([(4, tags[1])]) == (400, "part 4 was not sent")
+    assert complete([])[0] == 400
+    assert complete(list(enumerate(tags, 1)), "..")[0] == 400
+    place = f"{ARTIFACTS}/{folder}/x.bin"
+    assert server.ask("GET", place).status == 404, "nothing is there before all is"
+    assert complete([(3, tags[2]), (1, tags[0]), (2, tags[1])]) == (200, "")
+    assert server.ask("GET", place).body == b"aaabb" + b"c" * 70_000
+    assert complete(list(enumerate(tags, 1)))[0] == 400, "the parts are gone"
+    fetch = server.ask("GET", f"/api/2.0/mlflow-artifacts/presigned/{folder}/x.bin", authorization="Bearer a").json
+    assert (fetch["file_size"], fetch["headers"]) == (70_005, {"Authorization": "Bearer a"})
+    assert server.ask("GET", fetch["url"].removeprefix(server.url), Range="bytes=0-4").body == b"aaabb"
+
+
+def test_an_upload_given_up_leaves_nothing(server: Server) -> None:
+    told = server.ask("POST", f"{MPU}/create/x", {"path": "y", "num_parts": 1}).json
+    path = told["credentials"][0]["url"].removeprefix(server.url)
+    tag = server.ask("PUT", path, b"part").headers["etag"]
+    ended = {"path": "y", "upload_id": told["upload_id"], "parts": [{"part_number": 1, "etag": tag}]}
+    assert server.ask("POST", f"{MPU}/abort/x", ended).status == 200
+    assert server.ask("POST", f"{MPU}/complete/x", ended).status == 400
+    for wrong in ({"path": "y", "num_parts": 0}, {"path": "y", "num_parts": 10_001}, {"num_parts": 1}, {"path": ".."}):
+        assert server.ask("POST", f"{MPU}/create/x", wrong).status == 400
+    assert server.ask("POST", f"{MPU}/complete/x", ended | {"upload_id": "../../x"}).status == 404
+    assert server.ask("PUT", f"{MPU}/part/{told['upload_id']}/10001", b"x").status == 404

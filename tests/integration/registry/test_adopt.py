@@ -147,6 +147,43 @@ def test_a_classifier_of_three(mill: Any, tmp_path: Path) -> None:
     assert scores == pytest.approx(model.predict_proba(ROWS[["a", "b"]]).max(axis=1).tolist(), abs=1e-5)
 
 
+def exported(estimator: Any) -> Any:
+    from skl2onnx import to_onnx
+
+    options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None
+    return to_onnx(estimator, ROWS[["a", "b"]].to_numpy(dtype="float32")[:1], options=options)
+
+
+@pytest.mark.parametrize(
+    ("truth", "kind", "classes"),
+    [
+        (ROWS.a > 0, "classifier", ()),
+        (ROWS.a * 3, "regressor", ()),
+        (pd.cut(ROWS.a, 3, labels=["low", "mid", "top"]).astype(str), "classifier", ("low", "mid", "top")),
+        (pd.cut(ROWS.a, 3, labels=[5, 7, 9]).astype(int), "classifier", ("5", "7", "9")),
+    ],
+)
+def test_onnx(mill: Any, tmp_path: Path, truth: Any, kind: str, classes: tuple[str, ...]) -> None:
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    estimator = (LogisticRegression() if kind == "classifier" else LinearRegression()).fit(
+        ROWS[["a", "b"]].to_numpy(), truth
+    )
+    rows = ROWS[["a", "b"]]
+    folder = saved(
+        tmp_path / "logged", mlflow.onnx.save_model, onnx_model=exported(estimator),
+        signature=infer_signature(rows.astype("float32")),
+    )  # fmt: skip
+    version = registered(mill, folder)
+    assert (version.flavor, version.signature.kind, version.signature.classes) == ("onnx", kind, classes)
+    _, scores = score(mill, version, tmp_path, rows)
+    if classes:
+        wanted = estimator.predict_proba(rows.to_numpy()).max(axis=1)
+    else:
+        wanted = estimator.predict_proba(rows.to_numpy())[:, 1] if kind == "classifier" else truth
+    assert scores == pytest.approx(list(wanted), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     "text", ["", "flavors: 3", "!!python/object/apply:os.system ['touch /tmp/x']", "\x00", "{", "a: &a [*a]"]
 )

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import quote
 
 from mainspring.errors import MainspringError
 from mainspring.interop.mlflow import (
@@ -19,6 +20,7 @@ from mainspring.interop.mlflow import (
     messages,
     metrics,
     models,
+    multipart,
     older_traces,
     runs,
     traces,
@@ -47,12 +49,12 @@ _ROOTS = ("/api/", "/ajax-api/")
 _ABSENT = (
     "scorers", "gateway", "datasets",
     "prompt-optimization", "assessments", "label-schemas", "review-queues", "issues", "workspaces", "artifacts",
-    "jobs", "users", "permissions", "gateway-proxy", "upload-artifact", "runs/create-promptlab-run",
+    "jobs", "users", "permissions", "gateway-proxy", "runs/create-promptlab-run",
 )  # fmt: skip
 _JSON = (b"content-type", b"application/json")
 _SERVER_INFO = {
     "store_type": "SqlStore", "workspaces_enabled": False, "trace_archival_enabled": False,
-    "multipart_uploads_enabled": False, "multipart_downloads_enabled": False,
+    "multipart_uploads_enabled": True, "multipart_downloads_enabled": False,
     "presigned_upload_run_id_supported": False, "presigned_upload_model_id_supported": False, "features_enabled": [],
 }  # fmt: skip
 
@@ -63,10 +65,12 @@ class Endpoint(NamedTuple):
     Attributes:
         message: What it takes.
         handle: What it does, in a thread; gives the answer's body.
+        file: Under which name a browser keeps the answer; empty for what is no file.
     """
 
     message: type[messages.Message]
     handle: Callable[[Rooms, Any], bytes]
+    file: str = ""
 
 
 def _info(_: Rooms, __: messages.Message) -> bytes:
@@ -137,8 +141,11 @@ class Face:
         elif path in ("/health", "/version") and scope["method"] == "GET":
             text = b"OK" if path == "/health" else VERSION.encode()
             await respond(send, 200, text, [(b"content-type", b"text/plain; charset=utf-8")])
-        elif artifacts.is_proxied(path) or (path in artifacts.OLDER and scope["method"] in ("GET", "HEAD")):
+        elif _is_file(scope["method"], path):
             await self._proxied(scope, receive, send)
+        elif path.startswith("//"):  # clients join addresses carelessly
+            short = "/" + path.lstrip("/")
+            await self({**scope, "path": short, "raw_path": quote(short).encode()}, receive, send)
         elif (error := _objection(path)) is not None:
             await refuse(send, error)
         else:
@@ -164,12 +171,20 @@ class Face:
         except MlflowError as error:
             await refuse(send, error)
         else:
-            await respond(send, 200, answer, [_JSON])
+            headers = [_JSON]
+            if endpoint.file:
+                headers.append((b"content-disposition", f"attachment; filename={endpoint.file}".encode()))
+            await respond(send, 200, answer, headers)
 
     async def _proxied(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if scope["path"] in artifacts.OLDER:
+            path = scope["path"]
+            if path in artifacts.OLDER:
                 await artifacts.older(self._rooms, self.work, scope, send)
+            elif path in artifacts.UPLOAD:
+                await artifacts.uploaded(self._rooms, self.work, scope, receive, send)
+            elif multipart.is_transfer(path):
+                await multipart.transfer(self._rooms, self.work, scope, receive, send)
             else:
                 await artifacts.proxied(self._rooms, self.work, scope, receive, send)
         except MlflowError as error:
@@ -215,6 +230,15 @@ def _done(function: Callable[..., Any], *arguments: Any) -> Any:
         raise MlflowError("INTERNAL_ERROR", f"an internal error ({type(error).__name__})") from error
 
 
+def _is_file(method: str, path: str) -> bool:
+    """Whether a request brings or fetches a file, or a part of one."""
+    if path in artifacts.OLDER:
+        return method in ("GET", "HEAD")
+    if path in artifacts.UPLOAD:
+        return method == "POST"
+    return artifacts.is_proxied(path) or multipart.is_transfer(path)
+
+
 def _named(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
     """The endpoint of an address that names a thing, and its names; None for other addresses."""
     if not any(part in path for part in ("/logged-models/", "/traces/", "/webhooks/")):
@@ -227,7 +251,7 @@ def _named(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
 
 def _objection(path: str) -> MlflowError | None:
     """Why an address under MLflow's roots is not answered; None for addresses of others."""
-    if path in _PATHS:
+    if path in _PATHS or path in (SPANS, *artifacts.OLDER, *artifacts.UPLOAD):
         return MlflowError("METHOD_NOT_ALLOWED", "this address takes another method")
     for root in _ROOTS:
         if path.startswith(root):
@@ -237,9 +261,7 @@ def _objection(path: str) -> MlflowError | None:
                 if name in _ABSENT or name.partition("/")[0] in _ABSENT:
                     return not_offered(name)
                 return MlflowError("ENDPOINT_NOT_FOUND", f"there is nothing at {path[:200]}")
-    if path == SPANS:
-        return MlflowError("METHOD_NOT_ALLOWED", "this address takes another method")
-    if path in ("/graphql", *artifacts.OLDER):
+    if path == "/graphql":
         return not_offered(path)
     return None
 

@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -27,10 +27,13 @@ from mainspring.tracking.model import RunArtifact
 
 OLDER = ("/get-artifact", "/model-versions/get-artifact")
 """Addresses of downloads that older clients and pages know."""
+UPLOAD = ("/ajax-api/2.0/mlflow/upload-artifact", "/ajax-api/3.0/mlflow/upload-artifact")
+"""Addresses of an upload that pages know."""
 MAX_SPOOL = 8 * 1024 * 1024
-_PROXIED = re.compile(r"/(?:api|ajax-api)/2\.0/mlflow-artifacts/(artifacts|mpu|presigned)(?:/|$)")
+_PROXIED = re.compile(r"/(?:api|ajax-api)/2\.0/mlflow-artifacts/artifacts(?:/|$)")
 _encode = msgspec.json.encode
 Work = Callable[..., Awaitable[Any]]
+T = TypeVar("T")
 
 
 def is_proxied(path: str) -> bool:
@@ -44,26 +47,25 @@ async def proxied(rooms: Rooms, work: Work, scope: Any, receive: Any, send: Any)
     Raises:
         MlflowError: There is no such artifact, or the path leads nowhere.
     """
-    raw = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1").partition("?")[0]
+    raw = raw_path(scope)
     found = _PROXIED.match(raw)
     if found is None:
         raise MlflowError(MISSING, "there is nothing at this address")
-    if found[1] != "artifacts":
-        raise MlflowError("NOT_IMPLEMENTED", "Multipart and presigned transfers are not offered; send the file whole.")
     method, sent = scope["method"], raw[found.end() :]
-    path = _decoded(_undotted(sent) if method in ("GET", "HEAD") else sent)
+    path = decoded(_undotted(sent) if method in ("GET", "HEAD") else sent)
     if method == "GET" and not path:
         asked = read_query(ListArtifacts, scope["query_string"]).path or ""
         asked = _undotted(asked)
-        await _send_json(send, await work(_list_folder, rooms, _checked(asked) if asked else ""))
+        await send_json(send, await work(_list_folder, rooms, checked(asked) if asked else ""))
     elif method in ("GET", "HEAD"):
-        await _send(rooms, work, await work(_find, rooms, path), scope, send)
+        await _send(rooms, work, await work(find, rooms, path), scope, send)
     elif method == "PUT":
-        await _upload(rooms, work, path, receive)
-        await _send_json(send, b"{}")
+        check_target(path)
+        await received(work, receive, lambda content: keep(rooms, path, content))
+        await send_json(send, b"{}")
     elif method == "DELETE":
         await work(_delete, rooms, path)
-        await _send_json(send, b"{}")
+        await send_json(send, b"{}")
     else:
         raise MlflowError("METHOD_NOT_ALLOWED", f"artifacts take no {method}")
 
@@ -73,15 +75,30 @@ def _undotted(path: str) -> str:
     return "/".join(part for part in path.split("/") if part != ".")
 
 
-def _decoded(sent: str) -> str:
+def raw_path(scope: Any) -> str:
+    """The path of a request as it was sent, percent signs and all."""
+    return cast("str", (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1").partition("?")[0])
+
+
+def decoded(sent: str) -> str:
+    """The path that a part of an address stands for; empty for none.
+
+    Raises:
+        MlflowError: It leads out of its root.
+    """
     try:
         path = unquote(sent, errors="strict")
     except UnicodeDecodeError:
         raise MlflowError(INVALID, "Invalid path") from None
-    return _checked(path) if path else ""
+    return checked(path) if path else ""
 
 
-def _checked(path: str) -> str:
+def checked(path: str) -> str:
+    """A path that stays within its root.
+
+    Raises:
+        MlflowError: It does not.
+    """
     try:
         return check_path(path.rstrip("/") if path.strip("/") else path)
     except MainspringError as error:
@@ -114,6 +131,17 @@ def _unchanging(path: str) -> None:
         raise MlflowError("PERMISSION_DENIED", "the files of a registered version cannot be changed")
 
 
+def check_target(path: str) -> None:
+    """Refuses a path under which nothing can be kept.
+
+    Raises:
+        MlflowError: It is none, or one of a registered version.
+    """
+    if not path:
+        raise MlflowError(INVALID, "Invalid path")
+    _unchanging(path)
+
+
 def _list_folder(rooms: Rooms, path: str) -> bytes:
     told = [
         {"path": item.name, "is_dir": True} if item.size is None
@@ -129,7 +157,7 @@ def _list(rooms: Rooms, request: ListArtifacts) -> bytes:
     if not root.startswith(SCHEME):
         raise MlflowError("NOT_IMPLEMENTED", f"artifacts at {root} are listed by the client itself, not by this server")
     asked = _undotted(request.path or "")
-    path = _checked(asked) if asked else ""
+    path = checked(asked) if asked else ""
     prefix = f"{path}/" if path else ""
     files = [
         {"path": prefix + item.name, "is_dir": True} if item.size is None
@@ -146,27 +174,25 @@ def _delete(rooms: Rooms, path: str) -> None:
         raise MlflowError(MISSING, f"No such artifact: '{path}'")
 
 
-async def _upload(rooms: Rooms, work: Work, path: str, receive: Any) -> None:
-    if not path:
-        raise MlflowError(INVALID, "Invalid path")
-    _unchanging(path)
+async def received(work: Work, receive: Any, then: Callable[[bytes | BinaryIO], T]) -> T | None:
+    """What a function makes, in a thread, of the body of a request; None when its sender has gone away."""
     message = await receive()
     if not message.get("more_body"):
-        await work(_keep, rooms, path, message.get("body", b""))
-        return
+        return cast("T", await work(then, message.get("body", b"")))
     with tempfile.SpooledTemporaryFile(max_size=MAX_SPOOL) as spool:
         while True:
             if message["type"] == "http.disconnect":
-                return  # what was sent so far is nobody's
+                return None  # what was sent so far is nobody's
             await work(spool.write, message.get("body", b""))
             if not message.get("more_body"):
                 break
             message = await receive()
         spool.seek(0)
-        await work(_keep, rooms, path, cast("BinaryIO", spool))
+        return cast("T", await work(then, cast("BinaryIO", spool)))
 
 
-def _keep(rooms: Rooms, path: str, content: bytes | BinaryIO) -> None:
+def keep(rooms: Rooms, path: str, content: bytes | BinaryIO) -> None:
+    """Keeps content under a path among all artifacts."""
     blob: Blob = rooms.artifacts.put(content)
     place = rooms.runs.files.place(path)
     if not place.path:
@@ -174,7 +200,35 @@ def _keep(rooms: Rooms, path: str, content: bytes | BinaryIO) -> None:
     rooms.runs.files.put(*place, blob.digest, blob.size)
 
 
-def _find(rooms: Rooms, path: str) -> RunArtifact:
+async def uploaded(rooms: Rooms, work: Work, scope: Any, receive: Any, send: Any) -> None:
+    """Answers ``upload-artifact``, by which pages and scripts without the client attach a file to a run.
+
+    Raises:
+        MlflowError: The run, the path or the content is missing.
+    """
+    request = read_query(GetArtifact, scope["query_string"])
+    for name, given in (("run_uuid", request.run_id or request.run_uuid), ("path", request.path)):
+        if not given:
+            raise MlflowError(INVALID, f"Request must specify {name}.")
+    path = checked(request.path or "")
+    row = await work(rooms.runs.journal.run, run_id(request))
+
+    def attach(content: bytes | BinaryIO) -> None:
+        if not content:
+            raise MlflowError(INVALID, "Request must specify data.")
+        blob: Blob = rooms.artifacts.put(content)
+        rooms.runs.files.put(row.name, path, blob.digest, blob.size)
+
+    await received(work, receive, attach)
+    await send_json(send, b"{}")
+
+
+def find(rooms: Rooms, path: str) -> RunArtifact:
+    """The file at a path among all artifacts.
+
+    Raises:
+        MlflowError: There is none.
+    """
     if (of_version := _version(rooms, path)) is not None:
         for item in of_version[0]:
             if item.path == of_version[1]:
@@ -188,11 +242,11 @@ def _asked_for(rooms: Rooms, path: str, query: bytes) -> RunArtifact:
     request = read_query(GetArtifact, query)
     if not request.path:
         raise missing("path")
-    within = _checked(request.path)
+    within = checked(request.path)
     if path == OLDER[0]:
         return rooms.runs.files.get(rooms.runs.journal.run(run_id(request)).name, within)
     version = version_of(rooms, request.name, request.version)
-    return _find(rooms, f"{VERSIONS}{quote(version.model, safe='')}/{version.number}/{within}")
+    return find(rooms, f"{VERSIONS}{quote(version.model, safe='')}/{version.number}/{within}")
 
 
 async def older(rooms: Rooms, work: Work, scope: Any, send: Any) -> None:
@@ -270,7 +324,8 @@ def _headers(found: RunArtifact) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def _send_json(send: Any, content: bytes) -> None:
+async def send_json(send: Any, content: bytes) -> None:
+    """Sends an answer."""
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})

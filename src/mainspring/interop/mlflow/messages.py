@@ -205,6 +205,23 @@ class GetArtifact(RunRef):
     version: str | None = None
 
 
+class UploadedPart(Message):
+    """A part of a file as its sender knows it."""
+
+    part_number: int | None = None
+    etag: str | None = None
+    url: str | None = None
+
+
+class Multipart(Message):
+    """``mlflow-artifacts/mpu``."""
+
+    path: str | None = None
+    num_parts: int | None = None
+    upload_id: str | None = None
+    parts: list[UploadedPart] | None = None
+
+
 class ModelName(Message):
     """A registered model, with what is to be changed."""
 

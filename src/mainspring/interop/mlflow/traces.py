@@ -12,13 +12,13 @@ import msgspec
 from mainspring.errors import NotFound
 from mainspring.interop.mlflow.errors import INVALID, MISSING, MlflowError, invalid, missing
 from mainspring.interop.mlflow.experiments import compare, read_token, write_token
-from mainspring.interop.mlflow.messages import DeleteTraces, Message, SearchOlderTraces, SearchTraces, TraceRef
+from mainspring.interop.mlflow.messages import DeleteTraces, SearchOlderTraces, SearchTraces, TraceRef
 from mainspring.interop.mlflow.rooms import SCHEME, Rooms, experiment_number
 from mainspring.interop.otlp import read_spans, to_protobuf_json, unpacked
 from mainspring.tracking import search
 from mainspring.tracking.model import Trace
 from mainspring.tracking.search import Clause
-from mainspring.tracking.spans import RUN, to_library
+from mainspring.tracking.spans import LIBRARY_FILE, RUN, to_library
 from mainspring.tracking.store import moment
 
 PAGE = 100
@@ -321,7 +321,7 @@ def _delete_assessment(rooms: Rooms, request: TraceRef) -> bytes:
     return b"{}"
 
 
-ENDPOINTS: dict[tuple[str, str], tuple[type[Message], Any]] = {
+ENDPOINTS: dict[tuple[str, str], tuple[Any, ...]] = {
     ("POST", "traces"): (TraceRef, start),
     ("GET", "traces/get"): (TraceRef, _get),
     ("GET", "traces/batchGet"): (TraceRef, _batch),
@@ -329,7 +329,7 @@ ENDPOINTS: dict[tuple[str, str], tuple[type[Message], Any]] = {
     ("POST", "traces/search"): (SearchTraces, _search),
     ("POST", "traces/delete-traces"): (DeleteTraces, _delete),
     ("POST", "traces/link-to-run"): (TraceRef, _link),
-    ("GET", "get-trace-artifact"): (TraceRef, _artifact),
+    ("GET", "get-trace-artifact"): (TraceRef, _artifact, LIBRARY_FILE),
     ("GET", "traces/{trace_id}"): (TraceRef, _info),
     ("PATCH", "traces/{trace_id}/tags"): (TraceRef, _set_tag),
     ("DELETE", "traces/{trace_id}/tags"): (TraceRef, _delete_tag),
