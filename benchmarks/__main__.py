@@ -9,8 +9,9 @@ from pathlib import Path
 from benchmarks.report import Row, show
 
 HERE = Path(__file__).parent
+TOOLS = ("__init__", "__main__", "report", "flights", "servers")
 NAMES = sorted(
-    [path.stem for path in HERE.glob("*.py") if path.stem not in ("__init__", "__main__", "report", "flights")]
+    [path.stem for path in HERE.glob("*.py") if path.stem not in TOOLS]
     + [path.parent.name for path in HERE.glob("*/__init__.py")]
 )
 

@@ -1,43 +1,35 @@
 """Tracking over MLflow's protocol: our server beside `mlflow server`, one worker each, same requests, one run.
 
-CPU of the server per request (user and system, of all its processes), because noise disturbs it least. MLflow is
-installed into a folder of its own under ``build/peers``; both keep SQLite, and MLflow's has been given planner
-statistics (ANALYZE), without which its searches take many times longer.
+MLflow is installed into a folder of its own under ``build/peers``; both keep SQLite, and MLflow's has been given
+planner statistics (ANALYZE), without which its searches take many times longer.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import resource
-import socket
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from benchmarks.report import Row
+from benchmarks.servers import Cost, Server, compared, cost, ours, peer, theirs
 from mainspring.core.entity import draft
 from mainspring.settings import load_settings
 from mainspring.tracking.model import Experiment
 from mainspring.workspace import Workspace
 
-PEER = "mlflow==3.17.2"
-PEERS = Path(__file__).parents[1] / "build" / "peers"
 GOAL = 1 / 20
 SIZES = (10_000, 100_000)
 LARGEST = 1_000_000
 MODELS = 10_000
 LIMIT_MS = 50.0
 OFFLINE = "MAINSPRING_OFFLINE"
-ROOT = "/api/2.0/mlflow/"
-TICK = os.sysconf("SC_CLK_TCK")
 NOW = 1_700_000_000_000
 TAGS = [
     {"key": "mlflow.user", "value": "ada"},
@@ -45,140 +37,6 @@ TAGS = [
     {"key": "mlflow.source.type", "value": "LOCAL"},
     {"key": "mlflow.runName", "value": "bench"},
 ]
-
-
-class Server:
-    """A server process and one connection to it.
-
-    Args:
-        command: What starts it.
-        port: Where it listens.
-        **options: Of `subprocess.Popen`.
-    """
-
-    def __init__(self, command: list[str], port: int, **options: Any) -> None:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, **{**quiet, **options})
-        self._port = port
-        for _ in range(1200):
-            try:
-                self._connect()
-                if self.raw("GET", "/health")[0] == 200:
-                    return
-            except OSError:
-                pass
-            time.sleep(0.1)
-        raise RuntimeError(f"{command[0]} does not answer")
-
-    def _connect(self) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=300)
-        self.connection.connect()
-        self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def raw(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """One request."""
-        try:
-            self.connection.request(method, path, body, {"content-type": "application/json"})
-            answer = self.connection.getresponse()
-        except (http.client.HTTPException, ConnectionError):  # an idle connection was closed
-            self._connect()
-            self.connection.request(method, path, body, {"content-type": "application/json"})
-            answer = self.connection.getresponse()
-        return answer.status, answer.read()
-
-    def call(self, method: str, path: str, fields: dict[str, Any] | None = None) -> Any:
-        """One request of the protocol that must succeed."""
-        status, content = self.raw(method, ROOT + path, None if fields is None else json.dumps(fields).encode())
-        assert status == 200, (path, status, content[:300])
-        return json.loads(content)
-
-    def cpu(self) -> float:
-        """CPU seconds of all its processes so far."""
-        return sum(_ticks(pid) for pid in _family(self.process.pid)) / TICK
-
-    def close(self) -> None:
-        """Ends it."""
-        family = _family(self.process.pid)
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        for pid in family[1:]:
-            try:
-                os.kill(pid, 9)
-            except OSError:
-                continue
-
-
-def _family(pid: int) -> list[int]:
-    found = [pid]
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            try:
-                parent = int(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            if parent == pid:
-                found += _family(int(name))
-    return found
-
-
-def _ticks(pid: int) -> int:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return int(fields[11]) + int(fields[12])
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
-def _ours(folder: Path) -> Server:
-    listening = socket.create_server(("127.0.0.1", 0))
-    listening.set_inheritable(True)
-    command = [
-        sys.executable,
-        "-m",
-        "mainspring.cli.server_process",
-        str(folder),
-        str(listening.fileno()),
-        str(os.getpid()),
-    ]
-    server = Server(command, listening.getsockname()[1], pass_fds=(listening.fileno(),))
-    listening.close()
-    return server
-
-
-def _peer() -> Path:
-    python = PEERS / "mlflow" / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(PEERS / "mlflow")], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", PEER, "psycopg[binary]"], check=True)
-    return python
-
-
-def _theirs(folder: Path, database: str = "") -> Server:
-    python = _peer()
-    port = _free_port()
-    command = [
-        str(python), "-m", "mlflow", "server", "--backend-store-uri", database or f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination", str(folder / "artifacts"), "--port", str(port), "--workers", "1",
-    ]  # fmt: skip
-    return Server(command, port, cwd=folder)
-
-
-def _per_request(server: Server, count: int, request: Callable[[int], Any]) -> float:
-    """CPU milliseconds of the server for one request."""
-    for number in range(min(count, 10)):
-        request(-1 - number)
-    before = server.cpu()
-    for number in range(count):
-        request(number)
-    return (server.cpu() - before) / count * 1000
 
 
 def _create(server: Server, number: int = 0) -> str:
@@ -208,25 +66,31 @@ def _history(server: Server, run: str) -> None:
             return
 
 
-def _measured(server: Server, scale: int) -> dict[str, float]:
-    """CPU milliseconds per request; ``scale`` times as many requests where they are quick."""
+def _measured(server: Server, scale: int) -> Iterator[tuple[str, Cost]]:
+    """What each sort of request costs; ``scale`` times as many of them where they are quick."""
     run = _create(server)
-    found = {"create run": _per_request(server, 100 * scale, lambda number: _create(server, number))}
-    found["log-metric"] = _per_request(
-        server, 100 * scale,
-        lambda number: server.call(
-            "POST", "runs/log-metric",
-            {"run_id": run, "key": "loss", "value": number / 3, "timestamp": NOW + number + 100, "step": number + 100},
+    yield "create run", cost(server, 100 * scale, lambda number: _create(server, number))
+    yield (
+        "log-metric",
+        cost(
+            server, 100 * scale,
+            lambda number: server.call(
+                "POST", "runs/log-metric",
+                {"run_id": run, "key": "loss", "value": number / 3, "timestamp": NOW + number + 100,
+                 "step": number + 100},
+            ),
         ),
     )  # fmt: skip
-    found["get run"] = _per_request(server, 100 * scale, lambda _: server.call("GET", f"runs/get?run_id={run}"))
+    yield "get run", cost(server, 100 * scale, lambda _: server.call("GET", f"runs/get?run_id={run}"))
     for points, keys in ((100, 10), (1000, 10), (1000, 1000)):
-        name = f"log-batch of {points:,} metrics, {keys:,} keys"
         # A curve grows with each batch: ten to a run, on both sides; the last run takes those that warm up.
         targets = [_create(server) for _ in range(scale + 1)]
-        found[name] = _per_request(
-            server, 10 * scale,
-            lambda number, k=keys, p=points, runs=targets: _batch(server, runs[number // 10], p, k, number),
+        yield (
+            f"log-batch of {points:,} metrics, {keys:,} keys",
+            cost(
+                server, 10 * scale,
+                lambda number, k=keys, p=points, runs=targets: _batch(server, runs[number // 10], p, k, number),  # type: ignore[misc]
+            ),
         )  # fmt: skip
     long = _create(server)
     for first in range(0, 100_000, 1000):
@@ -235,8 +99,21 @@ def _measured(server: Server, scale: int) -> dict[str, float]:
             for step in range(first, first + 1000)
         ]
         server.call("POST", "runs/log-batch", {"run_id": long, "metrics": metrics})
-    found["history of 100,000 points"] = _per_request(server, scale, lambda _: _history(server, long))
-    return found
+    yield "history of 100,000 points", cost(server, scale, lambda _: _history(server, long))
+
+
+def requests(mine: Server, other: Server, against: str = "mlflow") -> list[Row]:
+    """The rows of requests to one run, both servers in turns."""
+    pairs = zip(_measured(mine, 10), _measured(other, 2), strict=True)
+    return [compared(name, fast, slow, GOAL, against) for (name, fast), (_, slow) in pairs]
+
+
+def idle(mine: Server, other: Server) -> list[Row]:
+    """What a server needs before it is asked anything."""
+    return [
+        Row("memory of the idle server", mine.memory(), "MB", 1 / 5, against="mlflow", limit=other.memory()),
+        Row("from start to the first answer", mine.seconds, "s", 1 / 3, against="mlflow", limit=other.seconds),
+    ]
 
 
 _NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {size})"
@@ -398,13 +275,13 @@ def _scripts(folder: Path) -> list[Row]:
     """A script that logs 1,000 metrics: the whole process, with its imports."""
     (folder / "mainspring.toml").write_text("")
     cpu, wall = _script(sys.executable, _OUR_SCRIPT, folder)
-    their_cpu, their_wall = _script(str(_peer()), _THEIR_SCRIPT, folder)
-    peer = {"against": "mlflow on its SQLite"}
+    their_cpu, their_wall = _script(str(peer()), _THEIR_SCRIPT, folder)
+    against = {"against": "mlflow on its SQLite"}
     both = min(_delivered(folder) for _ in range(3))
     return [
-        Row("script that logs 1,000 metrics", cpu, "s CPU", GOAL, limit=their_cpu, **peer),
-        Row("the same, until it ends", wall, "s", GOAL, limit=their_wall, **peer),
-        Row("the same, with the process that delivers it", both, "s CPU", 1 / 4, limit=their_cpu, **peer),
+        Row("script that logs 1,000 metrics", cpu, "s CPU", GOAL, limit=their_cpu, **against),
+        Row("the same, until it ends", wall, "s", GOAL, limit=their_wall, **against),
+        Row("the same, with the process that delivers it", both, "s CPU", 1 / 4, limit=their_cpu, **against),
     ]
 
 
@@ -420,41 +297,32 @@ def rows() -> list[Row]:
         with Workspace(load_settings(folder / "ours", {})) as workspace:
             for number in range(len(SIZES) + 1):
                 workspace.experiments.create(draft(Experiment, name=f"bench {number + 1}"))
-        ours, theirs = _ours(folder / "ours"), _theirs(folder)
+        mine, other = ours(folder / "ours"), theirs(folder)
         try:
-            fast, slow = _measured(ours, 10), _measured(theirs, 1)
-            found += [Row(name, fast[name], "ms CPU", GOAL, against="mlflow", limit=slow[name]) for name in fast]
-            for number, size in enumerate(SIZES, 1):
-                _fill_ours(database, size, number)
-                _fill_theirs(folder / "mlflow.db", size, number)
-                assert _search(ours, number) == _search(theirs, number), "both must find the same"
-                mine = _per_request(ours, 50, lambda _, n=number: _search(ours, n))  # type: ignore[misc]
-                other = _per_request(theirs, 5, lambda _, n=number: _search(theirs, n))  # type: ignore[misc]
-                title = f"search with filter and order, 100 of {size:,} runs"
-                found.append(Row(title, mine, "ms CPU", GOAL, against="mlflow after ANALYZE", limit=other))
-            _fill_models(database, _OUR_MODELS)
-            _fill_models(folder / "mlflow.db", _THEIR_MODELS)
-            assert _search_models(ours) == _search_models(theirs), "both must find the same"
-            mine, other = (
-                _per_request(ours, 50, lambda _: _search_models(ours)),
-                _per_request(theirs, 10, lambda _: _search_models(theirs)),
-            )
-            title = f"a page of 100 of {MODELS:,} registered models"
-            found.append(Row(title, mine, "ms CPU", 1 / 10, against="mlflow after ANALYZE", limit=other))
-            number = len(SIZES) + 1
-            _fill_ours(database, LARGEST, number)
-            found.append(
-                Row(
-                    f"the same, of {LARGEST:,} runs",
-                    _median(ours, number),
-                    "ms",
-                    LIMIT_MS,
-                    note="median, at the client",
-                )
-            )
+            found += idle(mine, other) + requests(mine, other) + _searches(mine, other, database, folder / "mlflow.db")
         finally:
-            ours.close()
-            theirs.close()
+            mine.close()
+            other.close()
+    return found
+
+
+def _searches(mine: Server, other: Server, database: Path, peers: Path) -> list[Row]:
+    found, against = [], "mlflow after ANALYZE"
+    for number, size in enumerate(SIZES, 1):
+        _fill_ours(database, size, number)
+        _fill_theirs(peers, size, number)
+        assert _search(mine, number) == _search(other, number), "both must find the same"
+        fast, slow = cost(mine, 50, lambda _: _search(mine, number)), cost(other, 5, lambda _: _search(other, number))  # noqa: B023
+        title = f"search with filter and order, 100 of {size:,} runs"
+        found.append(compared(title, fast, slow, GOAL, against))
+    _fill_models(database, _OUR_MODELS)
+    _fill_models(peers, _THEIR_MODELS)
+    assert _search_models(mine) == _search_models(other), "both must find the same"
+    fast, slow = cost(mine, 50, lambda _: _search_models(mine)), cost(other, 10, lambda _: _search_models(other))
+    found.append(compared(f"a page of 100 of {MODELS:,} registered models", fast, slow, 1 / 10, against))
+    number, title = len(SIZES) + 1, f"search with filter and order, 100 of {LARGEST:,} runs"
+    _fill_ours(database, LARGEST, number)
+    found.append(Row(title, _median(mine, number), "ms", LIMIT_MS, note="median, at the client"))
     return found
 
 

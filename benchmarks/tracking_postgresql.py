@@ -15,7 +15,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from benchmarks.report import Row
-from benchmarks.tracking import GOAL, _measured, _ours, _peer, _theirs
+from benchmarks.servers import ours, peer, theirs
+from benchmarks.tracking import requests
 
 
 def rows() -> list[Row]:
@@ -43,14 +44,12 @@ def rows() -> list[Row]:
 
 
 def _compared(folder: Path, address: sa.URL) -> list[Row]:
-    own, peer = (address.set(database=name).render_as_string(hide_password=False) for name in ("ours", "theirs"))
-    (folder / "mainspring.toml").write_text(f'[settings]\ndatabase = "{own}"\n')
-    subprocess.run([_peer(), "-c", "import psycopg"], check=True)
-    ours, theirs = _ours(folder), _theirs(folder, peer)
+    first, second = (address.set(database=name).render_as_string(hide_password=False) for name in ("ours", "theirs"))
+    (folder / "mainspring.toml").write_text(f'[settings]\ndatabase = "{first}"\n')
+    subprocess.run([peer(), "-c", "import psycopg"], check=True)
+    mine, other = ours(folder), theirs(folder, second)
     try:
-        fast, slow = _measured(ours, 10), _measured(theirs, 1)
+        return requests(mine, other, "mlflow on PostgreSQL")
     finally:
-        ours.close()
-        theirs.close()
-    against = "mlflow on PostgreSQL"
-    return [Row(f"{name}, PostgreSQL", fast[name], "ms CPU", GOAL, against=against, limit=slow[name]) for name in fast]
+        mine.close()
+        other.close()
