@@ -17,31 +17,11 @@ def table_bytes(table: Any) -> bytes:
     Raises:
         InvalidInput: This is no table.
     """
-    import polars as pl  # noqa: PLC0415 - start-up time
+    from mainspring.measures.schema import as_frame  # noqa: PLC0415 - start-up time
 
-    try:
-        if isinstance(table, pl.LazyFrame):
-            table = table.collect()
-        if not isinstance(table, pl.DataFrame):
-            # pandas, Arrow and DuckDB all offer their columns through Arrow's own interface.
-            table = _of_pandas(table) if type(table).__module__.partition(".")[0] == "pandas" else pl.DataFrame(table)
-    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InvalidInput(
-            f"a {type(table).__name__} is no table: {error}", hint="log a frame of Polars or pandas, or {name: values}"
-        ) from None
     content = io.BytesIO()
-    table.write_parquet(content, compression="zstd")
+    as_frame(table).write_parquet(content, compression="zstd")
     return content.getvalue()
-
-
-def _of_pandas(table: Any) -> Any:
-    """A frame of pandas; texts and nullable columns need no PyArrow, which few have installed."""
-    import polars as pl  # noqa: PLC0415 - start-up time
-
-    try:
-        return pl.DataFrame(table)
-    except ImportError:
-        return pl.DataFrame({str(name): table[name].tolist() for name in table.columns}, strict=False)
 
 
 def figure_bytes(figure: Any, ending: str = "") -> tuple[bytes, str]:

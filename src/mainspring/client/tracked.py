@@ -21,9 +21,9 @@ from mainspring.client.content import figure_bytes, table_bytes
 from mainspring.client.spool import Header, Line, Spool, now
 from mainspring.core.ids import ALPHABET, ID_LENGTH, new_id, spoken_name, to_hex
 from mainspring.core.shown import Shown
-from mainspring.errors import Unreachable
+from mainspring.errors import InvalidInput, Unreachable
 from mainspring.settings import load_settings
-from mainspring.tracking.active import current, logging_to
+from mainspring.tracking.active import current, logging_to, merged
 from mainspring.tracking.environment import this_process
 from mainspring.tracking.model import DEFAULT_EXPERIMENT
 
@@ -84,13 +84,14 @@ class TrackedRun:
             points.append((key, None if math.isnan(number) else max(-1e308, min(1e308, number)), step, moment))
         self._append(Line(points=points))
 
-    def log_params(self, **params: Any) -> None:
+    def log_params(self, params: Mapping[str, Any] | None = None, /, **named: Any) -> None:
         """Adds parameters; one that has a value keeps it."""
-        self._append(Line(params={key: item if isinstance(item, str) else repr(item) for key, item in params.items()}))
+        every = merged(params, named)
+        self._append(Line(params={key: item if isinstance(item, str) else repr(item) for key, item in every.items()}))
 
-    def set_tags(self, **tags: str) -> None:
+    def set_tags(self, tags: Mapping[str, str] | None = None, /, **named: str) -> None:
         """Sets tags."""
-        self._append(Line(tags={key: str(value) for key, value in tags.items()}))
+        self._append(Line(tags={key: str(value) for key, value in merged(tags, named).items()}))
 
     def log_artifact(self, file: str | Path | bytes, path: str = "") -> None:
         """Attaches a file, or bytes, to the run, as they are now.
@@ -199,16 +200,30 @@ class TrackedRun:
         self._until = time.monotonic() + FLUSH_SECONDS
         self._ending.set()
 
-    def log_model(self, model: ModelPackage, name: str = "model", register: str = "") -> None:
-        """Logs a packed model; waits until it is stored, for at most some seconds.
+    def log_model(self, model: Any, name: str = "model", register: str = "", *, example: Any = None) -> None:
+        """Logs a model; waits until it is stored, for at most some seconds.
 
         Args:
-            model: What `mainspring.package` gives.
+            model: What `mainspring.package` gives, or what it takes, together with an example.
             name: What it is called among the models of the experiment.
             register: Name of the registered model whose next version it becomes; made where there is none.
-        """
-        from mainspring.errors import MainspringError  # noqa: PLC0415 - start-up time
+            example: Rows that the model reads, from which its signature is learnt.
 
+        Raises:
+            InvalidInput: It is not packed and there is no example, or it cannot be packed.
+        """
+        from mainspring.core.package import ModelPackage  # noqa: PLC0415 - start-up time
+        from mainspring.errors import MainspringError  # noqa: PLC0415
+
+        if not isinstance(model, ModelPackage):
+            if example is None:
+                raise InvalidInput(
+                    f"a {type(model).__name__} alone does not tell what it reads",
+                    hint="pass some rows, too: log_model(model, example=rows)",
+                )
+            from mainspring.registry.packaging import package  # noqa: PLC0415
+
+            model = package(model, example, twin="preferred")
         for path, content in model.files.items():
             self.log_artifact(content, f"{name}/{path}")
         source = f"runs:/{to_hex(self.id)}/{name}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import polars as pl
+
+from mainspring.errors import InvalidInput
 
 Kind = Literal["int", "float", "string", "bool", "datetime", "date", "other"]
 
@@ -51,6 +53,37 @@ def kind_of(dtype: pl.DataType) -> Kind:
     if isinstance(dtype, pl.Datetime):
         return "datetime"
     return "date" if isinstance(dtype, pl.Date) else "other"
+
+
+def as_frame(table: Any) -> pl.DataFrame:
+    """A table of any make as a frame of Polars.
+
+    Args:
+        table: A Polars or pandas frame, an Arrow table, or columns: name -> values. Texts and nullable columns of
+            pandas need no PyArrow, which few have installed.
+
+    Raises:
+        InvalidInput: This is no table.
+    """
+    try:
+        if isinstance(table, pl.LazyFrame):
+            return table.collect()
+        if isinstance(table, pl.DataFrame):
+            return table
+        if type(table).__module__.partition(".")[0] == "pandas":
+            return _of_pandas(table)
+        return pl.DataFrame(table)  # Arrow and DuckDB offer their columns through Arrow's own interface
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise InvalidInput(
+            f"a {type(table).__name__} is no table: {error}", hint="pass a frame of Polars or pandas, or {name: values}"
+        ) from None
+
+
+def _of_pandas(table: Any) -> pl.DataFrame:
+    try:
+        return pl.DataFrame(table)
+    except ImportError:
+        return pl.DataFrame({str(name): table[name].tolist() for name in table.columns}, strict=False)
 
 
 def schema_of(frame: pl.DataFrame | pl.LazyFrame) -> list[ColumnSpec]:

@@ -18,7 +18,7 @@ from mainspring.core.package import EXAMPLE
 from mainspring.core.signature import Field, Signature
 from mainspring.errors import InvalidInput, MainspringError
 from mainspring.ports.artifacts import ArtifactStore, Blob
-from mainspring.registry import boosters, mlmodel
+from mainspring.registry import boosters, mlmodel, trees
 from mainspring.registry.foreign import adopt_beside, check_code
 from mainspring.registry.original import load_estimator
 from mainspring.registry.packaging import answers_of, classes_of, example_of, frame_of, kind_of_estimator, twin_of
@@ -85,7 +85,8 @@ def _servable(folder: Path, manifest: mlmodel.Manifest) -> tuple[Signature, dict
     if manifest.flavor == "sklearn":
         return _sklearn(folder, manifest)
     if manifest.flavor in boosters.FLAVORS:
-        return boosters.learn(folder, manifest), {}, None
+        signature = boosters.learn(folder, manifest)
+        return signature, *trees.added(folder, manifest, signature)
     if manifest.flavor == "onnx":
         return _onnx(folder, manifest)
     raise InvalidInput(

@@ -75,7 +75,7 @@ class BoosterModel:
         return np.array(self.score_packed(table))
 
 
-class _Opened(NamedTuple):
+class Opened(NamedTuple):
     """What a library's file holds.
 
     Attributes:
@@ -106,19 +106,29 @@ def learn(folder: Path, manifest: mlmodel.Manifest) -> Signature:
     return Signature(inputs=fields, kind=kind, classes=classes, threshold=0.0 if classes else 0.5)
 
 
-def _open(folder: Path, manifest: mlmodel.Manifest) -> _Opened:
+def _open(folder: Path, manifest: mlmodel.Manifest) -> Opened:
     path = folder / str(manifest.facts.get("data", ""))
     if path.suffix in _PICKLES or path.parent != folder or not path.is_file():
         raise InvalidInput(f"{folder} has no file of {manifest.flavor}", hint="log the booster, not a pickle of it")
+    return open_file(path, manifest.flavor)
+
+
+def open_file(path: Path, flavor: str) -> Opened:
+    """What the file of a library holds.
+
+    Raises:
+        InvalidInput: It is no such file.
+        MissingExtra: The library is not installed.
+    """
     try:
-        return _xgboost(path) if manifest.flavor == "xgboost" else _lightgbm(path)
+        return _xgboost(path) if flavor == "xgboost" else _lightgbm(path)
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"serving this model needs {error.name}, which is not installed", hint=f"pip install {error.name}"
         ) from None
 
 
-def _xgboost(path: Path) -> _Opened:
+def _xgboost(path: Path) -> Opened:
     import msgspec  # noqa: PLC0415
     import xgboost  # noqa: PLC0415 - optional
 
@@ -136,15 +146,15 @@ def _xgboost(path: Path) -> _Opened:
             shares = np.exp(margins - margins.max(axis=1, keepdims=True))
             return shares / shares.sum(axis=1, keepdims=True)
 
-        return _Opened(tell, names, "classifier", _numbered(int(learner["learner_model_param"]["num_class"])))
+        return Opened(tell, names, "classifier", _numbered(int(learner["learner_model_param"]["num_class"])))
 
     def predict(values: Any) -> Any:
         return booster.inplace_predict(values, validate_features=False)
 
-    return _Opened(predict, names, "classifier" if objective.startswith("binary:") else "regressor", ())
+    return Opened(predict, names, "classifier" if objective.startswith("binary:") else "regressor", ())
 
 
-def _lightgbm(path: Path) -> _Opened:
+def _lightgbm(path: Path) -> Opened:
     import lightgbm  # noqa: PLC0415 - optional
 
     try:
@@ -160,7 +170,7 @@ def _lightgbm(path: Path) -> _Opened:
         return booster.predict(values, num_threads=1)
 
     telling = bool(classes) or objective.startswith(("binary", "cross_entropy"))
-    return _Opened(predict, booster.feature_name(), "classifier" if telling else "regressor", classes)
+    return Opened(predict, booster.feature_name(), "classifier" if telling else "regressor", classes)
 
 
 def _numbered(classes: int) -> tuple[str, ...]:

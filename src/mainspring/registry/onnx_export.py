@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import sys
+import warnings
 from typing import Any
 
 from mainspring.core.signature import Signature
 from mainspring.errors import InvalidInput, MissingExtra
 
-_OPSET = 18
+_OPSETS = {"": 18, "ai.onnx.ml": 3}
 PACKED = "columns"
 """Name of the input that takes all columns at once."""
 _INTEGER_LISTS = ("nodes_missing_value_tracks_true",)
@@ -32,6 +34,8 @@ def export(estimator: Any, signature: Signature, *, packed: bool = False) -> byt
     except ModuleNotFoundError:
         raise MissingExtra.named("exporting a model to ONNX", "sklearn") from None
     _mend_converters()
+    for library in sorted({"xgboost", "lightgbm"} & sys.modules.keys()):  # the estimator may have one of theirs inside
+        _add_trees(library)
     kinds = {"string": StringTensorType}
     inputs = [(field.name, kinds.get(field.type, FloatTensorType)([None, 1])) for field in signature.inputs]
     by_name = packed and _selects_by_name(estimator)
@@ -39,7 +43,7 @@ def export(estimator: Any, signature: Signature, *, packed: bool = False) -> byt
         inputs = [(PACKED, FloatTensorType([None, len(signature.inputs)]))]
     options = {"zipmap": False} if signature.kind == "classifier" else None
     try:
-        graph = to_onnx(_joined(estimator, signature), initial_types=inputs, options=options, target_opset=_OPSET)
+        graph = to_onnx(_joined(estimator, signature), initial_types=inputs, options=options, target_opset=_OPSETS)
         if by_name:
             _pack(graph.graph)
         return bytes(graph.SerializeToString())
@@ -128,6 +132,39 @@ def _mend_converters() -> None:
         calculate_linear_regressor_output_shapes,
         _with_integers(convert_sklearn_random_forest_regressor_converter),
     )
+
+
+@functools.cache
+def _add_trees(library: str) -> None:
+    """Teaches skl2onnx the estimators of XGBoost or LightGBM, as steps of pipelines, where onnxmltools is installed."""
+    from skl2onnx import update_registered_converter  # noqa: PLC0415 - optional
+    from skl2onnx.common.shape_calculator import (  # noqa: PLC0415
+        calculate_linear_classifier_output_shapes,
+        calculate_linear_regressor_output_shapes,
+    )
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if library == "xgboost":
+                from onnxmltools.convert.xgboost.operator_converters.XGBoost import (  # noqa: PLC0415
+                    convert_xgboost as convert,
+                )
+                from xgboost import XGBClassifier as Classifier  # noqa: PLC0415
+                from xgboost import XGBRegressor as Regressor  # noqa: PLC0415
+            else:
+                from lightgbm import LGBMClassifier as Classifier  # noqa: PLC0415
+                from lightgbm import LGBMRegressor as Regressor  # noqa: PLC0415
+                from onnxmltools.convert.lightgbm.operator_converters.LightGbm import (  # noqa: PLC0415
+                    convert_lightgbm as convert,
+                )
+    except ImportError:
+        return
+    options = {"nocl": [True, False], "zipmap": [True, False, "columns"]}
+    shapes = calculate_linear_classifier_output_shapes
+    update_registered_converter(Classifier, f"{library}Classifier", shapes, convert, options=options)
+    shapes, split = calculate_linear_regressor_output_shapes, {"split": None} if library == "lightgbm" else None
+    update_registered_converter(Regressor, f"{library}Regressor", shapes, convert, options=split)
 
 
 def _with_integers(convert: Any) -> Any:

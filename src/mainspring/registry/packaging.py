@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mainspring.core.package import EXAMPLE, Example, ModelPackage
 from mainspring.core.signature import Field, FieldType, Signature
 from mainspring.errors import InvalidInput, MissingExtra
-from mainspring.measures.schema import Kind, kind_of
+from mainspring.measures.schema import Kind, as_frame, kind_of
 from mainspring.registry import mlmodel
 from mainspring.registry.onnx_export import export
 
@@ -28,18 +28,19 @@ _TYPES: dict[Kind, FieldType] = {"int": "int", "float": "float", "string": "stri
 
 def package(
     model: Any,
-    example: pl.DataFrame,
+    example: Any,
     *,
     threshold: float = 0.5,
     nullable: Collection[str] | None = None,
     twin: Literal["required", "preferred"] = "required",
     **facts: Any,
 ) -> ModelPackage:
-    """Packs a fitted scikit-learn classifier or regressor, a module of PyTorch, or a function.
+    """Packs a fitted estimator of scikit-learn, XGBoost or LightGBM, a module of PyTorch, or a function.
 
     Args:
         model: Fitted on frames with the columns of ``example``.
-        example: Rows the signature is learnt from and the twin is compared on (at least one).
+        example: Rows the signature is learnt from and the twin is compared on (at least one): a frame of Polars or
+            pandas, or columns: name -> values.
         threshold: A classifier says yes when its score is at least this.
         nullable: Columns that may be null; by default all numbers. Any column with nulls in ``example`` may, too.
         twin: Whether an estimator without an exact ONNX twin is refused, or served as it is, which takes scikit-learn
@@ -58,6 +59,11 @@ def package(
         InvalidInput: A twin is required, and the model cannot be exported or its twin's answers differ by more than
             0.001.
     """
+    from mainspring.registry.trees import flavor_of, package_trees  # noqa: PLC0415 - it uses this module
+
+    example = as_frame(example)
+    if flavor_of(model):
+        return package_trees(model, example, threshold=threshold, nullable=nullable, twin=twin)
     if any(kind.__module__.startswith("torch.nn") for kind in type(model).__mro__):
         from mainspring.registry.pytorch import package_module  # noqa: PLC0415 - optional
 

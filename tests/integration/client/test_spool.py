@@ -278,6 +278,15 @@ def test_tables_figures_and_models_over_both_transports(client: Client, tmp_path
         ms.log_table(frame, "frame")
         ms.log_figure("<svg xmlns='http://www.w3.org/2000/svg'/>", "figures/plot")
         ms.log_model(packed, "model", register="digits")
+        ms.log_model(LogisticRegression().fit(frame, [0, 0, 1, 1]), "bare", example=frame)
+        ms.log({"val/loss": 0.25, "auc": 1}, step=3)
+        ms.log({"both": 1}, rate=2.0)
+        ms.log_params({"learning rate": 0.1}, depth=3)
+        ms.set_tags({"my team": "a"})
+        with pytest.raises(ms.MainspringError, match="alone does not tell what it reads"):
+            ms.log_model(LogisticRegression())
+        with pytest.raises(ms.MainspringError, match="has no names"):
+            ms.log(0.5)  # type: ignore[arg-type]
         with pytest.raises(ms.MainspringError, match="no table"):
             ms.log_table(3, "x")
         with pytest.raises(ms.MainspringError, match="no picture"):
@@ -286,8 +295,15 @@ def test_tables_figures_and_models_over_both_transports(client: Client, tmp_path
     assert {"tables/rows.parquet", "frame.parquet", "figures/plot.svg", "model/model.onnx"} <= set(paths)
     table = pl.read_parquet(client.artifact(paths["tables/rows.parquet"]))
     assert table.to_dict(as_series=False) == {"a": [1, 2]}
-    (logged,) = client.logged.find(client.runs.show(run.name).experiment_number)
-    assert (logged.name, logged.status, logged.kind) == ("model", "ready", "sklearn")
+    shown = client.runs.show(run.name)
+    assert {"val/loss", "auc", "both", "rate"} <= set(shown.metrics)
+    assert (shown.params["learning rate"], shown.params["depth"], shown.tags["my team"]) == ("0.1", "3", "a")
+    assert [item.step for item in client.runs.history(run.name, "val/loss")] == [3]
+    every = client.logged.find(shown.experiment_number)
+    assert {(item.name, item.status, item.kind) for item in every} == {
+        ("model", "ready", "sklearn"),
+        ("bare", "ready", "sklearn"),
+    }
     version = client.models.version("digits")
     assert version.number == 1
     assert "model.onnx" in version.files
