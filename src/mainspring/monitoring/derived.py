@@ -17,21 +17,29 @@ from numpy.typing import NDArray
 from mainspring.measures import ranking, texts
 from mainspring.measures.profile import count
 from mainspring.measures.reference import Reference
-from mainspring.monitoring.measure import DRIFT_MEASURES, Measured, drift, frame_reference, too_few
+from mainspring.monitoring.measure import (
+    DRIFT_MEASURES,
+    Measured,
+    drift,
+    enough,
+    frame_reference,
+    too_few,
+    too_few_known,
+)
 from mainspring.monitoring.model import Monitor
+from mainspring.monitoring.rules import SEASONS
 
 Floats = NDArray[np.float64]
 _TEXT_LEVELS = 50
 """A column of words with more values than this in training is text, where none is named."""
 _NO_LISTS = "no list has a relevant item"
-_SEASONS = {"mase": 1, "mase_7": 7, "mase_12": 12, "mase_24": 24}
 _CUTS: Mapping[str, int | None] = {"mean_ndcg": None, "mean_ndcg_5": 5, "mean_ndcg_10": 10}
 DISTANCE = "mean_distance"
 KNOWN: Mapping[str, Sequence[str]] = {
     "text": DRIFT_MEASURES,
     "embedding": (*DRIFT_MEASURES, DISTANCE),
     "ranking": (*_CUTS, "mean_reciprocal_rank"),
-    "forecast": (*_SEASONS, "smape"),
+    "forecast": (*SEASONS, "smape"),
 }
 """Kind -> its measures."""
 
@@ -68,8 +76,8 @@ def embedding(window: pl.DataFrame, training: pl.DataFrame, monitor: Monitor) ->
     now = _matrix(window.select(f"in_{name}" for name in names))
     if monitor.measure != DISTANCE:
         return _moved(pl.DataFrame(texts.projections(now)), pl.DataFrame(texts.projections(before)), monitor)
-    if len(now) < max(monitor.min_rows, 1):
-        return Measured(None, len(now), {"why": f"{len(now)} rows, fewer than {monitor.min_rows}"})
+    if not enough(len(now), monitor):
+        return too_few(len(now), monitor)
     return Measured(texts.mean_distance(before, now), len(now), {"dimensions": len(names)})
 
 
@@ -79,8 +87,8 @@ def ranked(joined: pl.DataFrame, monitor: Monitor) -> Measured:
     name = f"in_{monitor.columns[0]}"
     if name not in joined.columns:
         return Measured(None, joined.height, {"why": f"nobody sends `{monitor.columns[0]}`"})
-    if known.height < max(monitor.min_rows, 1):
-        return Measured(None, known.height, too_few(joined, known, monitor))
+    if not enough(known.height, monitor):
+        return too_few_known(joined, known, monitor)
     values = []
     for _, rows in known.group_by(name):
         relevance, score = rows["outcome"].to_numpy(), rows["score"].to_numpy()
@@ -105,13 +113,13 @@ def forecast(joined: pl.DataFrame, monitor: Monitor) -> Measured:
     name = f"in_{monitor.columns[0]}" if monitor.columns else ""
     if name and name not in joined.columns:
         return Measured(None, joined.height, {"why": f"nobody sends `{monitor.columns[0]}`"})
-    if known.height < max(monitor.min_rows, 1):
-        return Measured(None, known.height, too_few(joined, known, monitor))
+    if not enough(known.height, monitor):
+        return too_few_known(joined, known, monitor)
     series = [rows for _, rows in known.group_by(name)] if name else [known]
     values, weights = [], []
     for rows in series:
         y, told = rows["outcome"].to_numpy(), rows["score"].to_numpy()
-        season = _SEASONS.get(monitor.measure)
+        season = SEASONS.get(monitor.measure)
         value = ranking.smape(y, told) if season is None else ranking.mase(y, told, y, season)
         if value is not None:
             values.append(value)

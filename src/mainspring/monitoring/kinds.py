@@ -19,7 +19,7 @@ from mainspring.measures.multivariate import reconstruction, reconstruction_drif
 from mainspring.measures.ranking import attribution_drift
 from mainspring.measures.reference import Reference
 from mainspring.measures.window import Window
-from mainspring.monitoring.measure import Measured, too_few, worst
+from mainspring.monitoring.measure import Measured, enough, too_few, too_few_known, worst
 from mainspring.monitoring.model import Monitor
 
 Floats = NDArray[np.float64]
@@ -54,8 +54,8 @@ def quality(window: Window | None, monitor: Monitor, reference: Reference) -> Me
     Counts only what is significant at a false discovery rate held across columns.
     """
     rows = window.rows if window else 0
-    if window is None or rows < max(monitor.min_rows, 1):
-        return Measured(None, rows, {"why": f"{rows} rows, fewer than {monitor.min_rows}"})
+    if window is None or not enough(rows, monitor):
+        return too_few(rows, monitor)
     kind = QUALITY[monitor.measure]
     watched = {name for name in monitor.columns or reference.names if name not in monitor.muted}
     told = tuple(
@@ -86,8 +86,8 @@ def service(rows: pl.DataFrame, monitor: Monitor) -> Measured:
         monitor: Names the measure.
     """
     asked = rows.filter(pl.col("role") != "shadow").unique("id", keep="first")
-    if asked.height < max(monitor.min_rows, 1):
-        return Measured(None, asked.height, {"why": f"{asked.height} rows, fewer than {monitor.min_rows}"})
+    if not enough(asked.height, monitor):
+        return too_few(asked.height, monitor)
     failed = asked["role"].is_in(_BROKEN)
     errors, answered = float(failed.sum()), asked.filter(~failed)
     whole = errors + float(answered["weight"].sum())
@@ -107,8 +107,8 @@ def group_fairness(joined: pl.DataFrame, monitor: Monitor) -> Measured:
     if name not in joined.columns:
         return Measured(None, joined.height, {"why": f"nobody sends `{monitor.columns[0]}`"})
     known = joined.drop_nulls(needed)
-    if known.height < max(monitor.min_rows, 1):
-        return Measured(None, known.height, too_few(joined, known, monitor))
+    if not enough(known.height, monitor):
+        return too_few_known(joined, known, monitor)
     outcome = known["outcome"].fill_null(0.0).to_numpy()
     report = fairness(outcome, known["label"].cast(pl.Float64).to_numpy(), known[name].cast(pl.String).to_list())
     value = getattr(report, monitor.measure)
@@ -125,8 +125,8 @@ class Holdout(NamedTuple):
 def estimated(joined: pl.DataFrame, monitor: Monitor, holdout: Holdout, threshold: float) -> Measured:
     """A metric as it will be once outcomes are known (CBPE), with the calibration of the version's holdout."""
     score = joined["score"].drop_nulls().to_numpy()
-    if score.size < max(monitor.min_rows, 1):
-        return Measured(None, score.size, {"why": f"{score.size} scores, fewer than {monitor.min_rows}"})
+    if not enough(score.size, monitor):
+        return too_few(score.size, monitor, "scores")
     calibrate = scores.calibration(scores.score_counts(holdout.outcome, holdout.score))
     counts = scores.estimated(score, calibrate(score))
     given = (threshold,) if monitor.measure in _AT_THRESHOLD else ()
@@ -136,8 +136,8 @@ def estimated(joined: pl.DataFrame, monitor: Monitor, holdout: Holdout, threshol
 def calibration(joined: pl.DataFrame, monitor: Monitor) -> Measured:
     """Expected calibration error: whether a score of 40 % means 40 %."""
     known = joined.drop_nulls(["score", "outcome"])
-    if known.height < max(monitor.min_rows, 1):
-        return Measured(None, known.height, too_few(joined, known, monitor))
+    if not enough(known.height, monitor):
+        return too_few_known(joined, known, monitor)
     counts = scores.score_counts(known["outcome"].to_numpy(), known["score"].to_numpy())
     curve = [{"score": mean, "share": share, "rows": rows} for mean, share, rows in scores.calibration_curve(counts)]
     return Measured(scores.ece(counts), known.height, {"curve": curve})
@@ -155,8 +155,8 @@ def together(window: pl.DataFrame, training: pl.DataFrame, monitor: Monitor) -> 
     ``reconstruction`` (multivariate) the relative change of the mean error; ``classifier`` how well trees tell the
     window's rows from training rows, 2 AUC - 1. The last two are 0 unless they exceed four standard errors.
     """
-    if window.height < max(monitor.min_rows, 1):
-        return Measured(None, window.height, {"why": f"{window.height} rows, fewer than {monitor.min_rows}"})
+    if not enough(window.height, monitor):
+        return too_few(window.height, monitor)
     names = [name for name in monitor.columns or training.columns if f"in_{name}" in window.columns]
     names = [name for name in names if name in training.columns and name not in monitor.muted]
     if len(names) < 2:
@@ -195,8 +195,8 @@ Custom = Callable[[pl.DataFrame], float | None]
 
 def custom(joined: pl.DataFrame, monitor: Monitor) -> Measured:
     """What a function of the project makes of the rows: time, version, score, label, outcome, inputs ``in_<name>``."""
-    if joined.height < max(monitor.min_rows, 1):
-        return Measured(None, joined.height, {"why": f"{joined.height} rows, fewer than {monitor.min_rows}"})
+    if not enough(joined.height, monitor):
+        return too_few(joined.height, monitor)
     value = load_function(monitor)(joined)
     return Measured(None if value is None else float(value), joined.height, {})
 

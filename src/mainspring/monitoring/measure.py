@@ -172,8 +172,8 @@ def _quarters(values: pl.Series, of: pl.Series) -> pl.Series:
 def performance(joined: pl.DataFrame, monitor: Monitor, kind: str, threshold: float) -> Measured:
     """A performance metric over the rows whose outcome is known."""
     known = joined.filter(pl.col("outcome").is_not_null() & pl.col("score").is_not_null())
-    if known.height < max(monitor.min_rows, 1):
-        return Measured(None, known.height, too_few(joined, known, monitor))
+    if not enough(known.height, monitor):
+        return too_few_known(joined, known, monitor)
     truth, score = known["outcome"].to_numpy(), known["score"].to_numpy()
     report = binary_report(truth, score, threshold) if kind == "classifier" else regression_report(truth, score)
     details = msgspec.to_builtins(report)
@@ -212,8 +212,8 @@ def worst(rows: pl.DataFrame, loss: NDArray[np.float64]) -> dict[str, list[dict[
 def kpi(joined: pl.DataFrame, monitor: Monitor, value: dict[str, float]) -> Measured:
     """Mean business value of the decisions whose outcome is known."""
     known = joined.filter(pl.col("outcome").is_not_null() & pl.col("label").is_not_null())
-    if known.height < max(monitor.min_rows, 1):
-        return Measured(None, known.height, too_few(joined, known, monitor))
+    if not enough(known.height, monitor):
+        return too_few_known(joined, known, monitor)
     truth, label = known["outcome"].to_numpy(), known["label"].cast(pl.Float64).to_numpy()
     counts = {
         "tp": int(np.sum((truth == 1) & (label == 1))),
@@ -224,11 +224,21 @@ def kpi(joined: pl.DataFrame, monitor: Monitor, value: dict[str, float]) -> Meas
     return Measured(value_per_outcome(truth, label, value), known.height, counts)
 
 
-def too_few(joined: pl.DataFrame, known: pl.DataFrame, monitor: Monitor) -> dict[str, Any]:
-    """Why there is no value: nobody asked, or what happened is not known."""
-    if joined.height < max(monitor.min_rows, 1):
-        return {"why": f"{joined.height} rows, fewer than {monitor.min_rows}"}
-    return {"why": f"outcomes of {known.height} of {joined.height} rows are known, fewer than {monitor.min_rows}"}
+def enough(rows: int, monitor: Monitor) -> bool:
+    """Whether a value can stand on so many rows."""
+    return rows >= max(monitor.min_rows, 1)
+
+
+def too_few(rows: int, monitor: Monitor, what: str = "rows") -> Measured:
+    """No value, and why."""
+    return Measured(None, rows, {"why": f"{rows} {what}, fewer than {max(monitor.min_rows, 1)}"})
+
+
+def too_few_known(joined: pl.DataFrame, known: pl.DataFrame, monitor: Monitor) -> Measured:
+    """No value, and why: nobody asked, or what happened is not known."""
+    if not enough(joined.height, monitor):
+        return too_few(joined.height, monitor)
+    return too_few(known.height, monitor, f"outcomes of {joined.height} rows")
 
 
 def humility(rows: pl.DataFrame, monitor: Monitor) -> Measured:
@@ -241,8 +251,8 @@ def humility(rows: pl.DataFrame, monitor: Monitor) -> Measured:
     """
     asked = rows.filter(~pl.col("role").is_in(["shadow", "error"])).unique("id")
     whole = float(asked["weight"].sum())
-    if asked.height < max(monitor.min_rows, 1) or not whole:
-        return Measured(None, asked.height, {})
+    if not enough(asked.height, monitor) or not whole:
+        return too_few(asked.height, monitor)
     names = asked["rules"].explode().drop_nulls().value_counts(name="rows").sort("rows", "rules", descending=True)
     each = {name: count / whole for name, count in names.iter_rows()}
     fired = int(asked["rules"].list.len().fill_null(0).gt(0).sum())
@@ -258,8 +268,8 @@ def drift(window: Window | None, monitor: Monitor, reference: Reference) -> Meas
     importance. Other measures give the largest distance; PSI counts only beyond what chance gives at these sizes.
     """
     rows = window.rows if window else 0
-    if window is None or rows < max(monitor.min_rows, 1):
-        return Measured(None, rows, {"why": f"{rows} rows, fewer than {monitor.min_rows}"})
+    if window is None or not enough(rows, monitor):
+        return too_few(rows, monitor)
     wanted = [SCORE] if monitor.kind == "prediction_drift" else monitor.columns or reference.names
     distances = reference.distances(window)
     watched = {

@@ -41,6 +41,8 @@ SEVERITIES: Mapping[str, Severity] = {
 }  # fmt: skip
 """Kind of monitor -> severity by consequence: broken data and lost quality wake somebody, movement alone does not."""
 _GRAVE: tuple[Severity, ...] = ("digest", "ticket", "page")
+SEASONS: Mapping[str, int] = {"mase": 1, "mase_7": 7, "mase_12": 12, "mase_24": 24}
+"""Measures of forecasts beside the naive one -> how many steps back that looks."""
 DEFAULTS: Mapping[str, tuple[float | None, float | None]] = {
     "weighted": (None, 0.2),
     "null_share": (None, 0.02), "unseen_share": (None, 0.02),
@@ -49,7 +51,7 @@ DEFAULTS: Mapping[str, tuple[float | None, float | None]] = {
     "ndcg": (0.9, None),
     "share": (None, 0.05), "reconstruction": (None, 0.2), "classifier": (None, 0.1),
     "mean_distance": (None, 0.25),
-    "mase": (None, 1.0), "mase_7": (None, 1.0), "mase_12": (None, 1.0), "mase_24": (None, 1.0),
+    **dict.fromkeys(SEASONS, (None, 1.0)),
     "demographic_parity_difference": (None, 0.1), "equalized_odds_difference": (None, 0.1),
     "equal_opportunity_difference": (None, 0.1),
     "demographic_parity_ratio": (0.8, None), "equalized_odds_ratio": (0.8, None),
@@ -68,9 +70,7 @@ _ALWAYS = ("performance", "kpi")
 _BROKEN = ("data", "service")
 _WEEK = 7
 SILENT, OVERDUE = "/silent", "/overdue"
-LOWER_IS_BETTER = frozenset(
-    {"log_loss", "brier", "ece", "mae", "rmse", "smape", "mase", "mase_7", "mase_12", "mase_24"}
-)
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse", "smape", *SEASONS})
 
 
 def window_start(moment: datetime, days: float) -> datetime:

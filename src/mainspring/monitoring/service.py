@@ -21,7 +21,7 @@ from mainspring.measures.reference import Reference, from_bytes, to_bytes
 from mainspring.measures.window import Window, encode, merge
 from mainspring.monitoring import derived, fleet, kinds, lifecycle, measure, rules
 from mainspring.monitoring.counted import Counts
-from mainspring.monitoring.measure import Measured
+from mainspring.monitoring.measure import Measured, enough, too_few
 from mainspring.monitoring.model import Finding, Monitor, ReferenceProfile, Signal, SignalStatus
 from mainspring.monitoring.versions import VersionRows
 from mainspring.ports.artifacts import ArtifactStore
@@ -314,8 +314,8 @@ class Monitors:
             return derived.OF_TRAINING[monitor.kind](joined, training, monitor)
         if monitor.kind != "attribution":
             return kinds.together(joined, training, monitor)
-        if joined.height < max(monitor.min_rows, 1):
-            return Measured(None, joined.height, {"why": f"{joined.height} rows, fewer than {monitor.min_rows}"})
+        if not enough(joined.height, monitor):
+            return too_few(joined.height, monitor)
         before, now = self._versions.attributions(version.address, joined)
         return kinds.attribution(before, now, joined.height)
 

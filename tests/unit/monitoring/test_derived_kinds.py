@@ -106,7 +106,7 @@ def test_rankings() -> None:
     assert found.value == pytest.approx((1 + 1 / np.log2(3)) / 2)
     late = rows.with_columns(outcome=pl.lit(None, dtype=pl.Float64))
     told = derived.ranked(late, monitor("ranking", "mean_ndcg", columns=["key"], min_rows=5))
-    assert "outcomes of 0 of 9" in told.details["why"]
+    assert "0 outcomes of 9 rows" in told.details["why"]
     assert derived.ranked(rows, monitor("ranking", "mean_ndcg", columns=["query"])).value is None
 
 

@@ -20,7 +20,7 @@ from mainspring.measures.reference import Reference
 from mainspring.measures.window import Window
 from mainspring.monitoring import kinds, measure
 from mainspring.monitoring.kinds import Holdout
-from mainspring.monitoring.measure import SCORE, Measured
+from mainspring.monitoring.measure import SCORE, Measured, enough, too_few
 from mainspring.monitoring.model import Monitor
 
 Floats = NDArray[np.float64]
@@ -128,8 +128,8 @@ def _joined(rows: pl.DataFrame, scores: Floats, facts: SimulatedModel, now: date
 def _significance(window: Window | None, monitor: Monitor, reference: Reference) -> Measured:
     """The least p-value of the watched columns; every column below the limit is a finding, as bare tests have it."""
     rows = window.rows if window else 0
-    if window is None or rows < max(monitor.min_rows, 1):
-        return Measured(None, rows, {"why": f"{rows} rows, fewer than {monitor.min_rows}"})
+    if window is None or not enough(rows, monitor):
+        return too_few(rows, monitor)
     wanted = [SCORE] if monitor.kind == "prediction_drift" else monitor.columns or reference.names
     found = {
         item.column: item.p_value

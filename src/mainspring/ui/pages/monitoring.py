@@ -112,6 +112,7 @@ def _view(
         "points": [(signal.start, signal.value) for signal in signals],
         "last": last,
         "severity": rules.severity_of(monitor),
+        "patience": rules.patience(monitor),
         "word": _word(last, kpi if monitor.kind == "kpi" else None),
         "breaches": [index for index, signal in enumerate(signals) if signal.status == "breach"],
         "incidents": incidents,
