@@ -76,7 +76,9 @@ class Store:
     def _open_postgresql(self) -> sa.Engine:
         url = self.url.set(drivername="postgresql+psycopg")
         try:
-            engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True, pool_size=5)
+            # Nothing to be reset: every transaction is the writer's, which ends it itself.
+            engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, pool_size=5)
+            from mainspring.store.libpq import is_cut  # noqa: PLC0415 - of an extra
         except ModuleNotFoundError:
             raise MissingExtra.named("PostgreSQL", "postgres") from None
 
@@ -86,6 +88,11 @@ class Store:
             connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
             connection.execute(f"SET idle_in_transaction_session_timeout = '{10 * LOCK_SECONDS}s'")
             connection.commit()
+
+        @sa.event.listens_for(engine, "checkout")
+        def look(connection: Any, _: Any, __: Any) -> None:
+            if is_cut(connection):  # the pool opens another one; asking the server would cost as much as a query
+                raise sa.exc.InvalidatePoolError
 
         return engine
 
@@ -129,7 +136,7 @@ class Store:
             return
         connection = self.engine.raw_connection()
         try:
-            self._local.driver = driver = Driver(connection.driver_connection, self.engine.dialect.name)
+            self._local.driver = driver = Driver.of(connection, self.engine.dialect.name)
             yield driver
         finally:
             self._local.driver = None

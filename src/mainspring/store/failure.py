@@ -48,8 +48,6 @@ def listen(engine: sa.Engine) -> None:
 
     @sa.event.listens_for(engine, "handle_error")
     def tell(context: sa.engine.ExceptionContext) -> None:
-        if context.is_pre_ping:  # a kept connection was cut: the pool is about to replace it
-            return
         error = context.sqlalchemy_exception or context.original_exception
         if context.connection is None or context.is_disconnect:
             raise _unreachable(error, engine.url) or translated(error)
@@ -80,18 +78,3 @@ def translated(error: BaseException) -> BaseException:
     if isinstance(error, sa.exc.SQLAlchemyError):
         return StoreError(f"the database refused: {cause}")
     return error
-
-
-def control(connection: sa.Connection, statement: str) -> None:
-    """Runs a statement that begins or ends something, straight at the driver: a tenth of the cost.
-
-    Raises:
-        StoreError: The database refuses, or another of the errors that `translated` gives.
-    """
-    try:
-        connection.connection.driver_connection.execute(statement)  # type: ignore[union-attr]
-    except Exception as error:
-        known = translated(error)
-        if isinstance(known, MainspringError):
-            raise known from error
-        raise StoreError(f"the database refused: {error}") from error

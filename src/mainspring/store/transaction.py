@@ -29,9 +29,9 @@ class Transaction:
 
     def __init__(self, connection: sa.Connection, clock: Clock) -> None:
         self.connection = connection
-        self.driver = Driver.of(connection)
         self._clock = clock
         self._dialect = connection.dialect.name
+        self.driver = Driver.of(connection.connection, self._dialect)
         self._head: tuple[int, str] | None = None
 
     def insert(self, entity: E) -> E:

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from mainspring.core.clock import Clock
 from mainspring.errors import StoreError
-from mainspring.store.failure import control
+from mainspring.store.driver import control
 from mainspring.store.transaction import Transaction
 
 try:

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from mainspring.errors import Conflict, StoreError
-from mainspring.store import Store, failure
+from mainspring.store import Store, driver
 from mainspring.store import writer as writer_module
 from mainspring.usecases.model import UseCase
 
@@ -31,7 +31,7 @@ def commits(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def note(connection: sa.Connection, statement: str) -> None:
         if statement in {"COMMIT", "ROLLBACK"}:
             seen.append(statement)
-        failure.control(connection, statement)
+        driver.control(connection, statement)
 
     monkeypatch.setattr(writer_module, "control", note)
     return seen
@@ -96,7 +96,7 @@ def test_a_commit_that_fails_is_told_to_every_block_of_it(
         if statement == "COMMIT" and armed[0]:
             armed[0] = False
             raise StoreError("the disk went away")
-        failure.control(connection, statement)
+        driver.control(connection, statement)
 
     monkeypatch.setattr(writer_module, "control", refuse)
 
