@@ -27,7 +27,7 @@ from mainspring.serving.key import key_text
 from mainspring.serving.log import Frame, log_files, read_frames, remove_finished, to_attributions, to_frame
 from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment, Traffic
 from mainspring.serving.outcomes import OUTCOMES, join
-from mainspring.serving.reviews import enter
+from mainspring.serving.reviews import enter, made_elsewhere
 from mainspring.store import Store
 
 _PREDICTIONS: dict[str, Any] = {
@@ -162,11 +162,11 @@ class Predictions:
         if foreign := [item.version for item in predictions if item.version.partition("@")[0] != model]:
             raise InvalidInput(f"`{foreign[0]}` is no version of `{model}`", hint=f"mainspring models versions {model}")
         names = sorted({name for item in predictions for name in item.inputs})
-        told = {"id": "id", "time": "time", "version": "version", "score": "score", "label": "label"}
+        told = ("id", "time", "version", "score", "label", "rules", "action", "model_score")
         try:
             columns: dict[str, Any] = {
-                name: pl.Series([getattr(item, field) for item in predictions], dtype=_PREDICTIONS[name], strict=True)
-                for name, field in told.items()
+                name: pl.Series([getattr(item, name) for item in predictions], dtype=_PREDICTIONS[name], strict=True)
+                for name in told
             }
             inputs: dict[str, Sequence[Any]] = {name: [item.inputs.get(name) for item in predictions] for name in names}
             inputs = self._deployments.mask(wanted).hide(inputs)
@@ -177,7 +177,7 @@ class Predictions:
         except (TypeError, pl.exceptions.PolarsError) as error:
             raise InvalidInput(f"the inputs cannot be made columns: {error}", hint="one type per column") from None
         frame = pl.DataFrame(columns).with_columns(role=pl.lit("live"), latency_us=pl.lit(0, pl.Int64))
-        self._add(deployment, "predictions", frame, "time")
+        self._add(deployment, "predictions", frame, "time", frames=[made_elsewhere(predictions, inputs)])
         return len(predictions)
 
     def _add(
