@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mainspring.core.address import Name
+from mainspring.core.humility import Action
 from mainspring.deploy.edge.model import DeviceReport
 from mainspring.errors import InvalidInput
 from mainspring.server.route import RawRoute
@@ -34,6 +35,8 @@ class SentPrediction(msgspec.Struct):
     score: float | None = None
     label: bool | None = None
     rules: list[str] = []
+    action: Action | None = None
+    model_score: float | None = None
 
 
 def is_device_path(path: str) -> bool:
@@ -105,6 +108,7 @@ def _predictions(workspace: Workspace, deployment: str, device: str, _: Request,
         Logged(
             id=item.id, time=datetime.fromtimestamp(item.time, UTC), version=item.version,
             score=item.score, label=item.label, inputs=item.inputs,
+            rules=item.rules, action=item.action, model_score=item.model_score,
         )
         for item in sent
     ]  # fmt: skip

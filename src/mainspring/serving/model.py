@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from mainspring.core.address import Name
 from mainspring.core.entity import Entity, Fixed, Server, Value
-from mainspring.core.humility import HumilityRule
+from mainspring.core.humility import Action, HumilityRule
 
 Verdict = Literal["better", "worse", "no difference", "worse on a slice", "too little evidence"]
 
@@ -211,6 +211,9 @@ class Logged(Value):
         score: The score, null when there was none.
         label: The decision.
         inputs: Column -> value.
+        rules: The humility rules that fired.
+        action: What was done then; ``person`` puts the row into the people's queue.
+        model_score: What the model said there.
     """
 
     id: str
@@ -219,6 +222,9 @@ class Logged(Value):
     score: float | None = None
     label: bool | None = None
     inputs: dict[str, Any] = {}
+    rules: list[str] = []
+    action: Action | None = None
+    model_score: float | None = None
 
 
 class Prediction(Value):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -15,8 +15,8 @@ from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
 from mainspring.deploy.service import Deployments
 from mainspring.errors import Conflict, InvalidInput, NotFound
-from mainspring.serving.log import Frame
-from mainspring.serving.model import Outcome, Review
+from mainspring.serving.log import Frame, Mark
+from mainspring.serving.model import Logged, Outcome, Review
 from mainspring.store import Store
 
 if TYPE_CHECKING:
@@ -134,6 +134,27 @@ def enter(store: Store, deployment: str, frames: Iterable[Frame]) -> None:
                 tx.insert(review)
                 facts = {"prediction": review.prediction, "review": review.id, "rules": review.rules}
                 tx.emit("serving.review.opened", deployment, **facts, score=review.score)
+
+
+def made_elsewhere(predictions: Sequence[Logged], inputs: Mapping[str, Sequence[Any]]) -> Frame:
+    """Predictions that another process made, as ours would log them.
+
+    Args:
+        predictions: They.
+        inputs: Their columns, masked.
+    """
+    nan, rows = math.nan, len(predictions)
+    marks = {
+        row: Mark(item.rules, item.action, nan if item.model_score is None else item.model_score)
+        for row, item in enumerate(predictions)
+        if item.action
+    }
+    return Frame(
+        [int(item.time.timestamp() * 1e6) for item in predictions], [item.id for item in predictions],
+        [item.version for item in predictions], ["live"] * rows,
+        [nan if item.score is None else item.score for item in predictions], [item.label for item in predictions],
+        dict(inputs), 0, marks=marks,
+    )  # fmt: skip
 
 
 def _waiting(deployment: str, frames: Iterable[Frame], now: datetime) -> Iterable[Review]:

@@ -8,7 +8,7 @@ import io
 import itertools
 import ssl
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -27,7 +27,7 @@ from mainspring.serving.key import key_text
 from mainspring.serving.log import Frame, log_files, read_frames, remove_finished, to_attributions, to_frame
 from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment, Traffic
 from mainspring.serving.outcomes import OUTCOMES, join
-from mainspring.serving.reviews import enter
+from mainspring.serving.reviews import enter, made_elsewhere
 from mainspring.store import Store
 
 _PREDICTIONS: dict[str, Any] = {
@@ -36,6 +36,7 @@ _PREDICTIONS: dict[str, Any] = {
     "rules": pl.List(pl.String), "action": pl.String, "model_score": pl.Float64,
 }  # fmt: skip
 _PAGE = 10_000
+_MICROSECOND = timedelta(microseconds=1)
 _OUTCOME_SEGMENTS = 512
 """Segments of outcomes kept in memory: all are joined each time, since an outcome may come before its prediction."""
 
@@ -162,11 +163,11 @@ class Predictions:
         if foreign := [item.version for item in predictions if item.version.partition("@")[0] != model]:
             raise InvalidInput(f"`{foreign[0]}` is no version of `{model}`", hint=f"mainspring models versions {model}")
         names = sorted({name for item in predictions for name in item.inputs})
-        told = {"id": "id", "time": "time", "version": "version", "score": "score", "label": "label"}
+        told = ("id", "time", "version", "score", "label", "rules", "action", "model_score")
         try:
             columns: dict[str, Any] = {
-                name: pl.Series([getattr(item, field) for item in predictions], dtype=_PREDICTIONS[name], strict=True)
-                for name, field in told.items()
+                name: pl.Series([getattr(item, name) for item in predictions], dtype=_PREDICTIONS[name], strict=True)
+                for name in told
             }
             inputs: dict[str, Sequence[Any]] = {name: [item.inputs.get(name) for item in predictions] for name in names}
             inputs = self._deployments.mask(wanted).hide(inputs)
@@ -177,7 +178,7 @@ class Predictions:
         except (TypeError, pl.exceptions.PolarsError) as error:
             raise InvalidInput(f"the inputs cannot be made columns: {error}", hint="one type per column") from None
         frame = pl.DataFrame(columns).with_columns(role=pl.lit("live"), latency_us=pl.lit(0, pl.Int64))
-        self._add(deployment, "predictions", frame, "time")
+        self._add(deployment, "predictions", frame, "time", frames=[made_elsewhere(predictions, inputs)])
         return len(predictions)
 
     def _add(
@@ -375,17 +376,50 @@ class Predictions:
         return last.end if last else None
 
     @operation("GET", "/deployments/{deployment}/predictions", command="list")
-    def find(self, deployment: str, limit: int = 20) -> list[Prediction]:
-        """Lists the latest stored predictions with their outcomes."""
-        last = self.last_time(deployment)
-        if last is None:
-            return []
-        newest = self._store.first(Segment, order="-end", deployment=deployment, kind="predictions")
-        assert newest is not None
-        rows = self.joined(deployment, newest.start, last + timedelta(microseconds=1)).tail(limit).reverse()
+    def find(self, deployment: str, limit: int = 20, id: str = "") -> list[Prediction]:
+        """Lists stored predictions with their outcomes, the latest first.
+
+        Args:
+            deployment: Its name.
+            limit: How many at most.
+            id: Only the one with this id, however old it is.
+        """
+        rows = self._with_id(deployment, id) if id else self._latest(deployment, limit)
         names = ["id", "time", "version", "score", "label", "outcome", "rules"]
-        told = rows.select(names).with_columns(pl.col("rules").fill_null([]))
+        told = rows.tail(limit).reverse().select(names).with_columns(pl.col("rules").fill_null([]))
         return [Prediction(**row) for row in told.to_dicts()]
+
+    def _latest(self, deployment: str, limit: int) -> pl.DataFrame:
+        """The latest answered rows, at least so many where there are; older segments are not read."""
+        found = sorted(self._segments(deployment, "predictions"), key=lambda item: item.end, reverse=True)
+        rows, start, held, wanted = _logged([]).collect().with_columns(outcome=None), None, 0, limit
+        for segment in found:
+            start, held = min(start or segment.start, segment.start), held + segment.rows
+            if held >= wanted or segment is found[-1]:
+                rows = self.joined(deployment, start, found[0].end + _MICROSECOND)
+                if rows.height >= limit:
+                    break
+                wanted = 2 * held
+        return rows
+
+    def _with_id(self, deployment: str, id: str) -> pl.DataFrame:
+        """The answered row with an id: looked for in the ids of one segment after the other, the latest first."""
+        found = self._segments(deployment, "predictions")
+        while True:
+            try:
+                latest = sorted(found, key=lambda item: item.end, reverse=True)
+                moments = (time for segment in latest for time in self._times(segment, id))
+                moment = next(moments, datetime.min.replace(tzinfo=UTC))
+                return self.joined(deployment, moment, moment + _MICROSECOND).filter(pl.col("id") == id)
+            except NotFound:  # as in `_parts`
+                again = self._segments(deployment, "predictions")
+                if again == found:
+                    raise
+                found = again
+
+    def _times(self, segment: Segment, id: str) -> list[datetime]:
+        content = io.BytesIO(self._artifacts.read(segment.digest))
+        return pl.read_parquet(content, columns=["id", "time"]).filter(pl.col("id") == id)["time"].to_list()
 
 
 def answered(rows: pl.DataFrame) -> pl.DataFrame:

@@ -33,6 +33,7 @@ from mainspring.server.app import create_app
 RULES = (
     HumilityRule(name="far", when="outlying_input", then="clamp", low=-2.0, high=2.0),
     HumilityRule(name="unsure", when="uncertain_score", low=0.45, high=0.55, then="abstain"),
+    HumilityRule(name="absurd", when="outlying_input", low=-99.0, high=99.0, then="person"),
 )
 
 
@@ -185,6 +186,26 @@ def test_days_without_a_network(fleet: Fleet) -> None:
     assert sorted(item.id for item in workspace.predictions.find("mill")) == sorted(ids)
     assert workspace.edge.devices("mill")[0].predictions == 3
     assert list((home / "spool").glob("*.jsonl")) == []
+
+
+def test_what_a_device_leaves_to_a_person_waits_in_the_queue_once_it_is_back(fleet: Fleet) -> None:
+    home = fleet.device("d1")
+    fleet.agent(home)
+    sure, left = fleet.predict(home, 1.0, 100.0)
+    assert (left["score"], left["label"], left["action"], left["rules"]) == (None, None, "person", ["absurd", "far"])
+    kept = {part.name: part.read_text() for part in (home / "spool").glob("*.jsonl")}
+    for _ in range(2):  # the second time the power went before the file was removed
+        for name, text in kept.items():
+            (home / "spool" / name).write_text(text)
+        fleet.agent(home)
+    workspace = fleet.mill.workspace
+    (review,) = workspace.reviews.find("mill")
+    assert (review.prediction, review.rules, review.inputs) == (left["id"], ["absurd", "far"], {"x": 100.0})
+    assert review.score == left["model_score"] > 0.5
+    workspace.reviews.decide(review.id, 1, "seen on site", outcome=True)
+    told = {item.id: item for item in workspace.predictions.find("mill")}
+    assert (told[left["id"]].outcome, told[left["id"]].score) == (1, None)
+    assert (told[sure["id"]].outcome, told[sure["id"]].rules) == (None, [])
 
 
 def test_predictions_that_are_sent_twice_count_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

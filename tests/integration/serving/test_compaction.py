@@ -164,3 +164,18 @@ def test_readers_see_neither_a_gap_nor_a_row_twice(logged: Any) -> None:
 def test_a_sweep_merges(logged: Any) -> None:
     logged.workspace.controller.sweep()
     assert "serving.predictions.merged" in logged.events("serving.")
+
+
+def test_the_latest_predictions_and_any_by_its_id_are_found(mill: Any) -> None:
+    predictions, draw, made = mill.workspace.predictions, random.Random(5), {}
+    for number in range(12):  # segments that overlap, each with rows that are older than those of others
+        times = {f"i{number}-{row}": MONDAY + timedelta(hours=number + draw.uniform(0, 9)) for row in range(4)}
+        predictions.record("mill", [Logged(id=id, time=time, version="mill@1") for id, time in times.items()])
+        made |= times
+    predictions.record_outcomes("mill", [Outcome(id="i0-2", value=1.0)])
+    latest = sorted(made, key=lambda id: made[id], reverse=True)
+    for limit in (1, 5, 17, 1000):
+        assert [item.id for item in predictions.find("mill", limit)] == latest[:limit]
+    assert [[item.id for item in predictions.find("mill", id=id)] for id in made] == [[id] for id in made]
+    assert predictions.find("mill", id="i0-2")[0].outcome == 1.0
+    assert predictions.find("mill", id="nobody") == []

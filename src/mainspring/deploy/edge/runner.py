@@ -32,7 +32,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from mainspring.core.judgement import Check, look, settle
+from mainspring.core.judgement import Check, Verdict, look, settle
 from mainspring.core.mending import accepted, mending
 from mainspring.deploy.edge.ed25519 import is_signed
 
@@ -123,7 +123,7 @@ class Bundle:
         self._output = self.manifest["output"]
 
     def predict(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Score, label and the rules that fired, one dict per record.
+        """Score, label and the rules that fired, the deciding one first, what was done and what the model said then.
 
         Raises:
             Refused: A record does not fit the signature, or a rule refuses it.
@@ -135,10 +135,11 @@ class Bundle:
             if extra := sorted(record.keys() - self.fields.keys()):
                 raise Refused(f"row {row}: column `{extra[0]}` is unknown; the model's are {', '.join(self.fields)}")
         seen, fired = look(self._inputs, columns, len(records))
-        verdict = settle(self._scores, self._score(seen, len(records)), fired)
+        said = self._score(seen, len(records))
+        verdict = settle(self._scores, said, fired)
         if verdict.refused:
             raise Refused(f"row {verdict.refused[0]} is refused by the rule `{verdict.refused[1]}`")
-        return [self._answer(score, verdict.fired.get(row, [])) for row, score in enumerate(verdict.scores)]
+        return [self._answer(row, said[row], verdict) for row in range(len(records))]
 
     def examine(self) -> None:
         """Scores the bundle's own examples.
@@ -175,10 +176,16 @@ class Bundle:
         answer = self._session.run([self._output], feed)[0]
         return [float(score) for score in (answer[:, -1] if answer.ndim == 2 else answer)]
 
-    def _answer(self, score: float, rules: list[str]) -> dict[str, Any]:
+    def _answer(self, row: int, said: float, verdict: Verdict) -> dict[str, Any]:
+        score = verdict.scores[row]
         known = not math.isnan(score)
         label = score >= self.threshold if known and self.kind == "classifier" else None
-        return {"score": score if known else None, "label": label, "version": self.version, "rules": rules}
+        answer = {"score": score if known else None, "label": label, "version": self.version}
+        if row not in verdict.fired:
+            return {**answer, "rules": []}
+        first = verdict.decided[row]
+        rules = [first.rule, *(rule for rule in verdict.fired[row] if rule != first.rule)]
+        return {**answer, "rules": rules, "action": first.then, "model_score": None if math.isnan(said) else said}
 
 
 def _check(item: dict[str, Any]) -> Check:
