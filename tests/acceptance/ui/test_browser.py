@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from mainspring.core.actor import acting_as
+from mainspring.core.ids import to_hex
 from mainspring.server.app import create_app
 from mainspring.ui.app import routes
 
@@ -170,6 +171,23 @@ def test_keys_and_the_theme(chromium: Any, url: str) -> None:
     assert dark != light
     page.reload()
     assert page.evaluate(paper) == dark
+    assert trouble == []
+    page.context.close()
+
+
+def test_addresses_that_mlflows_client_prints_lead_to_their_things(chromium: Any, url: str, workspace: Any) -> None:
+    run = workspace.runs.find(limit=1)[0]
+    version = workspace.models.versions("churn")[0]
+    page, trouble = opened(chromium, color_scheme="light", viewport=WIDE)
+    page.goto(f"{url}/#/experiments/{run.experiment_number}/runs/{to_hex(run.id)}")
+    page.wait_for_url(f"**/runs/{to_hex(run.id)}")
+    assert run.name in page.inner_text("h1")
+    page.goto(f"{url}/#/experiments/{run.experiment_number}")
+    page.wait_for_url("**/experiments")
+    page.goto(f"{url}/#/models/churn/versions/{version.number}")
+    page.wait_for_url(f"**/models/{version.address}")
+    page.goto(f"{url}/#/nothing/at/all")
+    assert page.url.endswith("/#/nothing/at/all")
     assert trouble == []
     page.context.close()
 

@@ -32,8 +32,9 @@ _PARENT = "mlflow.parentRunId"
 
 def page(workspace: Workspace, query: Query, name: str) -> Page:
     """One run: how it was made and what came of it."""
-    run = workspace.runs.show(name)
     store = workspace.store
+    run = store.first(Run, id=from_hex(name)) or workspace.runs.show(name)  # MLflow's client tells runs by their ids
+    name = run.name
     steps = workspace.pipelines.steps(name)
     made = store.first(ModelVersion, run=name)
     context = {

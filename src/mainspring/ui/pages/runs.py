@@ -53,6 +53,7 @@ def index(workspace: Workspace, query: Query) -> Page:
         "words": _words(names), "sort": chosen.get("sort", ""), "options": _options(workspace),
         "experiments": [item.name for item in workspace.store.find(Experiment, order="-created", limit=200,
                                                                    lifecycle="active")],
+        "shows_experiment": not chosen.get("experiment") and len({run.experiment for run in runs}) > 1,
         "shows_pipeline": "pipeline" not in chosen and any(run.pipeline for run in runs),
         "shows_reason": any(run.reason for run in runs), "runs": [_line(run) for run in runs],
         "groups": groups, "columns": columns,
@@ -181,7 +182,7 @@ def _links(chosen: dict[str, str], page: int, more: bool, columns: list[str]) ->
     sort = chosen.get("sort", "-created")
     links = {
         name: link(sort=name if sort == f"-{name}" else f"-{name}")
-        for name in ("name", "pipeline", "status", "created", *columns)
+        for name in ("name", "experiment", "pipeline", "status", "created", *columns)
     }
     if page > 1:
         links["previous"] = link(page=page - 1)

@@ -7,6 +7,22 @@
   const show = (theme) => { if (theme === "system") delete root.dataset.theme; else root.dataset.theme = theme; };
   show(stored());
 
+  // MLflow's client prints addresses of that project's pages: each leads to the page of the same thing here.
+  const printed = [
+    [/^#\/experiments\/\d+\/runs\/([0-9a-f]{32})/, "/runs/$1"],
+    [/^#\/experiments\/\d+\/models\/(m-[0-9a-f]{32})/, "/logged/$1"],
+    [/^#\/experiments\/\d+\/traces/, "/traces"],
+    [/^#\/experiments/, "/experiments"],
+    [/^#\/models\/([^/]+)\/versions\/(\d+)/, "/models/$1@$2"],
+    [/^#\/models\/([^/]+)/, "/models/$1"],
+  ];
+  const follow = () => {
+    const found = location.pathname === "/" && printed.find(([pattern]) => pattern.test(location.hash));
+    if (found) location.replace(location.hash.match(found[0])[0].replace(...found));
+  };
+  follow();
+  addEventListener("hashchange", follow);
+
   const rooms = { h: "/", u: "/u", d: "/data", r: "/runs", m: "/models", a: "/approvals", p: "/deployments", o: "/monitoring", e: "/events" };
   let pressed = 0;
   document.addEventListener("keydown", (event) => {
