@@ -260,6 +260,7 @@ class Sample:
             name=name,
             number=self.workspace.store.count(Run) + 1,
             experiment="churn",
+            experiment_number=self.workspace.experiments.ensure("churn").number,
             use_case="churn",
             pipeline="train",
             datasets=datasets,

@@ -27,6 +27,7 @@ _LOG_BYTES = 40_000
 _CURVES = 12
 _KEYS = 200
 _CHILDREN = 20
+_PARAMS = 20
 _PARENT = "mlflow.parentRunId"
 
 
@@ -44,6 +45,7 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
         "nodes": _graph(workspace, name, steps),
         **_measured(workspace, run, query),
         **_lineage(workspace, run),
+        "params": _params(run.params),
         "artifacts": workspace.runs.artifacts(name),
         "pace": run.status == "running",
         "model": {"address": made.address, "status": made.status} if made else None,
@@ -57,10 +59,21 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
         "cancelled": "was cancelled",
     }[run.status]
     title = f"{name} {done}" + (f" and became {made.address}" if made else f": {run.error}" if run.error else "")
-    crumbs = [("Runs", "/runs")] + (
-        [(run.pipeline, f"/runs?{urlencode({'pipeline': run.pipeline})}")] if run.pipeline else []
-    )
+    within = {"pipeline": run.pipeline} if run.pipeline else {"experiment": run.experiment}
+    crumbs = [("Runs", "/runs"), (next(iter(within.values())), f"/runs?{urlencode(within)}")]
     return Page(title=title, template="runs/page.html", context=context, section="runs", crumbs=(*crumbs, (name, "")))
+
+
+def _params(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that are shown at once, and the rest: libraries log dozens that nobody has set."""
+    unset = {key: value for key, value in params.items() if value in (None, "None", "")}
+    items = list(params.items())
+    if len(items) <= _PARAMS:
+        return {"set": items, "rest": [], "unset": False}
+    chosen = [item for item in items if item[0] not in unset]
+    return {
+        "set": chosen[:_PARAMS], "rest": [*chosen[_PARAMS:], *unset.items()], "unset": len(chosen) <= _PARAMS,
+    }  # fmt: skip
 
 
 def _step(workspace: Workspace, step: StepRun) -> dict[str, Any]:
