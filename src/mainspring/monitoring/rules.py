@@ -184,6 +184,19 @@ def patience(monitor: Monitor) -> Patience:
     return Patience(most, week, monitor.recover or max(most, 2))
 
 
+def check_columns(monitor: Monitor) -> None:
+    """Raises `InvalidInput` when the kind needs columns that the monitor does not name."""
+    told, many = f"monitor `{monitor.name}`: ", len(monitor.columns)
+    if monitor.kind == "fairness" and many != 1:
+        raise InvalidInput(told + "one column tells the group", hint='columns = ["sex"]')
+    if monitor.kind == "ranking" and many != 1:
+        raise InvalidInput(told + "one column tells the list", hint='columns = ["query"]')
+    if monitor.kind == "forecast" and many > 1:
+        raise InvalidInput(told + "one column tells the series", hint='columns = ["shop"]')
+    if monitor.kind == "embedding" and not many:
+        raise InvalidInput(told + "which columns are it?", hint='columns = ["vector_*"]')
+
+
 def check_windows(monitor: Monitor) -> None:
     """Raises `InvalidInput` when the monitor's windows, or how many of them it takes, cannot be."""
     name = f"monitor `{monitor.name}`"

@@ -99,14 +99,7 @@ class Monitors:
 
     def _check(self, monitor: Monitor) -> None:
         measure.check_measure(monitor, {**kinds.KNOWN, **derived.KNOWN})
-        if monitor.kind == "fairness" and len(monitor.columns) != 1:
-            raise InvalidInput(f"monitor `{monitor.name}`: one column tells the group", hint='columns = ["sex"]')
-        if monitor.kind == "ranking" and len(monitor.columns) != 1:
-            raise InvalidInput(f"monitor `{monitor.name}`: one column tells the list", hint='columns = ["query"]')
-        if monitor.kind == "forecast" and len(monitor.columns) > 1:
-            raise InvalidInput(f"monitor `{monitor.name}`: one column tells the series", hint='columns = ["shop"]')
-        if monitor.kind == "embedding" and not monitor.columns:
-            raise InvalidInput(f"monitor `{monitor.name}`: which columns are it?", hint='columns = ["vector_*"]')
+        rules.check_columns(monitor)
         if monitor.kind == "custom":
             kinds.load_function(monitor)
         deployment = self._deployments.show(monitor.deployment)

@@ -13,9 +13,14 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
+import numpy as np
+import polars as pl
 import pytest
 
 from mainspring.automation.simulation.model import Judging, Policy, SimulatedModel, SimulatedPolicy, Training
+from mainspring.core.entity import draft
+from mainspring.data.model import Dataset
+from mainspring.deploy.model import Guard, Strategy
 from mainspring.errors import InvalidInput, MainspringError, NotFound, StepFailed
 
 from .conftest import FIRST, TURN, policy, stream
@@ -80,6 +85,80 @@ def test_equal_simulations_are_equal_bytes_and_train_once(begin: Begin) -> None:
     )
     each = {(item.run, item.policy): item.figures for item in told}
     assert all(each[(first.run, name)] == each[(second.run, name)] for _, name in each)
+
+
+def scheduled(name: str, day: str, **facts: Any) -> Policy:
+    """A new version on a day of February, of the five days before it."""
+    rule = {"name": "calendar", "when": [{"on": "schedule", "source": f"0 0 {day} 2 *"}], "then": [{"do": "run"}]}
+    return policy(name, rules=[rule], training=Training(last_days=5, holdout_days=0.5), **facts)
+
+
+CANARY = Strategy(steps=(20.0, 50.0), bake_hours=48, min_outcomes=30)
+
+
+def test_a_canary_takes_a_bad_version_back_and_lets_a_good_one_through(begin: Begin) -> None:
+    mill, _ = begin()
+    frame = stream()
+    spoilt = pl.col("at").is_between(FIRST + 40 * DAY, FIRST + 45 * DAY, closed="left")
+    frame = frame.filter(pl.col("at") < FIRST + TURN * DAY)
+    frame = frame.with_columns(label=pl.when(spoilt).then(1 - pl.col("label")).otherwise(pl.col("label")))
+    mill.workspace.datasets.create(draft(Dataset, name="spoilt", time_column="at"))
+    mill.register(frame, "spoilt")
+    hasty, careful = scheduled("hasty", "15"), scheduled("careful", "15", strategy=CANARY)
+    good = scheduled("good", "5", strategy=CANARY)
+    _, made = begin([hasty, careful, good], data="spoilt")
+    mill.workspace.simulations.execute(made.run)
+    found = by_name(mill, made.run)
+    assert (found["hasty"].all.replaced, found["careful"].all.replaced, found["good"].all.replaced) == (1, 0, 1)
+    assert found["careful"].all.refused == 1
+    assert found["careful"].all.quality > found["hasty"].all.quality + 0.1  # type: ignore[operator]
+    course = mill.workspace.simulations.course(made.run, "careful")
+    (share,) = course.shares
+    assert share.end is not None
+    assert share.end - share.start <= 4 * DAY
+    assert "taken back: log_loss" in course.renewals[-1].verdict
+    (first, second) = mill.workspace.simulations.course(made.run, "good").shares
+    assert (first.weight, second.weight, second.start - first.start) == (20.0, 50.0, 3 * DAY)  # twelve rows a day
+    last = mill.workspace.simulations.course(made.run, "good")
+    assert 2 * DAY <= last.since[-1] - second.start <= 3 * DAY
+    assert "took over by canary" in last.renewals[-1].verdict
+    assert [item.version for item in last.renewals] == [1, 2]
+
+
+def test_a_strategy_that_needs_more_than_rows_and_labels_is_refused(begin: Begin) -> None:
+    for strategy in (
+        Strategy(kind="shadow"),
+        Strategy(promote=False),
+        Strategy(guards=(Guard(metric="loss", limit=1.0),)),
+    ):
+        with pytest.raises(InvalidInput, match="cannot be simulated") as raised:
+            begin([policy(strategy=strategy)])
+        assert raised.value.hint
+
+
+def test_kinds_that_look_at_rows_together_are_simulated_too(begin: Begin) -> None:
+    whole = {"window_days": 7.0, "min_rows": 50, "max": 0.05}
+    monitors = [
+        {"name": "series", "kind": "forecast", "window_days": 7.0, "max": 0.1},
+        {"name": "odd", "kind": "outliers", **whole},
+        {"name": "both", "kind": "multivariate", **whole},
+    ]
+    mill, _ = begin()
+    draw = np.random.default_rng(3)
+    frame = stream().with_columns(y=pl.col("x") + pl.Series(draw.normal(size=stream().height) * 0.1))
+    late = pl.col("at") >= FIRST + TURN * DAY  # each column stays as it was, but they part
+    frame = frame.with_columns(y=pl.when(late).then(-pl.col("y")).otherwise(pl.col("y")))
+    mill.workspace.datasets.create(draft(Dataset, name="pairs", time_column="at"))
+    mill.register(frame, "pairs")
+    _, made = begin([policy(monitors=monitors, rules=[])], data="pairs")
+    mill.workspace.simulations.execute(made.run)
+    told = mill.workspace.simulations.course(made.run, "careful").incidents
+    assert {name: item.since for item in told for name in item.monitors if name != "series"} == dict.fromkeys(
+        ("odd", "both"), min(item.since for item in told if "both" in item.monitors)
+    )
+    assert min(item.since for item in told if "both" in item.monitors) >= FIRST + (TURN - 7) * DAY
+    with pytest.raises(InvalidInput, match="one column tells the group"):
+        begin([policy(monitors=[{"name": "fair", "kind": "fairness"}])])
 
 
 def states(mill: Any, run: str) -> list[bytes]:
@@ -249,7 +328,7 @@ def test_what_was_really_asked_can_be_replayed(begin: Begin) -> None:
         ({"since": FIRST + 300 * DAY}, "no rows with a label"),
         ({"until": FIRST + 3 * DAY}, "over before the warm-up"),
         ({"policies": [policy(), policy()]}, "two policies"),
-        ({"policies": [policy(monitors=[{"name": "a", "kind": "freshness"}])]}, "cannot be simulated"),
+        ({"policies": [policy(monitors=[{"name": "a", "kind": "service"}])]}, "cannot be simulated"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused_and_nothing_is_recorded(

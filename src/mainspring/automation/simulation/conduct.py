@@ -124,7 +124,7 @@ class _Round:
 
     def _advance(self, name: str) -> bytes:
         item = self._policies[name]
-        wanted = sorted({*decoded(item.state).keys, *self._given[name]})
+        wanted = sorted(decoded(item.state).versions | {*self._given[name]})
         columns = self._store.columns(SimulatedModel)
         models = self._store.find(SimulatedModel, columns.key.in_(wanted), limit=10_000) if wanted else []
         task = AdvanceTask(

@@ -18,6 +18,24 @@ class Fed(msgspec.Struct, frozen=True):
     event: Event | None = None
 
 
+class Share(msgspec.Struct, frozen=True):
+    """A step of a version on trial: from when to when (null while it lasts) it answered which share of the rows.
+
+    Attributes:
+        key: The version.
+        weight: Share of the rows, percent.
+        step: Which step of the strategy.
+        renewal: Place of the renewal that it came from.
+    """
+
+    key: str
+    weight: float
+    step: int
+    renewal: int
+    start: datetime
+    end: datetime | None = None
+
+
 class Course(msgspec.Struct):
     """What happened so far.
 
@@ -25,6 +43,7 @@ class Course(msgspec.Struct):
         step: Windows that are done.
         keys: Keys of the versions that answered, in order.
         since: Since when each did.
+        shares: Steps of versions on trial, which answer some of the rows beside them.
         windows: Windows with every label.
         signals: Monitor -> its newest signals, newest first.
         incidents: All, oldest first.
@@ -37,6 +56,7 @@ class Course(msgspec.Struct):
     step: int = 0
     keys: list[str] = []
     since: list[datetime] = []
+    shares: list[Share] = []
     windows: list[Window] = []
     signals: dict[str, list[Signal]] = {}
     incidents: list[Incident] = []
@@ -44,6 +64,16 @@ class Course(msgspec.Struct):
     renewals: list[Renewal] = []
     skipped: list[Skipped] = []
     fed: list[Fed] = []
+
+    @property
+    def trial(self) -> Share | None:
+        """The step that a version on trial is in."""
+        return self.shares[-1] if self.shares and self.shares[-1].end is None else None
+
+    @property
+    def versions(self) -> set[str]:
+        """Keys of all that answered."""
+        return {*self.keys, *(share.key for share in self.shares)}
 
     def alarms(self, now: datetime) -> list[Told]:
         """Incidents and findings that people were told of, by time; what is open lasts until ``now``."""

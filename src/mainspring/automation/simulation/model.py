@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from mainspring.core.entity import Entity, Fixed, Server, Value
-from mainspring.deploy.model import ChallengePlan
+from mainspring.deploy.model import ChallengePlan, Strategy
 
 Role = Literal["policy", "variant", "never", "newest"]
 Part = Literal["seen", "held_out", "all"]
@@ -69,6 +69,7 @@ class Policy(Value):
         training: What is trained on.
         costs: What things cost.
         gate: How a challenger is compared with the champion (rules that ``challenge`` or ``replace``).
+        strategy: How a new version takes over: by a ``canary``, or at once when left out.
         metric: Loss by which they are compared; what fits the model when empty.
         z: How many standard errors a difference must exceed to be believed.
         protected: Slices on which a challenger must not lose.
@@ -83,6 +84,7 @@ class Policy(Value):
     training: Training = Training()
     costs: Costs = Costs()
     gate: ChallengePlan = ChallengePlan()
+    strategy: Strategy | None = None
     metric: Literal["", "log_loss", "brier", "absolute_error"] = ""
     z: float = 2.0
     protected: list[str] = []

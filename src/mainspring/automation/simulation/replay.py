@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from mainspring.automation import rules as automation
 from mainspring.automation.model import Rule, Would
 from mainspring.automation.rehearsal import Rehearsal, Scene, Typical
-from mainspring.automation.simulation import rules
-from mainspring.automation.simulation.course import Course, Fed, decoded
+from mainspring.automation.simulation import canary, rules
+from mainspring.automation.simulation.course import Course, Fed, Share, decoded
 from mainspring.automation.simulation.model import (
     Judging,
     Past,
@@ -153,6 +153,7 @@ class Replay:
             if start < moment <= now:
                 name, number = self._setting.dataset, self._setting.past.deliveries.index(moment) + 1
                 self._tell("data.version.registered", f"{name}@{number}", now, dataset=name)
+        self._look(now)
         self._drain(now)
         self._feed(None, now)
         self._drain(now)
@@ -178,7 +179,15 @@ class Replay:
             offset = loaded.facts.first_row
             parts.append(np.asarray(loaded.scores[begin - offset : after - offset]))
             counts[place] = after - begin
-        return np.concatenate(parts), max(counts, key=lambda place: (counts[place], place))
+        scores = np.concatenate(parts)
+        for share in self.course.shares:
+            if share.start < end and (share.end is None or share.end > start):
+                begin = self._table.place(max(start, share.start))
+                after = self._table.place(min(end, share.end or end))
+                mine, loaded = canary.chosen(share, begin, after), self._model(share.key)
+                offset = loaded.facts.first_row
+                scores[begin - first : after - first][mine] = loaded.scores[begin - offset : after - offset][mine]
+        return scores, max(counts, key=lambda place: (counts[place], place))
 
     def _truth(self, start: datetime, end: datetime) -> Window:
         """The window as everybody knows it in the end."""
@@ -301,31 +310,82 @@ class Replay:
                 self._renew(rule, would, fresh, action.do == "run" and self._follows, now)
             elif action.do == "replace" and fresh is not None:
                 self._replace(now)
+            elif action.do == "roll_back" and self.course.trial:
+                self._taken_back(f"taken back by rule {rule.name}", now)
             elif action.do == "roll_back" and len(self.course.keys) > 1:
                 self._route(self.course.keys[-2], now)
 
     def _renew(self, rule: Rule, would: Would, fresh: Loaded, follows: bool, now: datetime) -> None:
         facts = fresh.facts
-        renewal = Renewal(now, rule.name, would.why, "" if facts.error else facts.key, 0, facts.error)
+        verdict = facts.error
+        if not facts.error:
+            verdict = "takes over" if follows else self._judged(fresh, now)
+        self.course.renewals.append(Renewal(now, rule.name, would.why, "" if facts.error else facts.key, 0, verdict))
         if not facts.error and follows:
-            self._route(facts.key, now)
-            renewal = msgspec.structs.replace(renewal, version=len(self.course.keys), verdict="takes over")
-        elif not facts.error:
-            renewal = msgspec.structs.replace(renewal, verdict=self._judged(fresh, now))
-        self.course.renewals.append(renewal)
+            self._release(facts.key, now)
 
     def _replace(self, now: datetime) -> None:
         """The challenger of this firing takes over when it has won."""
         last = self.course.renewals[-1]
         if last.key and last.verdict == "better":
-            self._route(last.key, now)
-            self.course.renewals[-1] = msgspec.structs.replace(last, version=len(self.course.keys))
+            self._release(last.key, now)
 
-    def _route(self, key: str, now: datetime) -> None:
+    def _release(self, key: str, now: datetime) -> None:
+        """The version of the newest renewal takes over, as the policy's strategy has it."""
+        place, strategy = len(self.course.renewals) - 1, self._policy.strategy
+        if strategy is None or not canary.answered(strategy):
+            self._route(key, now, place)
+            return
+        if self.course.trial:
+            self._taken_back("a newer version came", now)
+        self.course.shares.append(Share(key, strategy.steps[0], 0, place, now))
+        self._routed(now)
+
+    def _route(self, key: str, now: datetime, renewal: int | None = None) -> None:
         self.course.keys.append(key)
         self.course.since.append(now)
-        live = f"v{len(self.course.keys)}"
-        self._tell("deploy.deployment.routed", self._setting.deployment, now, live=live, canary="")
+        if renewal is not None:
+            self._settle(renewal, version=len(self.course.keys))
+        self._routed(now)
+
+    def _routed(self, now: datetime) -> None:
+        live, new = f"v{len(self.course.keys)}", "new" if self.course.trial else ""
+        self._tell("deploy.deployment.routed", self._setting.deployment, now, live=live, canary=new)
+
+    def _settle(self, renewal: int, **facts: Any) -> None:
+        self.course.renewals[renewal] = msgspec.structs.replace(self.course.renewals[renewal], **facts)
+
+    def _end_step(self, now: datetime) -> Share:
+        share = msgspec.structs.replace(self.course.shares[-1], end=now)
+        self.course.shares[-1] = share
+        return share
+
+    def _taken_back(self, why: str, now: datetime) -> None:
+        self._settle(self._end_step(now).renewal, verdict=why)
+        self._routed(now)
+
+    def _look(self, now: datetime) -> None:
+        """What becomes of a version on trial, as `mainspring.deploy.rollout` decides."""
+        share, strategy = self.course.trial, self._policy.strategy
+        if share is None or strategy is None:
+            return
+        first, rows = self._table.rows(share.start, now)
+        mine, scores = canary.chosen(share, first, first + rows.height), self._scores(first, (share.start, now))[0]
+        known = rows.select(is_known(now)).to_series().to_numpy()
+        truth = np.where(known, rows[LABEL].to_numpy(), np.nan)
+        live, new = (
+            canary.evidence(name, strategy.metric, truth[part], scores[part])
+            for name, part in ((f"v{len(self.course.keys)}", ~mine), ("the new version", mine))
+        )
+        found = canary.verdict(strategy, share, live, new, now)
+        if found.action == "roll_back":
+            self._taken_back(f"taken back: {found.reason}", now)
+        elif found.action == "advance":
+            step = self._end_step(now).step + 1
+            self.course.shares.append(Share(share.key, strategy.steps[step], step, share.renewal, now))
+        elif found.action == "promote":
+            self._settle(self._end_step(now).renewal, verdict=f"took over by canary: {found.reason}")
+            self._route(share.key, now, share.renewal)
 
     def _judged(self, fresh: Loaded, now: datetime) -> str:
         """What the champion gate says on labelled rows that the challenger has not seen."""

@@ -14,27 +14,35 @@ from numpy.typing import NDArray
 
 from mainspring.automation.model import Rule
 from mainspring.automation.rules import check_rule
+from mainspring.automation.simulation.canary import check_strategy
 from mainspring.automation.simulation.course import Course
 from mainspring.automation.simulation.model import Drop, Figures, Judging, Past, Policy, Role, Told, Window
 from mainspring.core.entity import born, create_type
 from mainspring.core.operation import invalid
 from mainspring.errors import InvalidInput, nearest
 from mainspring.measures.metrics import binary_report, regression_report
+from mainspring.monitoring import derived
 from mainspring.monitoring.kinds import KNOWN
-from mainspring.monitoring.measure import DRIFT_MEASURES, check_measure
+from mainspring.monitoring.measure import check_measure
 from mainspring.monitoring.model import Monitor
-from mainspring.monitoring.rules import LOWER_IS_BETTER, check_windows, settled, window_start
+from mainspring.monitoring.rules import LOWER_IS_BETTER, check_columns, check_windows, settled, window_start
 
 Floats = NDArray[np.float64]
 KINDS = (
     "performance", "kpi", "volume", "drift", "prediction_drift", "quality", "calibration", "fairness", "estimated",
-    "custom",
+    "outliers", "multivariate", "text", "embedding", "ranking", "forecast", "custom",
 )  # fmt: skip
-"""Kinds of monitors that need nothing but rows, scores and labels."""
+"""Kinds of monitors that need nothing but rows, scores and labels.
+
+The others watch what no history of them holds for versions that never answered: what a server took and refused
+(``service``, ``freshness``), what rules and people made of answers (``humility``, ``reviews``), the model itself
+(``attribution``).
+"""
 P_VALUE = "p_value"
 """A drift measure for simulations alone: the least p-value of the columns, to see what alarms at ``p < 0.05`` cost."""
 NEVER, NEWEST = "never retrained", "always newest"
 MOST = 64
+_SEARCHED = ("monitors", "rules", "training", "gate", "strategy", "costs", "tell", "z")
 _BORN = datetime(1970, 1, 1, tzinfo=UTC)
 _UNHEARD = ("git", "message", "manual")
 
@@ -73,8 +81,9 @@ def monitor_of(facts: dict[str, Any], deployment: str) -> Monitor:
             hint="kinds: " + ", ".join(KINDS),
         )
     if monitor.measure != P_VALUE or monitor.kind not in ("drift", "prediction_drift"):
-        check_measure(monitor, {**KNOWN, "drift": DRIFT_MEASURES})
+        check_measure(monitor, {**KNOWN, **derived.KNOWN})
     check_windows(monitor)
+    check_columns(monitor)
     return monitor
 
 
@@ -159,9 +168,9 @@ def _spoken(value: Any) -> str:
 
 
 def _set(raw: dict[str, Any], path: str, value: Any, policy: str) -> None:
-    """Sets ``monitors.<name>.<field>``, ``rules.<name>.<field>``, ``training.<field>`` or ``gate.<field>``."""
+    """Sets ``monitors.<name>.<field>``, ``rules.<name>.<field>``, or ``<field>`` of training, gate or strategy."""
     room, *rest = path.split(".")
-    place: Any = raw.get(room) if room in ("monitors", "rules", "training", "gate", "costs", "tell", "z") else None
+    place: Any = raw.get(room) if room in _SEARCHED else None
     if room in ("tell", "z") and not rest:
         raw[room] = value
         return
@@ -392,6 +401,7 @@ def check_policy(policy: Policy, deployment: str, pipeline: str) -> tuple[list[M
     Raises:
         InvalidInput: One of them cannot mean anything, or two have one name.
     """
+    check_strategy(policy.strategy, policy.name)
     monitors = [monitor_of(facts, deployment) for facts in policy.monitors]
     made = [rule_of(facts, deployment, pipeline) for facts in policy.rules or ()]
     for what in (monitors, made):

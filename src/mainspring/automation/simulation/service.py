@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from mainspring.automation.model import Rule
 from mainspring.automation.simulation import rules
+from mainspring.automation.simulation.canary import simulated
 from mainspring.automation.simulation.conduct import Conductor
 from mainspring.automation.simulation.course import Course, decoded
 from mainspring.automation.simulation.model import (
@@ -209,8 +210,8 @@ class Simulations:
         self, case: UseCase, policies: list[Policy] | None, past: Past, judging: Judging
     ) -> tuple[list[Policy], list[str]]:
         """The policies with the use case's own monitors, rules and values where they say none; what is left out."""
-        deployed = [item.name for item in self._deployed(case.name)]
-        watched = [item for name in deployed for item in self._store.find(Monitor, deployment=name, order="name")]
+        deployed = self._deployed(case.name)
+        watched = [item for one in deployed for item in self._store.find(Monitor, deployment=one.name, order="name")]
         monitors = [_plain(item) for item in watched if item.kind in rules.KINDS]
         own = [_plain(item) for item in self._store.find(Rule, use_case=case.name, order="name", limit=1000)]
         valued = next((item for item in case.kpis if item.value), None)
@@ -225,6 +226,9 @@ class Simulations:
                     f"monitor `{item.name}` ({item.kind}) needs more than rows and labels: left out"
                     for item in watched if mine and item.kind not in rules.KINDS
                 ]  # fmt: skip
+            if mine and not policy.monitors and policy.strategy is None:
+                told["strategy"], left = simulated(deployed[0].strategy)
+                notes += [left] if left else []
             if policy.rules is None:
                 told["rules"] = own if mine and not policy.monitors else DEFAULT_RULES
             full = msgspec.structs.replace(policy, **told)
@@ -271,7 +275,7 @@ class Simulations:
     @operation("GET", "/simulations/{run}/models")
     def models(self, run: str) -> list[SimulatedModel]:
         """Lists the models that answered in a simulation, in the order of their last row."""
-        keys = sorted({key for item in self._conductor.policies(run) for key in decoded(item.state).keys})
+        keys = sorted({key for item in self._conductor.policies(run) for key in decoded(item.state).versions})
         columns = self._store.columns(SimulatedModel)
         return self._store.find(SimulatedModel, columns.key.in_(keys), order="end", limit=1000)
 

@@ -18,12 +18,13 @@ from mainspring.measures.findings import Finding
 from mainspring.measures.profile import count
 from mainspring.measures.reference import Reference
 from mainspring.measures.window import Window
-from mainspring.monitoring import kinds, measure
+from mainspring.monitoring import derived, kinds, measure
 from mainspring.monitoring.kinds import Holdout
 from mainspring.monitoring.measure import SCORE, Measured, enough, too_few
 from mainspring.monitoring.model import Monitor
 
 Floats = NDArray[np.float64]
+_ROWS = 20_000
 
 
 class Answering(Protocol):
@@ -59,6 +60,7 @@ class Watch:
         self._value = dict(value)
         self._past = past
         self._counted: tuple[object, Window | None] = (None, None)
+        self._learnt = ("", pl.DataFrame())
 
     def measure(
         self, monitor: Monitor, rows: pl.DataFrame, scores: Floats, model: Answering, now: datetime
@@ -91,7 +93,12 @@ class Watch:
                 return kinds.calibration(joined, monitor)
             case "estimated":
                 return kinds.estimated(joined, monitor, self._holdout(model), model.facts.threshold)
-        return kinds.custom(joined, monitor)
+            case "custom":
+                return kinds.custom(joined, monitor)
+        if monitor.kind in derived.OF_OUTCOMES:
+            return derived.OF_OUTCOMES[monitor.kind](joined, monitor)
+        training = self._training(model.facts)
+        return derived.OF_TRAINING.get(monitor.kind, kinds.together)(joined, training, monitor)
 
     def _window(self, rows: pl.DataFrame, scores: Floats, model: Answering) -> Window | None:
         """The rows counted over the bins of a reference; several monitors look at the same window."""
@@ -103,6 +110,15 @@ class Watch:
             frame = rows.select(names).with_columns(pl.Series(SCORE, scores, dtype=pl.Float64))
             self._counted = (key, count(frame, model.reference.layout))
         return self._counted[1]
+
+    def _training(self, facts: SimulatedModel) -> pl.DataFrame:
+        """At most 20,000 of the rows that the model learnt from."""
+        if self._learnt[0] != facts.key:
+            assert facts.start is not None
+            assert facts.end is not None
+            rows = self._table.known(facts.start, facts.end, facts.created).select(facts.features).collect()
+            self._learnt = (facts.key, rows.sample(_ROWS, seed=0) if rows.height > _ROWS else rows)
+        return self._learnt[1]
 
     def _holdout(self, model: Answering) -> Holdout:
         """Rows that the model has not seen and whose label was known when it was made."""
