@@ -19,6 +19,7 @@ from psycopg.adapt import Transformer
 PREPARE_FROM = 3
 """A statement that has come so often on a connection is planned once for all; those that hardly come again are not."""
 MAX_PREPARED = 300
+_INT4, _INT8, _HALF = 23, 20, 2**31
 _DONE = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 
@@ -30,7 +31,7 @@ def _text(value: str) -> bytes:
 
 _SENT: dict[type, tuple[int, Callable[[Any], bytes | None]]] = {
     str: (0, _text),  # of the type that its place in the statement asks for
-    int: (20, lambda value: b"%d" % value),
+    int: (_INT4, lambda value: b"%d" % value),  # what functions such as substr take; larger ones as `_INT8`
     float: (701, lambda value: float.__repr__(value).encode()),
     bool: (16, lambda value: b"t" if value else b"f"),
     bytes: (17, lambda value: b"\\x" + value.hex().encode()),
@@ -112,7 +113,12 @@ class Libpq:
             ValueError: A value cannot be sent.
         """
         sent = [_SENT.get(type(value)) or _sent(value) for value in values]
-        kinds = tuple([kind for kind, _ in sent])
+        kinds = tuple(
+            [
+                _INT8 if kind == _INT4 and not -_HALF <= value < _HALF else kind
+                for (kind, _), value in zip(sent, values, strict=True)
+            ]
+        )
         given = [spell(value) for (_, spell), value in zip(sent, values, strict=True)]
         name = self._prepared.get((statement, kinds)) or self._prepare(statement, kinds)
         if name:

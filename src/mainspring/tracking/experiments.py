@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,20 @@ from mainspring.tracking.model import DEFAULT_EXPERIMENT, Experiment, Lifecycle
 MAX_NAME = 500
 MAX_COUNTED = 10**12
 LISTING = "mainspring experiments list"
+
+
+class Home(NamedTuple):
+    """What a new run must know of its experiment.
+
+    Attributes:
+        number: Its number.
+        name: Its name.
+        location: Where artifacts of its runs are kept; empty: in this workspace.
+    """
+
+    number: int
+    name: str
+    location: str
 
 
 class Experiments:
@@ -72,8 +86,22 @@ class Experiments:
         """
         found = self._store.first(Experiment, number=number)
         if found is None:
-            raise NotFound(f"No Experiment with id={number} exists", hint=f"list them: `{LISTING}`")
+            raise _unnumbered(number)
         return found
+
+    def home(self, number: int) -> Home:
+        """The active experiment with this number, as far as a new run must know it (not an operation).
+
+        Raises:
+            NotFound: There is none.
+            Conflict: It is deleted.
+        """
+        with self._store.driver() as driver:
+            row = driver.row("SELECT name, location, lifecycle FROM experiment WHERE number = ?", (number,))
+        if row is None:
+            raise _unnumbered(number)
+        rules.check_lifecycle("experiment", str(number), row[2])
+        return Home(number, row[0], row[1])
 
     def ensure(self, name: str) -> Experiment:
         """The active experiment of this name, made when there is none (not an operation).
@@ -145,3 +173,7 @@ def _check_name(name: str) -> None:
         raise InvalidInput(f"Invalid experiment name: '{name}'", hint="give it a name")
     if len(name) > MAX_NAME:
         raise InvalidInput(f"'name' exceeds the maximum length of {MAX_NAME} characters", hint="choose a shorter one")
+
+
+def _unnumbered(number: int) -> NotFound:
+    return NotFound(f"No Experiment with id={number} exists", hint=f"list them: `{LISTING}`")

@@ -40,7 +40,9 @@ _decode = msgspec.json.Decoder(dict[str, Any], strict=False).decode
 _STATE = "SELECT number, experiment_number, created, lifecycle, params, tags, metrics FROM run WHERE "
 _RUN = """
 SELECT run.number, run.id, run.name, run.title, run.experiment_number, experiment.location, run.actor, run.status,
-       run.created, run.ended, run.lifecycle, run.params, run.tags
+       run.created, run.ended, run.lifecycle, run.params, run.tags,
+       EXISTS (SELECT 1 FROM dataset_input d WHERE d.run = run.number)
+       OR EXISTS (SELECT 1 FROM run_model m WHERE m.run = run.number)
 FROM run JOIN experiment ON experiment.number = run.experiment_number WHERE """
 
 
@@ -61,6 +63,7 @@ class RunRow(NamedTuple):
         lifecycle: Whether it is deleted.
         params: Parameters, JSON.
         tags: Tags, JSON.
+        linked: Whether there are datasets or models that it has read or made.
     """
 
     number: int
@@ -76,6 +79,7 @@ class RunRow(NamedTuple):
     lifecycle: Lifecycle
     params: str
     tags: str
+    linked: bool
 
 
 class Journal:
@@ -248,10 +252,11 @@ def no_run(run: str) -> NotFound:
 
 
 def row_of(run: Run, location: str) -> RunRow:
-    """A run as it is read in bulk, out of the entity and the place of its experiment's artifacts."""
+    """A new run as it is read in bulk, out of the entity and the place of its experiment's artifacts."""
     return RunRow(
         run.number, run.id, run.name, run.title, run.experiment_number, location, run.actor, run.status, run.created,
         run.ended, run.lifecycle, _encode(run.params).decode(), _encode(run.tags).decode(),
+        linked=False,
     )  # fmt: skip
 
 

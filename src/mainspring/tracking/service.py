@@ -21,7 +21,7 @@ from mainspring.store import Store, Transaction
 from mainspring.tracking import rules
 from mainspring.tracking.curves import Curves
 from mainspring.tracking.environment import is_alive, this_process
-from mainspring.tracking.experiments import Experiments
+from mainspring.tracking.experiments import Experiments, Home
 from mainspring.tracking.files import Files
 from mainspring.tracking.journal import Journal, no_run
 from mainspring.tracking.model import Lifecycle, Point, Run, RunArtifact, RunStatus
@@ -76,11 +76,11 @@ class Runs:
             if new.cause and (before := self._store.first(Run, pipeline=new.pipeline, cause=new.cause)):
                 return before, ""
             if experiment is None:
-                home = self._experiments.ensure(new.experiment)
+                known = self._experiments.ensure(new.experiment)
+                home = Home(known.number, known.name, known.location)
             else:
-                home = self._experiments.by_number(experiment)
-                rules.check_lifecycle("experiment", str(home.number), home.lifecycle)
-            run = self._born(tx, new, at or self._store.clock.now(), actor, (home.number, home.name), run_id)
+                home = self._experiments.home(experiment)
+            run = self._born(tx, new, at or self._store.clock.now(), actor, home, run_id)
             tx.insert(run)
             place = Place(run.number, home.number, microseconds(run.created))
             put_labels(tx.driver, "run_param", place, {key: rules.text_of(item) for key, item in run.params.items()})
@@ -95,19 +95,17 @@ class Runs:
             )
         return run, home.location
 
-    def _born(
-        self, tx: Transaction, new: Create[Run], at: datetime, actor: str, home: tuple[int, str], run_id: str
-    ) -> Run:
+    def _born(self, tx: Transaction, new: Create[Run], at: datetime, actor: str, home: Home, run_id: str) -> Run:
         run_id, by = run_id or new_id(), current_actor()
         number, name = next_run(tx.driver, run_id)
         return born(
             Run,
-            msgspec.structs.replace(new, cause=new.cause or None, title=new.title or name, experiment=home[1]),
+            msgspec.structs.replace(new, cause=new.cause or None, title=new.title or name, experiment=home.name),
             id=run_id,
             created=at,
             name=name,
             number=number,
-            experiment_number=home[0],
+            experiment_number=home.number,
             actor=actor or by.name,
             actor_kind=by.kind,
         )

@@ -107,6 +107,8 @@ def check_key(kind: str, key: str | None, path: str, field: str) -> str:
     Raises:
         MlflowError: It is missing or cannot be one.
     """
+    if key is not None and rules.is_key(key):
+        return key
     where = f"{path}.{field}" if path else field
     if key is None:
         raise missing(f"{path}.key" if path else "key")

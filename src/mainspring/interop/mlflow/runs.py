@@ -58,10 +58,10 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 def _told(rooms: Rooms, rows: list[RunRow]) -> list[dict[str, Any]]:
     """Runs as the protocol tells them."""
-    numbers = [row.number for row in rows]
-    values, inputs, models = (
-        rooms.runs.journal.last_values(numbers), rooms.runs.journal.inputs(numbers), rooms.runs.journal.models(numbers),
-    )  # fmt: skip
+    journal, numbers = rooms.runs.journal, [row.number for row in rows]
+    linked = [row.number for row in rows if row.linked]
+    values = journal.last_values(numbers)
+    inputs, models = (journal.inputs(linked), journal.models(linked)) if linked else ({}, {})
     return [_one(row, values[row.number], inputs.get(row.number, []), models.get(row.number, [])) for row in rows]
 
 
