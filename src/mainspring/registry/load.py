@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _MANY = 16
+_TRIAL_SECONDS = 0.2
 _WORTH_SECONDS = 50e-6
 """What a row must save before it is worth a turn of the event loop and a future, which cost about 10 µs together."""
 
@@ -27,7 +28,7 @@ class Model(Protocol):
 
     Attributes:
         folder: Where it was loaded from.
-        platform: What computes: ``onnx``, ``sklearn``, ``booster`` or ``python``.
+        platform: What computes: ``onnx``, ``sklearn``, ``booster`` or ``python``, which may take any time.
         signature: What it reads and answers.
     """
 
@@ -135,9 +136,10 @@ def batching_pays(one: float, many: float) -> bool:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    call()  # the first one warms up
-    spent = []
-    for _ in range(5):
+    spent: list[float] = []
+    for _ in range(6):  # the first one warms up
+        if sum(spent) > _TRIAL_SECONDS:
+            break
         start = time.perf_counter()
         call()
         spent.append(time.perf_counter() - start)

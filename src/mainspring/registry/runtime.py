@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -44,7 +45,7 @@ class OnnxModel:
 
     The model has one input per column, of shape [n, 1] or [n], or one input [n, columns] of floats for columns that are
     all numbers; and an output of probabilities [n, 2] or [n, classes], or scores [n, 1] or [n]. Integers and booleans
-    may be fed to float inputs; only those can carry null (as NaN). One thread at a time may use it.
+    may be fed to float inputs; only those can carry null (as NaN).
 
     Args:
         folder: The folder.
@@ -244,6 +245,7 @@ class _OneRow:
         example: Columns,
     ) -> None:
         self._session, self._wanted = session, [output]
+        self._turn = threading.Lock()  # a lineup that is asked beside may share the model with one that is not
         self._feed: dict[str, Any] = {}
         self._numbers: list[tuple[list[str], Any]] = []
         if packed:
@@ -271,8 +273,9 @@ class _OneRow:
 
     def score(self, columns: Columns) -> list[float]:
         """The score of the only row."""
-        self._fill(columns)
-        return self._run()
+        with self._turn:
+            self._fill(columns)
+            return self._run()
 
     def _fill(self, columns: Columns) -> None:
         for names, flat in self._numbers:
@@ -283,8 +286,9 @@ class _OneRow:
 
     def score_packed(self, values: NDArray[Any]) -> list[float]:
         """The score of the only row, as numbers in the order of the model's only input."""
-        self._numbers[0][1][:] = values
-        return self._run()
+        with self._turn:
+            self._numbers[0][1][:] = values
+            return self._run()
 
     def _run(self) -> list[float]:
         if self._binding is not None:

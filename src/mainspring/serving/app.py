@@ -330,10 +330,13 @@ class App:
 
     def _watch(self, name: str, lineup: Lineup, batch: Batch, ids: list[str], caller: str | list[str]) -> None:
         """Lets the shadows score what was answered; whatever happens to them is no matter of the caller."""
+
+        def keep(frame: Frame) -> None:
+            self._append(name, frame)
+            self.metrics.rows[frame.versions[0], "shadow"] += len(frame.ids)
+
         try:
-            for frame in lineup.shadows(batch, ids, caller):
-                self._append(name, frame)
-                self.metrics.rows[frame.versions[0], "shadow"] += len(frame.ids)
+            lineup.watch(batch, ids, caller, keep)
         except Exception:  # noqa: BLE001 - whatever a candidate does, the caller has the live answer
             self.metrics.errors["shadow"] += 1
             traceback.print_exc(file=sys.stderr)

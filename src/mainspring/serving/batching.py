@@ -16,6 +16,8 @@ import numpy as np
 from mainspring.serving.request import Answer, Batch
 
 _MOST_ROWS = 1024
+Asked = tuple[Batch, Future[Answer]]
+"""Rows of a request, and its answer to come."""
 
 
 class Scorer(Protocol):
@@ -41,7 +43,7 @@ class NextTurn:
     def __init__(self, scorer: Scorer, version: str) -> None:
         self._scorer = scorer
         self._version = version
-        self._waiting: list[tuple[Batch, Future[Answer]]] = []
+        self._waiting: list[Asked] = []
 
     def put(self, batch: Batch) -> Future[Answer]:
         """The answer to come."""
@@ -53,14 +55,17 @@ class NextTurn:
         return future
 
     def _score(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        waiting = [(batch, future) for batch, future in waiting if not future.done()]
-        for group in _groups(waiting):
+        for group in groups_of(self._taken()):
             self._answer(group)
 
-    def _answer(self, group: Sequence[tuple[Batch, Future[Answer]]]) -> None:
+    def _taken(self) -> list[Asked]:
+        """Whoever waits, and has not gone meanwhile."""
+        waiting, self._waiting = self._waiting, []
+        return [(batch, future) for batch, future in waiting if not future.done()]
+
+    def _answer(self, group: Sequence[Asked]) -> None:
         try:
-            whole = self._scorer.score(_joined([batch for batch, _ in group], self._scorer), self._version)
+            whole = self._scorer.score(joined([batch for batch, _ in group], self._scorer), self._version)
         except Exception as error:  # noqa: BLE001 - it is told to whoever asked
             if len(group) == 1:
                 group[0][1].set_exception(error)
@@ -68,16 +73,22 @@ class NextTurn:
             for one in group:  # one request that cannot be scored must not fail the others
                 self._answer([one])
             return
-        start = 0
-        for batch, future in group:
-            rows = slice(start, start + batch.rows)
-            start += batch.rows
+        settle(group, whole)
+
+
+def settle(group: Sequence[Asked], whole: Answer) -> None:
+    """Gives everyone of a group its part of the answer."""
+    start = 0
+    for batch, future in group:
+        rows = slice(start, start + batch.rows)
+        start += batch.rows
+        if not future.done():
             future.set_result(whole.part(rows))
 
 
-def _groups(waiting: list[tuple[Batch, Future[Answer]]]) -> list[list[tuple[Batch, Future[Answer]]]]:
+def groups_of(waiting: Sequence[Asked]) -> list[list[Asked]]:
     """Requests that can be scored together: with the same columns, and not too many rows."""
-    groups: dict[Any, list[list[tuple[Batch, Future[Answer]]]]] = {}
+    groups: dict[Any, list[list[Asked]]] = {}
     sizes: dict[Any, int] = {}
     for item in waiting:
         batch = item[0]
@@ -95,7 +106,8 @@ def _groups(waiting: list[tuple[Batch, Future[Answer]]]) -> list[list[tuple[Batc
     return [group for found in groups.values() for group in found]
 
 
-def _joined(batches: Sequence[Batch], scorer: Scorer) -> Batch:
+def joined(batches: Sequence[Batch], scorer: Scorer) -> Batch:
+    """The rows of requests, one below the other."""
     if len(batches) == 1:
         return batches[0]
     columns: dict[str, Any] = {name: [] for name in batches[0].columns}

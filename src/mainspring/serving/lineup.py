@@ -21,6 +21,7 @@ from mainspring.errors import InvalidInput, unknown_name
 from mainspring.ports.target import Role, Route
 from mainspring.registry.load import Model, load_model, pays_to_batch
 from mainspring.serving.batching import NextTurn
+from mainspring.serving.beside import Aside, BesideTurn
 from mainspring.serving.log import Frame, Mark
 from mainspring.serving.request import Answer, Batch, Form
 from mainspring.serving.route import Router, sampled
@@ -119,20 +120,24 @@ class Lineup:
         self.joins = self.form.same and alike and not (key and self._router.sticky)
         self.table = [field.name for field in self.signature.inputs] if self.packs and not outcome_key else None
         names = [field.name for field in self.signature.inputs]
-        self._packable = {
-            version
-            for version, model in self.models.items()
-            if model.signature.numeric
-            and not model.signature.classes
-            and [field.name for field in model.signature.inputs] == names
-        }
+        self._packable = {version for version, model in self.models.items() if _takes(model.signature, names)}
         # A model in use is not measured again: it may not be asked from two threads.
         self._dear: dict[str, bool] = {
             version: before._dear[version] if before and before.models.get(version) is model else pays_to_batch(model)
             for version, model in self.models.items()
         }
         self.batches = any(self._dear.values())
-        self._turns = {version: NextTurn(self, version) for version in ("", *self.models)}
+        self._slow = {version for version, model in self.models.items() if model.platform == "python"}
+        slow_roles = {self._roles[version] for version in self._slow}
+        self._watching = Aside() if "shadow" in slow_roles else None
+        apart = bool(slow_roles - {"shadow"})
+        self.joins, self._waits = self.joins and not apart, self.batches or apart
+        self._turns = self._beside(on_failure) if apart else {name: NextTurn(self, name) for name in ("", *self.models)}
+
+    def _beside(self, on_failure: Callable[[Frame], None]) -> dict[str, NextTurn]:
+        aside = Aside()
+        self._on_failure = lambda frame: aside.tell(on_failure, frame)
+        return {name: BesideTurn(self, name, aside, joins=self.batches) for name in ("", *self.models)}
 
     def keyed(self, batch: Batch, headers: Mapping[bytes, bytes]) -> Batch:
         """The batch with the keys that its rows stick to an arm by; a header's value is only kept as a hash."""
@@ -147,8 +152,8 @@ class Lineup:
         return batch._replace(keys=[key] * batch.rows, sent=told)
 
     def ask(self, batch: Batch, version: str = "") -> Answer | Future[Answer]:
-        """As `score`; a future where it pays to score the rows together with those of other requests."""
-        return self._turns[version].put(batch) if self.batches else self.score(batch, version)
+        """As `score`; a future where it pays to score the rows together with those of others, or a model is code."""
+        return self._turns[version].put(batch) if self._waits else self.score(batch, version)
 
     def score(self, batch: Batch, version: str = "") -> Answer:
         """Scores each row with the version that its id or key falls to, or all with ``version``.
@@ -213,10 +218,37 @@ class Lineup:
         """Prediction ids for rows that came without."""
         return [f"{_process}-{number}" for number in islice(_serial, rows)]
 
-    def shadows(self, batch: Batch, ids: list[str], caller: str | list[str] = "") -> Iterator[Frame]:
-        """What each shadow says about its share of the same rows; not a number where it fails."""
+    def watch(self, batch: Batch, ids: list[str], caller: str | list[str], keep: Callable[[Frame], None]) -> None:
+        """Has the shadows score what was answered: see `shadows`.
+
+        Args:
+            batch: The rows.
+            ids: Their prediction ids.
+            caller: Who asked.
+            keep: Takes what they say, in the event loop; of shadows that are code, later.
+
+        Raises:
+            Overloaded: Too much waits for shadows that are code.
+        """
+        for frame in self.shadows(batch, ids, caller):
+            keep(frame)
+        if self._watching is not None:
+            coming = self._watching.run(lambda: list(self.shadows(batch, ids, caller, slow=True)))
+            coming.add_done_callback(lambda done: _keep_all(done.result(), keep))
+
+    def shadows(
+        self, batch: Batch, ids: list[str], caller: str | list[str] = "", *, slow: bool = False
+    ) -> Iterator[Frame]:
+        """What each shadow says about its share of the same rows; not a number where it fails.
+
+        Args:
+            batch: The rows.
+            ids: Their prediction ids.
+            caller: Who asked.
+            slow: Whether those that are code shall, or the others.
+        """
         for route in self.routes:
-            if route.role != "shadow" or not (places := sampled(route, ids)):
+            if route.role != "shadow" or (route.version in self._slow) != slow or not (places := sampled(route, ids)):
                 continue
             part, part_ids, callers = batch, ids, caller
             if len(places) < batch.rows:
@@ -276,6 +308,16 @@ class Lineup:
         else:
             scores = model.score(batch.columns, batch.rows)
         return _Scored(scores, model.signature.labels(scores))
+
+
+def _takes(signature: Signature, names: Sequence[str]) -> bool:
+    """Whether it can be scored by rows of numbers in one array with these columns."""
+    return signature.numeric and not signature.classes and [field.name for field in signature.inputs] == names
+
+
+def _keep_all(frames: Sequence[Frame], keep: Callable[[Frame], None]) -> None:
+    for frame in frames:
+        keep(frame)
 
 
 def outputs_of(signature: Signature) -> dict[str, str]:
