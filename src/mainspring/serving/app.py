@@ -106,6 +106,7 @@ class App:
             ("POST", f"/v2/models/{name}/infer"): self._infer,
             ("POST", "/-/reload"): self._reloaded,
             ("GET", "/metrics"): self._metrics,
+            ("GET", "/openapi.json"): lambda _: self._protocol.openapi(name, ""),
             ("GET", "/-/status"): self._status,
         }
 
@@ -259,7 +260,7 @@ class App:
             return predict(self.scoring, call, call.path.removeprefix("/predict/"))
         if any(path == call.path for _, path in self._fixed):
             raise WrongMethod(f"{call.path} does not answer {call.method}", hint="GET reads, POST predicts")
-        raise NotFound(f"there is no {call.path}", hint="POST /predict, or GET /v2, /metrics, /-/status")
+        raise NotFound(f"there is no {call.path}", hint="POST /predict, or GET /openapi.json, /v2, /metrics")
 
     def _failed(self, path: str) -> Reply:
         traceback.print_exc(file=sys.stderr)

@@ -80,7 +80,7 @@ class OpenInference:
         if rest == [] and method == "GET":
             return _told(self._scoring.metadata(name, version))
         if rest == ["openapi.json"] and method == "GET":
-            return self._openapi(name, version)
+            return self.openapi(name, version)
         raise NotFound(f"there is no {call.method} {call.path}", hint=f"POST /v2/models/{name}/infer")
 
     def infer(self, call: Call, name: str, version: str = "") -> Reply | Awaitable[Reply]:
@@ -115,7 +115,8 @@ class OpenInference:
             raise Unreachable(f"model `{name}` is not ready: {known.reason}", hint="POST /v2/repository/index")
         return {"name": name, "ready": True}
 
-    async def _openapi(self, name: str, version: str) -> Reply:
+    async def openapi(self, name: str, version: str) -> Reply:
+        """What a model takes and answers, as OpenAPI."""
         served, found = await self._scoring.host.get(name, version)
         return Reply(200, _encoder.encode(model_openapi(name, served, found)))
 

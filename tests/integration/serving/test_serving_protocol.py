@@ -245,6 +245,7 @@ def test_metadata(door: Door) -> None:
 @pytest.mark.parametrize("path", ["flights", "flights/versions/1", "sum", "identity"])
 def test_openapi(door: Door, path: str) -> None:
     document = door.json(f"/v2/models/{path}/openapi.json")
+    assert set(door.json("/openapi.json")["paths"]) >= {"/v2/models/flights/infer"}
     OpenAPIV31SpecValidator(document).validate()
     assert ("/predict/flights" in document["paths"]) == (path == "flights")
     if path == "flights":
