@@ -22,6 +22,8 @@ from mainspring.errors import Conflict, MainspringError, NotFound, Refused, Unau
 from mainspring.serving.config import FIXED, is_loopback, load_config
 from mainspring.serving.host import Host
 from mainspring.serving.inference import TensorLane
+from mainspring.serving.invocations import ROUTE as INVOCATIONS
+from mainspring.serving.invocations import Invocations
 from mainspring.serving.keep import Keep
 from mainspring.serving.lineup import Lineup, to_log
 from mainspring.serving.log import Frame, PredictionLog
@@ -98,6 +100,7 @@ class App:
         self.logs: dict[str, PredictionLog] = {}
         self._encoder = msgspec.json.Encoder()
         name = config.name
+        self._invocations = Invocations(self.scoring, name, self._check_ready)
         self._tensors: Turn | None = None
         self._records: Turn | None = None
         self._in_force()
@@ -107,6 +110,8 @@ class App:
             ("POST", "/-/reload"): self._reloaded,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/openapi.json"): lambda _: self._protocol.openapi(name, ""),
+            ("POST", "/invocations"): self._invocations.invoke,
+            ("GET", "/ping"): self._invocations.ping,
             ("GET", "/-/status"): self._status,
         }
 
@@ -256,6 +261,8 @@ class App:
             return handler(call)
         if call.path == "/v2" or call.path.startswith("/v2/"):
             return self._protocol.answer(call)
+        if call.path.startswith("/v1/models/"):
+            return self._invocations.of_model(call)
         if call.path.startswith("/predict/") and method == "POST":
             return predict(self.scoring, call, call.path.removeprefix("/predict/"))
         if any(path == call.path for _, path in self._fixed):
@@ -436,4 +443,6 @@ def _near(call: Call) -> bool:
 def _face(path: str) -> str:
     if path.startswith("/predict"):
         return "predict"
+    if path == "/invocations" or path.endswith(":predict"):
+        return INVOCATIONS
     return "infer" if path.endswith("/infer") else path if path in (GRPC, STREAM) else "admin"

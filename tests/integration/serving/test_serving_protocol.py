@@ -330,3 +330,65 @@ def test_the_usual_answer_is_the_one_that_asking_for_each_output_gives(door: Doo
     for answer in (usual, asked):
         answer["outputs"] = [item for item in answer["outputs"] if item["name"] != "id"]
     assert usual == asked
+
+
+def test_callers_of_other_servers(door: Door) -> None:
+    score = door.json("/predict/flights", {"records": [RECORD, RECORD | {"dep_delay": 0.0}]})["predictions"]
+    wanted = [int(item["label"]) for item in score]
+    assert wanted == [1, 0]
+    names, rows = list(RECORD), [list(RECORD.values()), list((RECORD | {"dep_delay": 0.0}).values())]
+    records = [dict(zip(names, row, strict=True)) for row in rows]
+    for body in (
+        {"dataframe_split": {"columns": names, "data": rows}},
+        {"dataframe_split": {"columns": names[::-1], "data": [row[::-1] for row in rows]}},
+        {"dataframe_records": records},
+        {"instances": records, "signature_name": "serving_default"},
+        {"instances": rows},
+        {"inputs": {name: [row[place] for row in rows] for place, name in enumerate(names)}},
+    ):
+        assert door.json("/invocations", body) == {"predictions": wanted}, body
+        assert door.json("/v1/models/flights:predict", body) == {"predictions": wanted}
+    lines = [",".join("" if value is None else str(value) for value in row) for row in rows]
+    for text in ("\n".join([",".join(names), *lines]), "\n".join(lines) + "\n"):
+        answer = door.ask("/invocations", text.encode(), headers={"content-type": "text/csv; charset=utf-8"})
+        assert json.loads(answer.body) == {"predictions": wanted}, text
+    assert door.json("/v1/models/sum:predict", {"instances": [[1, 2, 3], [4, 5, 6]]}) == {"predictions": [6.0, 15.0]}
+    assert door.json("/ping") == {}
+    assert door.json("/v1/models/sum") == {"name": "sum", "ready": True}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/invocations", b"{", 400),
+        ("/invocations", b"[" * 100_000, 400),
+        ("/invocations", [], 422),
+        ("/invocations", {}, 422),
+        ("/invocations", {"instances": [], "inputs": []}, 422),
+        ("/invocations", {"instances": 3}, 422),
+        ("/invocations", {"instances": [{"no": "such"}]}, 422),
+        ("/invocations", {"instances": [[1]]}, 422),
+        ("/invocations", {"instances": [{}, []]}, 422),
+        ("/invocations", {"dataframe_split": []}, 422),
+        ("/invocations", {"dataframe_split": {"columns": ["a", "a"], "data": []}}, 422),
+        ("/invocations", {"dataframe_split": {"columns": list(RECORD), "data": [[None]]}}, 422),
+        ("/invocations", {"dataframe_split": {"columns": list(RECORD), "data": [["x"] * len(RECORD)]}}, 422),
+        ("/v1/models/nobody:predict", {"instances": []}, 404),
+        ("/v1/models/nobody", None, 404),
+        ("/v1/models/flights:explain", {"instances": []}, 404),
+        ("/v1/models/flights:predict", None, 405),
+        ("/v1/models/identity:predict", {"instances": [[1]]}, 422),
+        ("/invocations", None, 405),
+    ],
+)
+def test_what_other_callers_get_wrong_is_told(door: Door, path: str, body: Any, status: int) -> None:
+    reply = door.ask(path, body)
+    assert reply.status == status, reply.body
+    assert json.loads(reply.body)["error"]["message"]
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff", b'a,"b\n1', b"a,b\n1", b"dep_delay\nmuch"])
+def test_csv_that_cannot_be_read(door: Door, text: bytes) -> None:
+    reply = door.ask("/invocations", text, headers={"content-type": "text/csv"})
+    assert 400 <= reply.status < 500
+    assert json.loads(reply.body)["error"]["hint"]
