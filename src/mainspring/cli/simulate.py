@@ -72,6 +72,9 @@ def simulate(
         show(context, rows, ["policy", *_SHOWN])
         if done.recommendation and not context.quiet:
             click.echo(f"\n{done.recommendation}")
+            taken = next((item.name for item in found if item.recommended), "")
+            for line in client.simulations.adoption(done.run, taken) if taken else ():
+                click.echo(f"  {line}")
 
 
 def _figures(policy: Any, part: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mainspring.automation.simulation import rules
 from mainspring.automation.simulation.model import Judging, Policy, SimulatedModel, SimulatedPolicy, Training
 from mainspring.core.entity import draft
 from mainspring.data.model import Dataset
@@ -159,6 +161,24 @@ def test_kinds_that_look_at_rows_together_are_simulated_too(begin: Begin) -> Non
     assert min(item.since for item in told if "both" in item.monitors) >= FIRST + (TURN - 7) * DAY
     with pytest.raises(InvalidInput, match="one column tells the group"):
         begin([policy(monitors=[{"name": "fair", "kind": "fairness"}])])
+
+
+def test_a_recommended_policy_comes_with_the_commands_that_take_its_monitors(begin: Begin) -> None:
+    nulls = {"name": "nulls", "kind": "quality", "columns": ["x"], "max": 0.1}
+    monitors = [*policy().monitors, nulls]
+    mill, made = begin([policy(monitors=monitors, rules=[], grid={"monitors.auc.min": [0.6, 0.75]})])
+    mill.workspace.simulations.execute(made.run)
+    (taken,) = [item.name for item in mill.workspace.simulations.policies(made.run) if item.recommended]
+    told = mill.workspace.simulations.adoption(made.run, taken)
+    assert [line.split()[2] for line in told] == ["update", "create"]
+    for line in told:
+        command = [sys.executable, "-m", "mainspring.cli.main", *shlex.split(line)[1:], "--project", str(mill.folder)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    wanted = rules.check_policy(by_name(mill, made.run)[taken].policy, "mill", "")[0]
+    for item in wanted:
+        there = mill.workspace.monitors.show(item.name)
+        assert msgspec.structs.replace(there, id=item.id, created=item.created) == item
+    assert mill.workspace.simulations.adoption(made.run, taken) == []
 
 
 def states(mill: Any, run: str) -> list[bytes]:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from mainspring.automation.model import Rule
 from mainspring.automation.simulation import rules
+from mainspring.automation.simulation.adoption import commands
 from mainspring.automation.simulation.canary import simulated
 from mainspring.automation.simulation.conduct import Conductor
 from mainspring.automation.simulation.course import Course, decoded
@@ -265,12 +266,19 @@ class Simulations:
     @operation("GET", "/simulations/{run}/policies/{policy}/course", command="course")
     def course(self, run: str, policy: str) -> Course:
         """Shows what happened under a policy: windows, incidents, trainings, and when rules did not act."""
-        found = self._store.first(SimulatedPolicy, run=self.show(run).run, name=policy)
-        if found is None:
-            raise NotFound(f"simulation {run} has no policy `{policy}`", hint=f"mainspring simulations policies {run}")
-        course = decoded(found.state)
+        course = decoded(self._policy(self.show(run).run, policy).state)
         course.fed, course.signals = [], {}
         return course
+
+    @operation("GET", "/simulations/{run}/policies/{policy}/adoption", command="adopt")
+    def adoption(self, run: str, policy: str) -> list[str]:
+        """Lists the commands that make a policy's monitors the deployment's own; nothing is changed."""
+        simulation = self.show(run)
+        deployed = next((item.name for item in self._deployed(simulation.use_case)), "")
+        if not deployed:
+            return []
+        present = self._store.find(Monitor, deployment=deployed)
+        return commands(self._policy(simulation.run, policy).policy, present, deployed)
 
     @operation("GET", "/simulations/{run}/models")
     def models(self, run: str) -> list[SimulatedModel]:
@@ -295,6 +303,12 @@ class Simulations:
             for name in names for item in self.policies(name)
         ]  # fmt: skip
         return sorted(found, key=lambda item: (-item.figures.net, item.figures.cost, item.run, item.policy))
+
+    def _policy(self, run: str, name: str) -> SimulatedPolicy:
+        found = self._store.first(SimulatedPolicy, run=run, name=name)
+        if found is None:
+            raise NotFound(f"simulation {run} has no policy `{name}`", hint=f"mainspring simulations policies {run}")
+        return found
 
     def drops(self, run: str, policy: str) -> list[Drop]:
         """True losses of quality under a policy (not an operation: pages draw them)."""

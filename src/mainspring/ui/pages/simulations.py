@@ -54,6 +54,7 @@ def page(workspace: Workspace, query: Query, run: str) -> Page:
     nothing = workspace.simulations.course(run, never)
     told = next((item for item in policies if item.name == query.get("policy", "")), None)
     told = told or next((item for item in policies if item.recommended), policies[0])
+    taken = next((item.name for item in policies if item.recommended), "")
     cut = rules.parting(simulation.past, simulation.judging) if simulation.judging.held_out else None
     lost = workspace.simulations.drops(run, never) if simulation.floor is not None else []
     context = {
@@ -64,6 +65,7 @@ def page(workspace: Workspace, query: Query, run: str) -> Page:
         "worth": [_worth(item, courses[item.name], nothing, series[item.name], simulation)
                   for item in policies if item.name in shown and item.name != never],
         "places": _places(policies, series), "lost": [_lost(item) for item in lost], "split": cut,
+        "taken": taken, "adoption": workspace.simulations.adoption(run, taken) if taken else [],
         "told": told.name, "story": _story(workspace.simulations.course(run, told.name), simulation),
         "progress": sum(item.windows for item in policies) / max(sum(item.whole for item in policies), 1),
         "valued": any(item.policy.costs.value for item in policies),
