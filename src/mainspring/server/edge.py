@@ -33,7 +33,7 @@ class SentPrediction(msgspec.Struct):
     version: str
     inputs: dict[str, Any]
     score: float | None = None
-    label: bool | None = None
+    label: bool | str | None = None
     rules: list[str] = []
     action: Action | None = None
     model_score: float | None = None

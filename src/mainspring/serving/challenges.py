@@ -52,13 +52,13 @@ class Challenges:
     def _examined(self, deployment: Deployment, version: ModelVersion) -> Check | None:
         """Whether a version that is to be released loses on a protected slice of its model."""
         protected = self._models.show(deployment.model).protected
-        if not (protected and deployment.live) or version.signature.classes:
+        if not (protected and deployment.live):
             return None
         end = self._store.clock.now()
         rows = self._asked(deployment, end - timedelta(hours=deployment.challenge.last_hours), end)
         try:
             self._check_unmasked(deployment, version)
-            known = _answers(rows, *self._scored(deployment, version, rows)).filter(pl.col("outcome").is_not_null())
+            known = _known(_answers(rows, self._scored(version, rows)))
             if known.height < max(deployment.challenge.min_slice, 2):
                 told = f"{known.height} outcomes of {deployment.live} are known, a slice needs"
                 return Check(name="slices", ok=True, detail=f"{told} {deployment.challenge.min_slice}")
@@ -92,17 +92,11 @@ class Challenges:
         if challenger.model != wanted.model:
             raise InvalidInput(f"{deployment} serves {wanted.model}, not {challenger.model}", hint="choose its model")
         self._check_unmasked(wanted, challenger)
-        if challenger.signature.classes:
-            raise Conflict(
-                f"{challenger.address} tells several classes apart: nobody knows whether its answers would be right",
-                hint="let it run as an arm or canary, whose own answers get outcomes",
-            )
         end = self._store.clock.now()
         start = end - timedelta(hours=wanted.challenge.last_hours)
         rows = self._asked(wanted, start, end)
-        scores, labels = self._scored(wanted, challenger, rows)
         slices = [*self._models.show(wanted.model).protected, *(protected or ())]
-        facts = _compared(wanted, challenger.address, rows, (scores, labels), slices)
+        facts = _compared(wanted, challenger.address, _answers(rows, self._scored(challenger, rows)), slices)
         return self._enter(wanted, challenger.address, start, end, facts)
 
     @staticmethod
@@ -118,16 +112,26 @@ class Challenges:
         rows = self._predictions.joined(deployment.name, start, end)
         return rows.filter((pl.col("version") == deployment.live) & pl.col("score").is_not_nan()).tail(_MOST_ROWS)
 
-    def _scored(
-        self, deployment: Deployment, version: ModelVersion, rows: pl.DataFrame
-    ) -> tuple[list[float], list[bool | None]]:
+    def _scored(self, version: ModelVersion, rows: pl.DataFrame) -> pl.DataFrame:
+        """Its score of each row, and its label or class."""
         model = self._models.load(version.address, self._folder)
         columns = _columns(model.signature, version.address, rows)
+        classes = model.signature.classes
         scores: list[float] = []
+        answered: list[str] = []
         for begin in range(0, rows.height, _AT_ONCE):
-            part = columns.slice(begin, _AT_ONCE)
-            scores += model.score(part.to_dict(as_series=False), part.height)
-        return scores, model.signature.labels(scores)
+            part = columns.slice(begin, _AT_ONCE).to_dict(as_series=False)
+            height = min(_AT_ONCE, rows.height - begin)
+            if classes:
+                shares = model.probabilities(part, height)
+                scores += shares.max(axis=1).tolist()
+                answered += [classes[place] for place in shares.argmax(axis=1)]
+            else:
+                scores += model.score(part, height)
+        told = pl.Series(model.signature.labels(scores), dtype=pl.Boolean)
+        return pl.DataFrame(
+            {"theirs": pl.Series(scores, dtype=pl.Float64), "their_label": pl.Series(answered) if classes else told}
+        )
 
     def _enter(
         self, deployment: Deployment, challenger: str, start: datetime, end: datetime, facts: dict[str, Any]
@@ -208,16 +212,27 @@ def _columns(signature: Signature, version: str, rows: pl.DataFrame) -> pl.DataF
     return rows.select(columns)
 
 
-def _answers(rows: pl.DataFrame, scores: list[float], labels: list[bool | None]) -> pl.DataFrame:
-    """The rows that both answered, with the challenger's score as ``theirs``, its label as ``their_label``."""
-    told = pl.Series("theirs", scores, dtype=pl.Float64), pl.Series("their_label", labels, dtype=pl.Boolean)
-    return rows.with_columns(*told).filter(pl.col("theirs").is_not_nan())
+def _answers(rows: pl.DataFrame, scored: pl.DataFrame) -> pl.DataFrame:
+    """The rows that both answered, with the challenger's score as ``theirs``, its label as ``their_label``.
+
+    Of models that tell several classes apart the label is the class, and the challenger's own outcome, in
+    ``their_outcome``, whether that is the true class; an outcome that only judges the champion's class tells nothing.
+    """
+    both = pl.concat([rows, scored], how="horizontal").filter(pl.col("theirs").is_not_nan())
+    if scored["their_label"].dtype != pl.String:
+        return both.with_columns(their_outcome="outcome")
+    right = (pl.col("their_label") == pl.col("truth")).cast(pl.Float64)
+    return both.with_columns(their_outcome=right, label=pl.col("class"))
+
+
+def _known(both: pl.DataFrame) -> pl.DataFrame:
+    return both.filter(pl.col("outcome").is_not_null() & pl.col("their_outcome").is_not_null())
 
 
 def _losses(metric: str, known: pl.DataFrame) -> tuple[Any, Any, dict[str, list[Any]]]:
     """The loss of champion and challenger on each row with an outcome, and the columns that were logged."""
-    truth = known["outcome"].to_numpy()
-    ours, theirs = (row_losses(metric, truth, known[name].to_numpy()) for name in ("score", "theirs"))
+    ours = row_losses(metric, known["outcome"].to_numpy(), known["score"].to_numpy())
+    theirs = row_losses(metric, known["their_outcome"].to_numpy(), known["theirs"].to_numpy())
     logged = [name for name in known.columns if name.startswith("in_") and not name.startswith("in_header:")]
     return ours, theirs, {name.removeprefix("in_"): known[name].to_list() for name in logged}
 
@@ -225,14 +240,12 @@ def _losses(metric: str, known: pl.DataFrame) -> tuple[Any, Any, dict[str, list[
 def _compared(
     deployment: Deployment,
     challenger: str,
-    rows: pl.DataFrame,
-    answers: tuple[list[float], list[bool | None]],
+    both: pl.DataFrame,
     protected: list[str],
 ) -> dict[str, Any]:
     """What a challenge found; rows are compared in pairs, which is why few of them tell much."""
-    both = _answers(rows, *answers)
     decided = both.filter(pl.col("label").is_not_null() & pl.col("their_label").is_not_null())
-    known = both.filter(pl.col("outcome").is_not_null())
+    known = _known(both)
     agreement = (decided["label"] == decided["their_label"]).mean() if decided.height else None
     distance = (both["score"] - both["theirs"]).abs().mean() if both.height else None
     facts: dict[str, Any] = {

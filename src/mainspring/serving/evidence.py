@@ -79,8 +79,8 @@ def version_evidence(side: Side, strategy: Strategy, kpis: KpiValues | None = No
     rows = side.rows
     scored = _scored(rows)
     known = scored.filter(pl.col("outcome").is_not_null())
-    if side.signature is not None and side.signature.classes:  # outcomes judge the live version's class
-        known = known.filter(pl.col("role") != "shadow")
+    if side.signature is not None and side.signature.classes:  # without the true class they judge the live version's
+        known = known.filter((pl.col("role") != "shadow") | pl.col("truth").is_not_null())
     figures: dict[str, Figure] = {}
     if rows.height:
         figures["error_rate"] = _share(rows.height - scored.height, rows.height)

@@ -67,7 +67,7 @@ class Keep:
             columns={name: [values[row] for row in places] for name, values in frame.columns.items()},
             **{
                 name: [values[row] for row in places]
-                for name in ("latency_us", "caller", "request")
+                for name in ("latency_us", "caller", "request", "classes")
                 if isinstance(values := getattr(frame, name), list)
             },
             marks={place: marks[row] for place, row in enumerate(places) if row in marks} or None,

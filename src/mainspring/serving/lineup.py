@@ -258,7 +258,8 @@ class Lineup:
             scored = self._tried(route.version, part)
             latency_us = int((time.perf_counter() - start) * 1e6)
             roles: list[str] = [route.role] * part.rows
-            answer = Answer(part_ids, [route.version] * part.rows, roles, scored.scores, scored.labels)
+            found = self._by_class(scored.shares)
+            answer = Answer(part_ids, [route.version] * part.rows, roles, scored.scores, scored.labels, None, found)
             yield to_log(part, answer, latency_us, callers)
 
     @property
@@ -337,10 +338,13 @@ def to_log(
 ) -> Frame:
     """The frame that puts an answer on record; see there."""
     times = batch.times or [time.time_ns() // 1000] * batch.rows
-    ids, versions, roles, scores, labels, marks, _ = answer
+    ids, versions, roles, scores, labels, marks, shares = answer
     told = {row: mark for row, mark in enumerate(marks) if mark} if marks else None
     columns = batch.sent or batch.columns
-    return Frame(times, ids, versions, roles, scores, labels, columns, latency_us, caller, route, request, told)
+    frame = Frame(times, ids, versions, roles, scores, labels, columns, latency_us, caller, route, request, told)
+    if shares is not None:
+        frame.classes = [name if isinstance(name, str) else None for name in answer.told]
+    return frame
 
 
 def _extra_columns(

@@ -71,6 +71,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
             was refused or a rule fired on it. None: 1 each.
         why: Why the one row of a frame has its score; such a frame is no prediction, but follows one.
         table: The columns in a file, where they are numbers; `read_frames` puts them into `columns`.
+        classes: The class answered for each row, of models that tell several apart; None where a rule decided.
     """
 
     times: list[int]
@@ -88,6 +89,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     weights: list[float] | None = None
     why: Explanation | None = None
     table: Table | None = None
+    classes: list[str | None] | None = None
 
     def each(self, name: str) -> Sequence[Any]:
         """A value per row of an attribute that may be one for all."""
@@ -270,7 +272,7 @@ def read_frames(path: Path, offset: int = 0) -> tuple[list[Frame], int]:
 def to_frame(frames: Iterable[Frame], key: Sequence[str] = ()) -> pl.DataFrame:
     """The frames as a table, one row per prediction.
 
-    Columns: id, time (UTC), version, role, score, label, latency_us, caller, route, request; rules, action and
+    Columns: id, time (UTC), version, role, score, label, class, latency_us, caller, route, request; rules, action and
     model_score (what humility rules did, and what the model said there; null where none fired); weight (see `Frame`);
     key (see `mainspring.serving.outcomes.key_text`); the inputs as ``in_…``, null in rows of requests without them.
 
@@ -293,6 +295,7 @@ def to_frame(frames: Iterable[Frame], key: Sequence[str] = ()) -> pl.DataFrame:
             told[name].extend(values)
         for name in ("latency_us", "caller", "route", "request"):
             told[name].extend(frame.each(name))
+        told["class"].extend(frame.classes or [None] * rows)
         told["weight"].extend(frame.weights or [1.0] * rows)
         each = [marks.get(row) for row in range(rows)] if marks else [None] * rows
         told["rules"].extend(mark and mark.rules for mark in each)
@@ -341,5 +344,6 @@ SCHEMA: dict[str, str | list[str]] = {
     "id": "String", "time": "Int64", "version": "String", "role": "String", "score": "Float64", "label": "Boolean",
     "latency_us": "Int64", "caller": "String", "route": "String", "request": "String",
     "rules": ["String"], "action": "String", "model_score": "Float64", "weight": "Float64", "key": "String",
+    "class": "String",
 }  # fmt: skip
 """Column of the table -> its type in Polars; a list of one is a list of that."""

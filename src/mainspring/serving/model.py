@@ -187,11 +187,12 @@ class Outcome(Value):
     Attributes:
         id: Id of the prediction; empty when there is a key.
         key: The deployment's `LogPlan.outcome_key`: column -> value, instead of the id.
-        value: 1 or 0 for a classifier, a number for a regressor; null when there never will be one.
+        value: 1 or 0 for a classifier, a number for a regressor; the true class for models that tell several apart, or
+            1 or 0 for whether the answer was right; null when there never will be one.
         time: When it became known; now when left out.
     """
 
-    value: float | None
+    value: float | str | None
     id: str = ""
     key: dict[str, str | int | float | bool] = {}
     time: datetime | None = None
@@ -209,7 +210,7 @@ class Logged(Value):
         time: When it was made.
         version: Address of the model version.
         score: The score, null when there was none.
-        label: The decision.
+        label: The decision; the class, of a model that tells several apart.
         inputs: Column -> value.
         rules: The humility rules that fired.
         action: What was done then; ``person`` puts the row into the people's queue.
@@ -220,7 +221,7 @@ class Logged(Value):
     time: datetime
     version: str
     score: float | None = None
-    label: bool | None = None
+    label: bool | str | None = None
     inputs: dict[str, Any] = {}
     rules: list[str] = []
     action: Action | None = None
@@ -235,7 +236,7 @@ class Prediction(Value):
         time: When it was asked for.
         version: Version that answered.
         score: The score, null when the model could not say.
-        label: The decision.
+        label: The decision; the class, of a model that tells several apart.
         outcome: What really happened.
         rules: The humility rules that fired.
     """
@@ -244,7 +245,7 @@ class Prediction(Value):
     time: datetime
     version: str
     score: float | None = None
-    label: bool | None = None
+    label: bool | str | None = None
     outcome: float | None = None
     rules: list[str] = []
 

@@ -152,7 +152,7 @@ def made_elsewhere(predictions: Sequence[Logged], inputs: Mapping[str, Sequence[
     return Frame(
         [int(item.time.timestamp() * 1e6) for item in predictions], [item.id for item in predictions],
         [item.version for item in predictions], ["live"] * rows,
-        [nan if item.score is None else item.score for item in predictions], [item.label for item in predictions],
+        [nan if item.score is None else item.score for item in predictions], [None] * rows,
         dict(inputs), 0, marks=marks,
     )  # fmt: skip
 

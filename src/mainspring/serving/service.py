@@ -33,7 +33,7 @@ from mainspring.store import Store
 _PREDICTIONS: dict[str, Any] = {
     "id": pl.String, "time": pl.Datetime("us", "UTC"), "version": pl.String, "role": pl.String,
     "score": pl.Float64, "label": pl.Boolean, "latency_us": pl.Int64, "key": pl.String, "weight": pl.Float64,
-    "rules": pl.List(pl.String), "action": pl.String, "model_score": pl.Float64,
+    "rules": pl.List(pl.String), "action": pl.String, "model_score": pl.Float64, "class": pl.String,
 }  # fmt: skip
 _PAGE = 10_000
 _MICROSECOND = timedelta(microseconds=1)
@@ -126,11 +126,17 @@ class Predictions:
             How many outcomes were sent.
 
         Raises:
-            InvalidInput: A key does not have the columns of the deployment's `LogPlan.outcome_key`.
+            InvalidInput: A key does not have the columns of the deployment's `LogPlan.outcome_key`, or a class is told
+                of a model that says yes or no.
         """
         now = self._store.clock.now()
         wanted = self._deployments.show(deployment)
-        rows = [(item.id or None, self._key(wanted, item), item.value, item.time or now) for item in outcomes]
+        rows = []
+        for item in outcomes:
+            value, truth = (None, item.value) if isinstance(item.value, str) else (item.value, None)
+            rows.append((item.id or None, self._key(wanted, item), value, item.time or now, truth))
+        if wanted.live and any(row[-1] for row in rows) and not self._deployments.signature(wanted.live).classes:
+            raise InvalidInput(f"{wanted.live} does not tell classes apart", hint="send a number, or 1 or 0")
         self._add(deployment, "outcomes", pl.DataFrame(rows, schema=OUTCOMES, orient="row"), "known")
         return len(outcomes)
 
@@ -163,11 +169,15 @@ class Predictions:
         if foreign := [item.version for item in predictions if item.version.partition("@")[0] != model]:
             raise InvalidInput(f"`{foreign[0]}` is no version of `{model}`", hint=f"mainspring models versions {model}")
         names = sorted({name for item in predictions for name in item.inputs})
-        told = ("id", "time", "version", "score", "label", "rules", "action", "model_score")
+        told: dict[str, list[Any]] = {
+            name: [getattr(item, name) for item in predictions]
+            for name in ("id", "time", "version", "score", "label", "rules", "action", "model_score")
+        }
+        told["class"] = [label if isinstance(label, str) else None for label in told["label"]]
+        told["label"] = [None if isinstance(label, str) else label for label in told["label"]]
         try:
             columns: dict[str, Any] = {
-                name: pl.Series([getattr(item, name) for item in predictions], dtype=_PREDICTIONS[name], strict=True)
-                for name in told
+                name: pl.Series(values, dtype=_PREDICTIONS[name], strict=True) for name, values in told.items()
             }
             inputs: dict[str, Sequence[Any]] = {name: [item.inputs.get(name) for item in predictions] for name in names}
             inputs = self._deployments.mask(wanted).hide(inputs)
@@ -261,8 +271,8 @@ class Predictions:
     def rows(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
         """Everything logged for ``[start, end)``, one row per id and version, with ``outcome`` (null while unknown).
 
-        Columns: id, time, version, role, score, label, latency_us, key, weight, rules, action, model_score, the inputs
-        as ``in_<name>``, outcome, known.
+        Columns: id, time, version, role, score, label, class, latency_us, key, weight, rules, action, model_score, the
+        inputs as ``in_<name>``, outcome, known, truth.
         """
         predictions = (
             _logged(self._parts(deployment, "predictions", *self._within(start, end)))
@@ -385,9 +395,9 @@ class Predictions:
             id: Only the one with this id, however old it is.
         """
         rows = self._with_id(deployment, id) if id else self._latest(deployment, limit)
-        names = ["id", "time", "version", "score", "label", "outcome", "rules"]
+        names = ["id", "time", "version", "score", "label", "class", "outcome", "rules"]
         told = rows.tail(limit).reverse().select(names).with_columns(pl.col("rules").fill_null([]))
-        return [Prediction(**row) for row in told.to_dicts()]
+        return [Prediction(**(row | {"label": row.pop("class") or row["label"]})) for row in told.to_dicts()]
 
     def _latest(self, deployment: str, limit: int) -> pl.DataFrame:
         """The latest answered rows, at least so many where there are; older segments are not read."""

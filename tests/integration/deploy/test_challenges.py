@@ -9,9 +9,15 @@ import pytest
 
 from mainspring.core.entity import change
 from mainspring.deploy.model import ChallengePlan, Deployment
-from mainspring.errors import Conflict, Refused
+from mainspring.errors import Conflict, InvalidInput, Refused
 from mainspring.registry.model import Model
 from mainspring.serving.model import Outcome
+
+OF_CLASSES = """    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    kinds = np.array(["cold", "mild", "hot"])[np.digitize(rows["x"].to_numpy() * weight, [-0.5, 0.5])]
+    return ms.package(LogisticRegression(C=100.0).fit(rows.select("x"), kinds), rows.select("x"))"""
 
 
 @pytest.fixture
@@ -104,3 +110,40 @@ def test_without_outcomes_no_slice_speaks_against_a_release(champion: Any) -> No
     (told,) = [check for check in space.deployments.check("mill", version) if check.name == "slices"]
     assert told.ok
     assert told.detail.startswith("0 outcomes of mill@1 are known")
+
+
+def test_of_several_classes_the_true_one_judges_both(mill: Any) -> None:
+    mill.register()
+    mill.edit("pipeline.py", "    return sign(weight)", OF_CLASSES)
+    workspace = mill.workspace
+    live, challenger = (mill.candidate(weight=weight).address for weight in (0.5, 1.0))
+    workspace.models.set_status(live, "approved")
+    workspace.deployments.release("mill", live, skip_checks="they have tests of their own")
+    workspace.deployments.reconcile("mill")
+    values = mill.readings(300, 7)["x"].to_list()
+    truth = ["cold" if x < -0.5 else "mild" if x < 0.5 else "hot" for x in values]
+    ids = [f"id-{row}" for row in range(300)]
+    asked = {"columns": {"x": values}, "ids": ids, "times": [mill.clock.now().isoformat()] * 300}
+    labels = workspace.predictions.ask("mill", asked)["labels"]
+    right = [float(label == kind) for label, kind in zip(labels, truth, strict=True)]
+    assert 0.3 < sum(right) / 300 < 0.9
+    predictions = workspace.predictions
+    predictions.record_outcomes("mill", [Outcome(id=id, value=value) for id, value in zip(ids, right, strict=True)])
+    predictions.ingest("mill")
+    mill.clock.advance(timedelta(hours=1))
+    found = workspace.challenges.challenge("mill", challenger)
+    assert (found.verdict, found.outcomes) == ("too little evidence", 0), (
+        "right or wrong tells nothing of another class"
+    )
+    predictions.record_outcomes("mill", [Outcome(id=id, value=kind) for id, kind in zip(ids, truth, strict=True)])
+    told = {item.id: (item.label, item.outcome) for item in predictions.find("mill", limit=300)}
+    assert told == {id: (label, good) for id, label, good in zip(ids, labels, right, strict=True)}
+    mill.clock.advance(timedelta(hours=1))
+    found = workspace.challenges.challenge("mill", challenger)
+    assert (found.outcomes, found.challenger_loss < found.champion_loss) == (300, True)
+    assert found.agreement == pytest.approx(sum(right) / 300, abs=0.02)
+
+
+def test_a_class_is_no_outcome_of_yes_or_no(champion: Any) -> None:
+    with pytest.raises(InvalidInput, match="does not tell classes apart"):
+        champion.workspace.predictions.record_outcomes("mill", [Outcome(id="id-1", value="hot")])

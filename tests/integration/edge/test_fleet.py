@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,12 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from mainspring.core.entity import change
 from mainspring.core.humility import HumilityRule
 from mainspring.deploy.edge import rules
+from mainspring.deploy.edge.bundle import build
 from mainspring.deploy.edge.quantise import quantise
 from mainspring.deploy.edge.runner import Refused, Spool, unpack
 from mainspring.deploy.model import Deployment
@@ -340,3 +343,33 @@ def test_trees_cannot_be_quantised_and_a_network_can(fleet: Fleet, tmp_path: Pat
     assert cost.changed_labels < 0.05
     with pytest.raises(InvalidInput, match="differs by"):
         quantise(model, rows, cost.max_difference / 2)
+
+
+def test_a_device_tells_several_classes_apart(fleet: Fleet, tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    rows = pl.DataFrame({"x": draw.normal(size=200).astype(np.float32)})
+    kinds = np.array(["cold", "mild", "hot"])
+    fitted = LogisticRegression().fit(rows, kinds[np.digitize(rows["x"], [-0.5, 0.5])])
+    packed = package(fitted, rows)
+    for name in ("model.onnx", "signature.json"):
+        (tmp_path / name).write_bytes(packed.files[name])
+    _, content = build(OnnxModel(tmp_path), "mill@7", RULES, rows, lambda message: bytes(64))
+    home = fleet.folder / "apart"
+    unpack(content, home / "agent")
+    assert fleet.run(home, "check").returncode == 0
+    done = fleet.run(home, "predict", text='{"x": -1.9}\n{"x": 1.9}\n{"x": 100.0}\n')
+    cold, hot, left = (json.loads(line) for line in done.stdout.splitlines())
+    shares = fitted.predict_proba(pl.DataFrame({"x": [-1.9]}))[0]
+    assert cold["probabilities"] == {
+        str(kind): pytest.approx(share, abs=1e-5) for kind, share in zip(fitted.classes_, shares, strict=True)
+    }
+    assert (cold["label"], cold["score"]) == ("cold", max(cold["probabilities"].values()))
+    assert (hot["label"], hot["rules"]) == ("hot", [])
+    assert (left["label"], left["score"], left["action"]) == (None, None, "person")
+    told = json.dumps([cold | {"id": "c", "time": 1.8e9, "inputs": {"x": -1.9}, "version": "mill@1"}]).encode()
+    asked = urllib.request.Request(
+        f"{fleet.url}/api/edge/mill/predictions?device=d1", told, {"Authorization": f"Bearer {fleet.enrolment.token}"}
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert answer.status == 200
+    assert fleet.mill.workspace.predictions.find("mill")[0].label == "cold"

@@ -87,7 +87,7 @@ def test_predict_answers_the_class(door: Door, tmp_path: Path) -> None:
     assert several["labels"] == ["setosa", "setosa"]
     assert [len(values) for values in several["probabilities"].values()] == [2, 2, 2]
     frame, _ = read_frames(log_files(tmp_path / "log")[0])[0]
-    assert (frame.ids, frame.labels) == (["a"], [None])
+    assert (frame.ids, frame.labels, frame.classes) == (["a"], [None], ["setosa"])
     assert frame.scores == [pytest.approx(SHARES[0], abs=1e-5)]
 
 

@@ -18,19 +18,28 @@ from mainspring.serving.outcomes import OUTCOMES, join
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 KEYS = {"a": "k1", "b": "k1", "c": "k2", "d": None}
-PREDICTIONS = pl.DataFrame({"id": list(KEYS), "key": list(KEYS.values())}, schema={"id": pl.String, "key": pl.String})
+CLASSES = {"a": "fir", "b": "oak", "c": "oak", "d": None}
+PREDICTIONS = pl.DataFrame(
+    {"id": list(KEYS), "key": list(KEYS.values()), "class": list(CLASSES.values())},
+    schema=dict.fromkeys(("id", "key", "class"), pl.String),
+)
+Told = tuple[tuple[str | None, str | None], float | str | None, datetime]
 told = st.tuples(
     st.one_of(
         st.tuples(st.sampled_from(["a", "b", "d", "nobody"]), st.none()),
         st.tuples(st.none(), st.sampled_from(["k1", "k2", "k9"])),
     ),
-    st.one_of(st.none(), st.sampled_from([0.0, 1.0, 2.5])),
+    st.one_of(st.none(), st.sampled_from([0.0, 1.0, 2.5]), st.sampled_from(["fir", "oak"])),
     st.integers(0, 4).map(lambda hours: START + timedelta(hours=hours)),
 )
 
 
-def joined(rows: list[tuple[tuple[str | None, str | None], float | None, datetime]]) -> list[tuple[object, ...]]:
-    frame = pl.DataFrame([(*place, *rest) for place, *rest in rows], schema=OUTCOMES, orient="row")
+def joined(rows: list[Told]) -> list[tuple[object, ...]]:
+    split = [
+        (*place, None, time, value) if isinstance(value, str) else (*place, value, time, None)
+        for place, value, time in rows
+    ]
+    frame = pl.DataFrame(split, schema=OUTCOMES, orient="row")
     return join(PREDICTIONS, frame.lazy()).sort("id").select("id", "outcome", "known").rows()
 
 
@@ -43,11 +52,14 @@ def test_neither_order_nor_repetition_changes_the_join(rows: list[object], shuff
 
 
 @given(st.lists(told, max_size=12))
-def test_what_was_known_last_counts(rows: list[tuple[tuple[str | None, str | None], float | None, datetime]]) -> None:
+def test_what_was_known_last_counts(rows: list[Told]) -> None:
     for id, outcome, known in joined(rows):
         about = [(time, value) for (name, key), value, time in rows if name == id or (key and key == KEYS[str(id)])]
         assert known == max((time for time, _ in about), default=None)
-        assert outcome in [value for time, value in about if time == known] or not about
+        latest = [value for time, value in about if time == known]
+        told = CLASSES[str(id)]
+        right = [told and float(told == value) if isinstance(value, str) else value for value in latest]
+        assert outcome in right or not about
 
 
 def test_a_key_is_the_same_however_it_was_written() -> None:

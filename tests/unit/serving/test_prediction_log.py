@@ -108,7 +108,7 @@ def test_table(tmp_path: Path) -> None:
     assert table.schema["time"] == pl.Datetime("us", "UTC")
     assert table.columns == [
         *("id", "time", "version", "role", "score", "label", "latency_us", "caller", "route", "request"),
-        *("rules", "action", "model_score", "weight", "key"),
+        *("rules", "action", "model_score", "weight", "key", "class"),
         *("in_delay", "in_carrier", "in_extra"),
     ]
     assert table["time"][0] == datetime(2013, 1, 1, tzinfo=UTC)

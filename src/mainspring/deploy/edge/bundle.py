@@ -17,7 +17,6 @@ from mainspring.core import judgement, mending
 from mainspring.core.humility import Humility, HumilityRule
 from mainspring.core.judgement import Check
 from mainspring.deploy.edge import ed25519, runner
-from mainspring.errors import InvalidInput
 from mainspring.registry.runtime import OnnxModel
 
 EXAMPLES = 32
@@ -49,14 +48,7 @@ def build(
 
     Returns:
         The bundle's tag (hexadecimal, a digest over everything in it), and the zip file.
-
-    Raises:
-        InvalidInput: The model tells several classes apart.
     """
-    if model.signature.classes:
-        raise InvalidInput(
-            f"{version} tells several classes apart, devices tell yes from no", hint="run it where a server runs"
-        )
     humility = Humility(rules, model.signature)
     source = inspect.getsource(runner)
     for here, there in _TRAVELLING.items():

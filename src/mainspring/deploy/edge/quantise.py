@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mainspring.deploy.edge.model import Quantisation
 from mainspring.errors import InvalidInput, MissingExtra
@@ -42,14 +44,14 @@ def quantise(model: OnnxModel, rows: pl.DataFrame, max_difference: float) -> tup
         if len(after) >= len(before):
             raise _useless(f"{len(before)} bytes would become {len(after)}")
         columns = rows.to_dict(as_series=False)
-        first, second = (np.array(each.score(columns, rows.height)) for each in (model, smaller))
-    difference = np.abs(first - second)
-    threshold = model.signature.threshold
+        first, second = (_said(each, columns, rows.height) for each in (model, smaller))
+    difference = np.abs(first - second).max(axis=1)
+    labels = [_labels(model, said) for said in (first, second)]
     cost = Quantisation(
         rows=rows.height,
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        changed_labels=float(np.mean((first >= threshold) != (second >= threshold))),
+        changed_labels=float(np.mean(labels[0] != labels[1])),
         before=len(before),
         after=len(after),
     )
@@ -59,6 +61,17 @@ def quantise(model: OnnxModel, rows: pl.DataFrame, max_difference: float) -> tup
             hint="accept more with --max-difference, or export it as it is",
         )
     return after, cost
+
+
+def _said(model: OnnxModel, columns: dict[str, list[Any]], rows: int) -> NDArray[np.float64]:
+    """Scores [rows, 1], or probabilities [rows, classes]."""
+    if model.signature.classes:
+        return model.probabilities(columns, rows)
+    return np.array(model.score(columns, rows)).reshape(-1, 1)
+
+
+def _labels(model: OnnxModel, said: NDArray[np.float64]) -> NDArray[Any]:
+    return said.argmax(axis=1) if model.signature.classes else said[:, 0] >= model.signature.threshold
 
 
 def _useless(reason: str) -> InvalidInput:

@@ -111,6 +111,7 @@ class Bundle:
         self._door = Door(signature["inputs"])
         self.fields = self._door.fields
         self.kind, self.threshold = signature.get("kind", "classifier"), signature.get("threshold", 0.5)
+        self.classes = signature.get("classes", [])
         self.version = self.manifest["version"]
         self._examples = json.loads((folder / "examples.json").read_bytes())
         checks = [_check(item) for item in self.manifest["checks"]]
@@ -135,8 +136,8 @@ class Bundle:
             if extra := sorted(record.keys() - self.fields.keys()):
                 raise Refused(f"row {row}: column `{extra[0]}` is unknown; the model's are {', '.join(self.fields)}")
         seen, fired = look(self._inputs, columns, len(records))
-        said = self._score(seen, len(records))
-        verdict = settle(self._scores, said, fired)
+        said = self._said(seen, len(records))
+        verdict = settle(self._scores, [max(shares) for shares in said], fired)
         if verdict.refused:
             raise Refused(f"row {verdict.refused[0]} is refused by the rule `{verdict.refused[1]}`")
         return [self._answer(row, said[row], verdict) for row in range(len(records))]
@@ -149,11 +150,13 @@ class Bundle:
         """
         rows, wanted = self._examples["rows"], self._examples["scores"]
         columns = {name: [row.get(name) for row in rows] for name in self.fields}
-        for row, (found, expected) in enumerate(zip(self._score(columns, len(rows)), wanted, strict=True)):
+        scores = [max(shares) for shares in self._said(columns, len(rows))]
+        for row, (found, expected) in enumerate(zip(scores, wanted, strict=True)):
             if not math.isclose(found, expected, rel_tol=0, abs_tol=self.manifest["tolerance"]):
                 raise Refused(f"example {row} scores {found:.6g} here, {expected:.6g} when it was packed")
 
-    def _score(self, columns: Any, rows: int) -> list[float]:
+    def _said(self, columns: Any, rows: int) -> list[list[float]]:
+        """The score of each row; of models that tell several classes apart the probability of each."""
         numpy, feed = self._numpy, {}
         if not rows:
             return []
@@ -172,15 +175,20 @@ class Bundle:
             feed[name] = array.reshape((-1, 1) if len(slot.shape) == 2 else (-1,))
         return self._run(feed)
 
-    def _run(self, feed: dict[str, Any]) -> list[float]:
+    def _run(self, feed: dict[str, Any]) -> list[list[float]]:
         answer = self._session.run([self._output], feed)[0]
-        return [float(score) for score in (answer[:, -1] if answer.ndim == 2 else answer)]
+        said: list[list[float]] = answer.reshape(len(answer), -1).tolist()
+        return said if self.classes else [shares[-1:] for shares in said]
 
-    def _answer(self, row: int, said: float, verdict: Verdict) -> dict[str, Any]:
-        score = verdict.scores[row]
+    def _answer(self, row: int, shares: list[float], verdict: Verdict) -> dict[str, Any]:
+        score, said = verdict.scores[row], max(shares)
         known = not math.isnan(score)
-        label = score >= self.threshold if known and self.kind == "classifier" else None
-        answer = {"score": score if known else None, "label": label, "version": self.version}
+        answer: dict[str, Any] = {"score": score if known else None, "label": None, "version": self.version}
+        if self.classes:
+            answer["label"] = self.classes[shares.index(said)] if score == said else None
+            answer["probabilities"] = dict(zip(self.classes, shares, strict=True))
+        elif known and self.kind == "classifier":
+            answer["label"] = score >= self.threshold
         if row not in verdict.fired:
             return {**answer, "rules": []}
         first = verdict.decided[row]
