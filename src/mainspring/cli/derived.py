@@ -13,6 +13,7 @@ import msgspec
 from mainspring.cli.main import NOUNS
 from mainspring.cli.options import Command, Context
 from mainspring.cli.render import show
+from mainspring.core.docstring import told
 from mainspring.core.operation import Operation, Parameter, operations
 from mainspring.errors import InvalidInput, nearest
 from mainspring.workspace import SERVICES
@@ -38,9 +39,15 @@ def group(noun: str) -> click.Group:
         if item.command:
             found.add_command(_command(noun, item), item.command.replace("_", "-"))
     if noun == "runs":
-        from mainspring.cli.sync import sync  # noqa: PLC0415 - start-up time
+        from mainspring.cli.download import of_run  # noqa: PLC0415 - start-up time
+        from mainspring.cli.sync import sync  # noqa: PLC0415
 
+        found.add_command(of_run, "download")
         found.add_command(sync)
+    if noun == "models":
+        from mainspring.cli.download import of_version  # noqa: PLC0415 - start-up time
+
+        found.add_command(of_version, "download")
     return found
 
 
@@ -48,7 +55,8 @@ def _command(noun: str, item: Operation) -> click.Command:
     parameters: list[click.Parameter] = []
     named = {parameter.name for parameter in item.parameters if parameter.place == "path"}
     for parameter in item.parameters:
-        parameters += [_word(parameter)] if parameter.name in item.words else _options(parameter, named)
+        own = item.meanings
+        parameters += [_word(parameter)] if parameter.name in item.words else _options(parameter, named, own)
 
     def call(**given: Any) -> None:
         context = click.get_current_context().find_object(Context) or Context()
@@ -56,7 +64,14 @@ def _command(noun: str, item: Operation) -> click.Command:
             operation = getattr(client.services()[noun], item.name)
             show(context, operation(**_arguments(item, given)))
 
-    return Command(item.command, params=parameters, callback=call, help=f"{item.summary}\n\n{item.description.strip()}")
+    words = [(name, item.meanings[name]) for name in (*item.words, *sorted(named)) if name in item.meanings]
+    parts = [item.summary, item.description, *(f"{name.upper()}: {meaning}" for name, meaning in words)]
+    return Command(item.command, params=parameters, callback=call, help=_plain("\n\n".join(filter(None, parts))))
+
+
+def _plain(text: str) -> str:
+    """What is written for a reader of the code, for a terminal."""
+    return text.replace("``", "`")
 
 
 def _word(parameter: Parameter) -> click.Parameter:
@@ -65,26 +80,39 @@ def _word(parameter: Parameter) -> click.Parameter:
     return click.Argument([parameter.name], nargs=-1 if many else 1, required=parameter.required, default=default)
 
 
-def _options(parameter: Parameter, named: set[str]) -> list[click.Parameter]:
+def _options(parameter: Parameter, named: set[str], meanings: dict[str, str]) -> list[click.Parameter]:
     if parameter.place == "path":
         return [click.Argument([parameter.name])]
     if not parameter.struct:
-        flag = f"--{parameter.name.replace('_', '-')}"
-        shown = None if parameter.required else parameter.default
+        meaning = _plain(meanings.get(parameter.name, ""))
         if _is_texts(parameter.type):
-            return [click.Option([flag, parameter.name], multiple=True, required=parameter.required)]
-        kind = _click_type(parameter.type)
-        return [
-            click.Option(
-                [flag, parameter.name], type=kind, required=parameter.required, default=shown, show_default=bool(shown)
-            )
-        ]
+            more = f"{meaning} Can be given several times.".strip()
+            names = [_flag(parameter.name), parameter.name]
+            return [click.Option(names, multiple=True, required=parameter.required, help=more)]
+        shown = None if parameter.required else parameter.default
+        return [_option(parameter.name, parameter.type, parameter.required, meaning, shown)]
     options: list[click.Parameter] = []
+    fields = told(parameter.type.__doc__).items
     for field in msgspec.structs.fields(parameter.type):
         name = f"new_{field.name}" if field.name in named else field.name  # a change of what the thing is found by
-        flag = f"--{name.replace('_', '-')}"
-        options.append(click.Option([flag, name], type=_click_type(field.type), required=field.required))
+        options.append(_option(name, field.type, field.required, _plain(fields.get(field.name, ""))))
     return options
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _option(name: str, kind: Any, required: bool, meaning: str, default: Any = None) -> click.Option:
+    typed, flag = _click_type(kind), _flag(name)
+    if typed is click.BOOL:  # said or not; what is on by default, or was once, is turned off by the other word
+        both = f"{flag}/--no-{flag.removeprefix('--')}" if default is not False else flag
+        return click.Option([both, name], is_flag=True, required=required, default=default, help=meaning)
+    shape = "JSON" if typed is click.STRING and not _is_text(kind) else None
+    return click.Option(
+        [flag, name], type=typed, required=required, default=default, show_default=bool(default), help=meaning,
+        metavar=shape,
+    )  # fmt: skip
 
 
 def _is_texts(kind: Any) -> bool:

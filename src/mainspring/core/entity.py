@@ -160,6 +160,7 @@ def create_type(entity: type[Entity]) -> type[msgspec.Struct]:
         kw_only=True,
         forbid_unknown_fields=True,
         module=entity.__module__,
+        namespace={"__doc__": entity.__doc__},
     )
 
 
@@ -179,6 +180,7 @@ def patch_type(entity: type[Entity]) -> type[msgspec.Struct]:
         kw_only=True,
         forbid_unknown_fields=True,
         module=entity.__module__,
+        namespace={"__doc__": entity.__doc__},
     )
 
 

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from mainspring.core.docstring import told
 from mainspring.errors import InvalidInput, nearest
 
 Method = Literal["GET", "POST", "PATCH", "PUT", "DELETE"]
@@ -75,7 +76,7 @@ class Operation:
         self.method, self.path, command, self.words = getattr(function, _MARK)
         self.name: str = function.__name__
         self.command: str = self.name if command is None else command
-        self.summary, _, self.description = inspect.cleandoc(function.__doc__ or "").partition("\n")
+        self.summary, self.description, self.meanings = told(function.__doc__)
         hints = typing.get_type_hints(function, include_extras=True)
         self.result: Any = hints.get("return")
         in_path = set(re.findall(r"{(\w+)}", self.path))

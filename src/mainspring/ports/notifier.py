@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from mainspring.core.entity import Value
 
-PRIVATE_HINT = "if that is meant: mainspring notifications update NAME --private true"
+PRIVATE_HINT = "if that is meant: mainspring notifications update NAME --private"
 """How a channel is allowed a receiver within one's own network."""
 
 

@@ -43,8 +43,8 @@ def _path_item(noun: str, item: Operation, schemas: dict[str, Any]) -> dict[str,
             "default": _FAILURE,
         },
     }
-    if item.description.strip():
-        entry["description"] = item.description.strip()
+    if item.description:
+        entry["description"] = item.description
     if item.result not in (None, type(None)):
         entry["responses"]["200"]["content"] = {"application/json": {"schema": schemas[repr(item.result)]}}
     if item.body_type is not None and item.method not in ("GET", "DELETE"):
@@ -61,7 +61,10 @@ def _parameters(item: Operation) -> list[dict[str, Any]]:
         schema = msgspec.json.schema(parameter.type)
         if parameter.default not in (inspect.Parameter.empty, None):
             schema["default"] = parameter.default
-        listed.append({"name": parameter.name, "in": parameter.place, "required": parameter.required, "schema": schema})
+        entry = {"name": parameter.name, "in": parameter.place, "required": parameter.required, "schema": schema}
+        if meaning := item.meanings.get(parameter.name):
+            entry["description"] = meaning
+        listed.append(entry)
     return listed
 
 

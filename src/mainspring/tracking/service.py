@@ -225,14 +225,16 @@ class Runs:
         Args:
             filter: Comparisons joined by AND, such as ``metrics.auc > 0.9 AND params.depth = '3'``.
             order: Such as ``metrics.auc DESC``, first to last; what has no value comes last.
-            columns: Which metrics, parameters and tags; by default the metrics that most of these runs have.
+            columns: Which metrics, parameters and tags, also several with commas between; by default the metrics that
+                most of these runs have.
             experiment: Name of the experiment; all by default.
             limit: How many at most.
             offset: How many to pass over.
         """
         runs = self.search(filter, order, experiment, limit, offset)
         asked = [word.split()[0] for word in order if word.split()]
-        shown = columns or tuple(dict.fromkeys([*asked, *rules.common_metrics(runs)]))
+        chosen = tuple(name for text in columns for name in text.split(",") if name)
+        shown = chosen or tuple(dict.fromkeys([*asked, *rules.common_metrics(runs)]))
         told = ((run, rules.fields_of(run)) for run in runs)
         return [
             {"name": run.name, "status": run.status, "created": run.created, **{key: of.get(key) for key in shown}}

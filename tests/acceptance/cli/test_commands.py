@@ -316,3 +316,36 @@ def test_runs_are_searched_compared_and_synced(applied: Path, mainspring: Any) -
     assert best["name"] in mainspring("runs", "compare", best["name"], other["name"]).out.splitlines()[0]
     assert mainspring("runs", "compare", best["name"]).code == 2
     assert mainspring("runs", "search", "metrics.auc >").code == 2
+    joined = mainspring("runs", "search", "--columns", "params.depth,metrics.auc", "--experiment", "digits")
+    assert joined.out == found.out
+
+
+def test_files_of_runs_and_versions_are_downloaded(lived: Any, mainspring: Any, tmp_path: Path) -> None:
+    with ms.run("files", offline=True, system=0) as run:
+        ms.log_artifact(b"words", "notes/a.txt")
+        ms.log_artifact(b"more", "notes/deep/b.txt")
+        ms.log_artifact(b"other", "notesbook.txt")
+    mainspring("runs", "sync")
+    told = mainspring("runs", "download", run.name, "notes", "--to", str(tmp_path / "x"), "--json").json
+    assert [Path(item["path"]).name for item in told] == ["a.txt", "b.txt"]
+    assert (tmp_path / "x" / "notes" / "deep" / "b.txt").read_text() == "more"
+    assert not (tmp_path / "x" / "notesbook.txt").exists()
+    mainspring("runs", "download", run.name, "--to", str(tmp_path / "x"))
+    assert (tmp_path / "x" / "notesbook.txt").read_text() == "other"
+    lost = mainspring("runs", "download", run.name, "nothing")
+    assert (lost.code, "has no file `nothing`" in lost.err) == (3, True), lost.err
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "notes").symlink_to(tmp_path)
+    assert "outside of" in mainspring("runs", "download", run.name, "--to", str(tmp_path / "y")).err
+    mainspring("models", "download", "mill@1", "--to", str(tmp_path / "m"))
+    assert (tmp_path / "m" / "model.onnx").exists()
+
+
+def test_the_help_of_a_derived_command_says_what_each_option_means(mainspring: Any) -> None:
+    told = " ".join(mainspring("runs", "search", "--help").out.split())
+    assert "FILTER: Comparisons joined by AND, such as `metrics.auc > 0.9" in told
+    assert "--limit INTEGER How many at most. [default: 100]" in told
+    assert "Args:" not in told
+    created = " ".join(mainspring("deployments", "create", "--help").out.split())
+    assert "--durable / --no-durable Whether a prediction is on record before it is answered." in created
+    assert "--strategy JSON How new versions take over." in created
