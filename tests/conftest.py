@@ -134,7 +134,9 @@ def _serving(app: Any, **options: Any) -> Iterator[str]:
     import uvicorn
 
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1, **options)
+    options = {"http": getattr(getattr(app, "state", None), "door", "auto"), **options}
+    options = {"timeout_graceful_shutdown": 1, **options}
+    config = uvicorn.Config(app, log_level="error", access_log=False, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -21,7 +21,9 @@ def main() -> None:
     listening = socket.socket(fileno=int(sys.argv[2]))
     with Workspace(load_settings(Path(sys.argv[1]))) as workspace:
         app = create_app(workspace, token=str(workspace.settings["token"]), pages=routes(workspace))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app, http=app.state.door, log_level="warning", access_log=False, timeout_graceful_shutdown=5
+        )
         uvicorn.Server(config).run(sockets=[listening])
 
 

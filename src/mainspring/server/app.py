@@ -20,8 +20,9 @@ from starlette.routing import BaseRoute, Route
 from mainspring.core.actor import acting_as
 from mainspring.core.operation import Operation, operations
 from mainspring.errors import InvalidInput, MainspringError, NotFound, StorageFull
-from mainspring.interop.mlflow.app import Face
+from mainspring.interop.mlflow.app import Answers, Face
 from mainspring.server import edge, hooks, metrics, openapi, reports, stream
+from mainspring.server.door import Door
 from mainspring.server.guard import Guard
 from mainspring.server.route import RawRoute
 from mainspring.workspace import Workspace
@@ -45,7 +46,7 @@ class Json(Response):
 
 
 def create_app(workspace: Workspace, *, token: str = "", pages: list[BaseRoute] | None = None) -> Starlette:
-    """The whole application over one workspace.
+    """The whole application over one workspace; its ``state.door`` is what uvicorn takes as its ``http``.
 
     Args:
         workspace: What it works on.
@@ -68,9 +69,10 @@ def create_app(workspace: Workspace, *, token: str = "", pages: list[BaseRoute] 
         for item in operations(type(service)).values():
             handler = _operation(functools.partial(getattr(service, item.name)), item)
             routes.append(RawRoute("/api" + item.path, handler, methods=[item.method]))
-    return Starlette(
+    answers = Answers(workspace.rooms())
+    app = Starlette(
         routes=routes + (pages or []),
-        middleware=[Middleware(Guard, token=token), Middleware(Face, rooms=workspace.rooms())],
+        middleware=[Middleware(Guard, token=token), Middleware(Face, answers=answers)],
         exception_handlers={
             MainspringError: _refuse,
             HTTPException: _refuse_http,
@@ -78,6 +80,8 @@ def create_app(workspace: Workspace, *, token: str = "", pages: list[BaseRoute] 
             Exception: _fail,
         },
     )
+    app.state.door = functools.partial(Door, answers, token)
+    return app
 
 
 def _operation(call: Callable[..., Any], item: Operation) -> Handler:

@@ -36,7 +36,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on or answers it with the reason why not."""
-        if scope["type"] == "http" and (error := self._objection(scope)) is not None:
+        if scope["type"] == "http" and (error := objection(scope, self._token)) is not None:
             if isinstance(error, Unauthorized) and _wants_page(scope):
                 await _leading_to_login(scope)(scope, receive, send)
                 return
@@ -49,29 +49,35 @@ class Guard:
             return
         await self._app(scope, receive, send)
 
-    def _objection(self, scope: Scope) -> MainspringError | None:
-        sent = dict(scope["headers"])
-        host, origin = sent.get(b"host", b"").decode("latin-1"), sent.get(b"origin", b"").decode("latin-1")
-        if not self._token and not _is_loopback(host):
-            return Refused(
-                f"`{host}` is not this machine", hint="use http://127.0.0.1, or start the server with a token"
-            )
-        if origin and origin != "null" and _split(origin).netloc != host:
-            hint = "call from the server's own pages or without a browser"
-            return Refused(f"requests from {origin} are not accepted", hint=hint)
-        if origin == "null" and scope["method"] not in ("GET", "HEAD"):
-            return Refused("requests without a known origin are not accepted")
-        if self._token and not _open(scope["path"]) and not self._known(sent):
-            return Unauthorized("this server wants a token")
-        return None
 
-    def _known(self, sent: dict[bytes, bytes]) -> bool:
-        scheme, _, given = sent.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if scheme.lower() == "basic":
-            given = _password(given)
-        elif scheme.lower() != "bearer":
-            given = _cookie(sent.get(b"cookie", b"").decode("latin-1"))
-        return hmac.compare_digest(given.encode(), self._token.encode())
+def objection(scope: Scope, token: str) -> MainspringError | None:
+    """Why a request is not let in; None when it is.
+
+    Args:
+        scope: Its method, path and headers, as ASGI has them.
+        token: What it must carry, or empty.
+    """
+    sent = dict(scope["headers"])
+    host, origin = sent.get(b"host", b"").decode("latin-1"), sent.get(b"origin", b"").decode("latin-1")
+    if not token and not _is_loopback(host):
+        return Refused(f"`{host}` is not this machine", hint="use http://127.0.0.1, or start the server with a token")
+    if origin and origin != "null" and _split(origin).netloc != host:
+        hint = "call from the server's own pages or without a browser"
+        return Refused(f"requests from {origin} are not accepted", hint=hint)
+    if origin == "null" and scope["method"] not in ("GET", "HEAD"):
+        return Refused("requests without a known origin are not accepted")
+    if token and not _open(scope["path"]) and not _known(sent, token):
+        return Unauthorized("this server wants a token")
+    return None
+
+
+def _known(sent: dict[bytes, bytes], token: str) -> bool:
+    scheme, _, given = sent.get(b"authorization", b"").decode("latin-1").partition(" ")
+    if scheme.lower() == "basic":
+        given = _password(given)
+    elif scheme.lower() != "bearer":
+        given = _cookie(sent.get(b"cookie", b"").decode("latin-1"))
+    return hmac.compare_digest(given.encode(), token.encode())
 
 
 def _open(path: str) -> bool:

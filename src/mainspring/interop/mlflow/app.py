@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
@@ -29,15 +29,19 @@ from mainspring.interop.mlflow import (
 )
 from mainspring.interop.mlflow.errors import INVALID, MlflowError, not_offered, told
 from mainspring.interop.mlflow.rooms import Rooms
-from mainspring.interop.mlflow.threads import Threads
+from mainspring.interop.mlflow.threads import Tell, Threads
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 VERSION = "3.17.2"
 """The version of MLflow whose protocol this is; clients ask for it to know what they may send."""
+TEXT = b"text/plain; charset=utf-8"
+TEXTS = {"/health": b"OK", "/version": VERSION.encode()}
+"""What clients ask before anything else."""
 SPANS = "/v1/traces"
 """Where OTLP sends spans."""
 _PROTOBUF = "application/x-protobuf"
@@ -51,7 +55,8 @@ _ABSENT = (
     "prompt-optimization", "assessments", "label-schemas", "review-queues", "issues", "workspaces", "artifacts",
     "jobs", "users", "permissions", "gateway-proxy", "runs/create-promptlab-run",
 )  # fmt: skip
-_JSON = (b"content-type", b"application/json")
+JSON = b"application/json"
+_JSON = (b"content-type", JSON)
 _SERVER_INFO = {
     "store_type": "SqlStore", "workspaces_enabled": False, "trace_archival_enabled": False,
     "multipart_uploads_enabled": True, "multipart_downloads_enabled": False,
@@ -109,21 +114,88 @@ _PATTERNS: list[tuple[str, re.Pattern[str], Endpoint]] = [
 """Addresses that name a thing; those of the others are looked up, which is faster."""
 
 
+class Answers:
+    """What the protocol's addresses answer, whoever carries the bytes.
+
+    Args:
+        rooms: What the protocol is spoken over.
+    """
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
+        self._threads = Threads(THREADS, "mlflow")
+        # Reading one run of SQLite takes less than handing it to a thread; PostgreSQL may make the loop wait.
+        quick = rooms.store.engine.dialect.name == "sqlite"
+        self._at_once = frozenset({_ENDPOINTS["GET", "runs/get"]}) if quick else frozenset()
+
+    def find(self, method: str, path: str) -> Endpoint | None:
+        """The endpoint of an address that names nothing, if there is one."""
+        return _TABLE.get((method, path))
+
+    def read(self, endpoint: Endpoint, method: str, query: bytes, headers: Headers, content: bytes) -> messages.Message:
+        """The request that a query or a body means.
+
+        Raises:
+            MlflowError: It cannot be read.
+        """
+        if method == "GET":
+            return messages.read_query(endpoint.message, query)
+        if content or method != "DELETE":  # what to delete may stand in the address alone
+            _check_type(headers)
+        return messages.read_json(endpoint.message, content)
+
+    def begin(self, endpoint: Endpoint, request: messages.Message, tell: Tell) -> None:
+        """Answers: tells the body or an error, at once or in a later turn of the loop.
+
+        Raises:
+            MlflowError: Too much waits.
+        """
+        if endpoint in self._at_once:
+            try:
+                content = _done(endpoint.handle, self.rooms, request)
+            except MlflowError as error:
+                tell(None, error)
+            else:
+                tell(content, None)
+            return
+        self._admit()
+        self._threads.tell(tell, _done, endpoint.handle, self.rooms, request)
+
+    async def work(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Does something in a thread.
+
+        Raises:
+            MlflowError: It failed, or too much waits.
+        """
+        self._admit()
+        return await self._threads.do(_done, function, *arguments)
+
+    async def answer(self, endpoint: Endpoint, request: messages.Message) -> Any:
+        """The body of an answer.
+
+        Raises:
+            MlflowError: The request failed, or too much waits.
+        """
+        if endpoint in self._at_once:
+            return _done(endpoint.handle, self.rooms, request)
+        return await self.work(endpoint.handle, self.rooms, request)
+
+    def _admit(self) -> None:
+        if self._threads.waiting >= MAX_WAITING:
+            raise MlflowError("TEMPORARILY_UNAVAILABLE", "the server is busy, try again")
+
+
 class Face:
     """ASGI middleware.
 
     Args:
         app: What answers every other request.
-        rooms: What the protocol is spoken over.
+        answers: What it answers itself.
     """
 
-    def __init__(self, app: ASGIApp, rooms: Rooms) -> None:
+    def __init__(self, app: ASGIApp, answers: Answers) -> None:
         self._app = app
-        self._rooms = rooms
-        self._threads = Threads(THREADS, "mlflow")
-        # Reading one run of SQLite takes less than handing it to a thread; PostgreSQL may make the loop wait.
-        quick = rooms.store.engine.dialect.name == "sqlite"
-        self._at_once = frozenset({_ENDPOINTS["GET", "runs/get"]}) if quick else frozenset()
+        self._answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, or passes on."""
@@ -131,16 +203,15 @@ class Face:
             await self._app(scope, receive, send)
             return
         path: str = scope["path"]
-        endpoint = _TABLE.get((scope["method"], path))
+        endpoint = self._answers.find(scope["method"], path)
         if endpoint is not None:
             await self._answer(endpoint, scope, receive, send)
         elif (named := _named(scope["method"], path)) is not None:
             await self._answer(named[0], scope, receive, send, named[1])
         elif path == SPANS and scope["method"] == "POST":
             await self._spans(scope, receive, send)
-        elif path in ("/health", "/version") and scope["method"] == "GET":
-            text = b"OK" if path == "/health" else VERSION.encode()
-            await respond(send, 200, text, [(b"content-type", b"text/plain; charset=utf-8")])
+        elif path in TEXTS and scope["method"] == "GET":
+            await respond(send, 200, TEXTS[path], [(b"content-type", TEXT)])
         elif _is_file(scope["method"], path):
             await self._proxied(scope, receive, send)
         elif path.startswith("//"):  # clients join addresses carelessly
@@ -154,20 +225,13 @@ class Face:
     async def _answer(
         self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, named: dict[str, str] | None = None
     ) -> None:
+        answers, method = self._answers, scope["method"]
         try:
-            if scope["method"] == "GET":
-                request = messages.read_query(endpoint.message, scope["query_string"])
-            else:
-                content = await body(receive)
-                if content or scope["method"] != "DELETE":  # what to delete may stand in the address alone
-                    _check_type(scope)
-                request = messages.read_json(endpoint.message, content)
+            content = b"" if method == "GET" else await body(receive)
+            request = answers.read(endpoint, method, scope["query_string"], scope["headers"], content)
             for name, value in (named or {}).items():
                 setattr(request, name, value)
-            if endpoint in self._at_once:
-                answer = _done(endpoint.handle, self._rooms, request)
-            else:
-                answer = await self.work(endpoint.handle, self._rooms, request)
+            answer = await answers.answer(endpoint, request)
         except MlflowError as error:
             await refuse(send, error)
         else:
@@ -178,15 +242,15 @@ class Face:
 
     async def _proxied(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            path = scope["path"]
+            path, rooms, work = scope["path"], self._answers.rooms, self._answers.work
             if path in artifacts.OLDER:
-                await artifacts.older(self._rooms, self.work, scope, send)
+                await artifacts.older(rooms, work, scope, send)
             elif path in artifacts.UPLOAD:
-                await artifacts.uploaded(self._rooms, self.work, scope, receive, send)
+                await artifacts.uploaded(rooms, work, scope, receive, send)
             elif multipart.is_transfer(path):
-                await multipart.transfer(self._rooms, self.work, scope, receive, send)
+                await multipart.transfer(rooms, work, scope, receive, send)
             else:
-                await artifacts.proxied(self._rooms, self.work, scope, receive, send)
+                await artifacts.proxied(rooms, work, scope, receive, send)
         except MlflowError as error:
             await refuse(send, error)
 
@@ -198,22 +262,12 @@ class Face:
                 told = f"Invalid Content-Type: {kind[:100]}. Expected: {_PROTOBUF} or application/json"
                 raise MlflowError(INVALID, told)
             sent = await body(receive)
-            await self.work(traces.receive, self._rooms, sent, headers, kind == "application/json")
+            await self._answers.work(traces.receive, self._answers.rooms, sent, headers, kind == "application/json")
         except MlflowError as error:
             await refuse(send, error)
         else:
             empty = b"{}" if kind == "application/json" else b""  # an ExportTraceServiceResponse
             await respond(send, 200, empty, [(b"content-type", kind.encode())])
-
-    async def work(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Does something in a thread.
-
-        Raises:
-            MlflowError: It failed, or too much waits.
-        """
-        if self._threads.waiting >= MAX_WAITING:
-            raise MlflowError("TEMPORARILY_UNAVAILABLE", "the server is busy, try again")
-        return await self._threads.do(_done, function, *arguments)
 
 
 def _done(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -266,8 +320,8 @@ def _objection(path: str) -> MlflowError | None:
     return None
 
 
-def _check_type(scope: Scope) -> None:
-    for name, value in scope["headers"]:
+def _check_type(headers: Headers) -> None:
+    for name, value in headers:
         if name == b"content-type":
             if value.partition(b";")[0].strip().lower() != b"application/json":
                 raise MlflowError(INVALID, "Bad Request. Content-Type must be one of ['application/json'].")
@@ -309,7 +363,9 @@ async def respond(send: Send, status: int, content: bytes, headers: list[tuple[b
 
 async def refuse(send: Send, error: MlflowError) -> None:
     """Sends an error."""
-    headers = [_JSON]
-    if error.status in (429, 503):
-        headers.append((b"retry-after", b"1"))
-    await respond(send, error.status, error.body(), headers)
+    await respond(send, error.status, error.body(), [_JSON, *later(error)])
+
+
+def later(error: MlflowError) -> list[tuple[bytes, bytes]]:
+    """The header that tells a client to come again, where that helps."""
+    return [(b"retry-after", b"1")] if error.status in (429, 503) else []

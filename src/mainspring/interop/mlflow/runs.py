@@ -211,14 +211,14 @@ def _point(item: Metric | LogMetric, path: str = "") -> Logged:
 
 def _points(metrics: Iterable[Metric]) -> list[Logged]:
     """Points of a batch; what is as it should be, mostly all, takes the short way."""
-    found = []
+    found, new = [], tuple.__new__  # a third of the cost of the class's own
     for place, item in enumerate(metrics):
         key, value, at, step = item.key, item.value, item.timestamp, item.step or 0
         if (
             key is not None and rules.is_key(key) and value is not None and -rules.LARGEST <= value <= rules.LARGEST
             and at is not None and 0 <= at < MAX_INT and -(2**63) <= step < 2**63
         ):  # fmt: skip
-            found.append(Logged(key, value, at * 1000, step))
+            found.append(new(Logged, (key, value, at * 1000, step)))
         else:
             found.append(_point(item, f"metrics[{place}]"))
     return found

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeAlias
 
-Job: TypeAlias = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
+Tell: TypeAlias = Callable[[Any, BaseException | None], None]
+"""Takes what a function gave, or what it raised."""
+Job: TypeAlias = tuple[asyncio.AbstractEventLoop, Tell, Callable[..., Any], tuple[Any, ...]]
 
 
 class Threads:
@@ -30,31 +33,38 @@ class Threads:
 
     async def do(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What the function gives, or raises."""
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
+        done = asyncio.get_running_loop().create_future()
+        self.tell(functools.partial(_resolve, done), function, *arguments)
+        return await done
+
+    def tell(self, to: Tell, function: Callable[..., Any], *arguments: Any) -> None:
+        """Does something; what it gives or raises is told in a later turn of the loop."""
         self.waiting += 1
         if self._started < min(self.waiting, self._most):
             self._started += 1
             threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
-        self._jobs.put((loop, done, function, arguments))
-        return await done
+        self._jobs.put((asyncio.get_running_loop(), to, function, arguments))
 
     def _work(self) -> None:
         while True:
-            loop, done, function, arguments = self._jobs.get()
+            loop, to, function, arguments = self._jobs.get()
             try:
                 result, error = function(*arguments), None
             except BaseException as raised:  # noqa: BLE001 - told to who waits for it
                 result, error = None, raised
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
-                loop.call_soon_threadsafe(self._tell, done, result, error)
-            del loop, done, function, arguments, result, error  # nothing is kept alive until the next one comes
+                loop.call_soon_threadsafe(self._tell, to, result, error)
+            del loop, to, function, arguments, result, error  # nothing is kept alive until the next one comes
 
-    def _tell(self, done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    def _tell(self, to: Tell, result: Any, error: BaseException | None) -> None:
         self.waiting -= 1
-        if done.done():  # who waited has gone away
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)
+        to(result, error)
+
+
+def _resolve(done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if done.done():  # who waited has gone away
+        return
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(result)
