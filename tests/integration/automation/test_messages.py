@@ -57,13 +57,12 @@ def causes(mill: Any, count: int) -> list[str]:
     raise AssertionError(f"{found} after 20 seconds")
 
 
-@pytest.mark.parametrize("kind", ["file", "nats"])
+@pytest.mark.parametrize("kind", ["file", "nats", "redis", pytest.param("kafka", marks=pytest.mark.storm)])
 def test_a_message_fires_a_rule_once(
     mill: Any, listening: Callable[[], None], request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
-    address = f"file://{tmp_path}/sold"
-    if kind == "nats":
-        address = f"nats://127.0.0.1:{request.getfixturevalue('nats_broker').port}/sold-{time.monotonic_ns()}"
+    broker = None if kind == "file" else request.getfixturevalue(f"{kind}_broker")
+    address = broker.url(f"sold-{time.monotonic_ns()}", ack_wait=6) if broker else f"file://{tmp_path}/sold"
     declare(mill, address)
     publish(address, Message(id="m-1", data=b'{"n": 1}'), Message(id="m-2", data=b"not JSON"))
     listening()
