@@ -13,6 +13,11 @@ _MINUS = "\u2212"
 _SPACE = "\u202f"  # narrow, does not break
 
 
+def decision(label: bool | str | None) -> str:
+    """What a model decided: yes, no, a class, or nothing."""
+    return "" if label is None else label if isinstance(label, str) else "yes" if label else "no"
+
+
 def number(value: object, digits: int = 4) -> str:
     """A number with ``digits`` significant digits and thin thousands separators; other values as text."""
     if value is None:

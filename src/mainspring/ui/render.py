@@ -47,7 +47,8 @@ class Renderer:
         }  # fmt: skip
         self._environment.filters |= {
             "number": formats.number, "signed": formats.signed, "percent": formats.percent, "size": formats.size,
-            "duration": formats.duration, "exact": formats.exact, "short": formats.short, "spoken": status.spoken,
+            "decision": formats.decision, "duration": formats.duration, "exact": formats.exact, "short": formats.short,
+            "spoken": status.spoken,
             "day": formats.day, "plain": formats.plain, "extreme": formats.extreme, "natural": formats.natural,
             "ticked": formats.ticked,
         }  # fmt: skip

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from tests.integration.conftest import Mill, open_mill  # noqa: F401 - a fixture
+from tests.integration.deploy.test_challenges import OF_CLASSES
 
 from mainspring.core.entity import change
 from mainspring.core.humility import HumilityRule
@@ -158,3 +160,21 @@ def test_what_waits_for_a_person_is_decided_once(mill: Mill) -> None:
     assert door.ask(f"/reviews/{review.id}/decide", form)[0] == 409
     assert "looked at it" in door.ask("/reviews")[1]
     assert mill.workspace.predictions.find("mill")[0].outcome == 1.0
+
+
+def test_a_model_of_several_classes_answers_with_the_class(open_mill: Callable[..., Mill]) -> None:  # noqa: F811
+    mill = open_mill()
+    mill.apply().register()
+    mill.edit("pipeline.py", "    return sign(weight)", OF_CLASSES)
+    version = mill.candidate().address
+    mill.workspace.models.set_status(version, "approved")
+    mill.workspace.deployments.release("mill", version, skip_checks="they have tests of their own")
+    mill.workspace.deployments.reconcile("mill")
+    status, text = Door(mill).ask("/deployments/mill/try", {"v:x": "0.6"})
+    assert status == 200
+    assert f"{version} answers hot (" in text
+    assert re.search(r"Probabilities.*hot 0\.\d+, mild 0\.\d+", text, re.DOTALL)
+    assert "Yes from" not in text
+    mill.workspace.predictions.ingest("mill")
+    status, text = Door(mill).ask("/deployments/mill")
+    assert (status, "<td>hot</td>" in text) == (200, True)

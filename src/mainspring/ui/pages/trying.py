@@ -15,10 +15,12 @@ from mainspring.data.local import local_copy
 from mainspring.errors import InvalidInput, MainspringError
 from mainspring.registry.model import ModelVersion
 from mainspring.ui.charts.contributions import contributions
+from mainspring.ui.formats import decision
 from mainspring.ui.page import Page, Query, whole
 from mainspring.workspace import Workspace
 
 _EXAMPLES = 50
+_MOST_CLASSES = 5
 _VALUE = "v:"
 """What the name of a form's field begins with: a column may have any name, ``actor`` too."""
 
@@ -81,6 +83,7 @@ def _page(
         "threshold": version.signature.threshold if version else None,
         "running": bool(url),
         "answer": answer,
+        "shares": _shares(answer) if answer else "",
         "milliseconds": milliseconds,
         "error": {"message": error.message, "hint": error.hint} if error else None,
         "explanation": _explanation(answer, record) if answer else None,
@@ -114,7 +117,13 @@ def _said(answer: Mapping[str, Any]) -> str:
     if answer["score"] is None:
         return "nothing"
     score = f"{answer['score']:.4g}"
-    return score if answer["label"] is None else f"{'yes' if answer['label'] else 'no'} ({score})"
+    return score if answer["label"] is None else f"{decision(answer['label'])} ({score})"
+
+
+def _shares(answer: Mapping[str, Any]) -> str:
+    """The probabilities of the likeliest classes, where the model tells several apart."""
+    likeliest = sorted(answer.get("probabilities", {}).items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {share:.4g}" for name, share in likeliest[:_MOST_CLASSES])
 
 
 def _shown(field: Field, value: Any) -> dict[str, Any]:
