@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mainspring.errors import MainspringError, Refused, Unauthorized
+from mainspring.interop.mlflow import errors
 from mainspring.server.edge import is_device_path
 from mainspring.server.hooks import is_hook_path
 
@@ -40,7 +41,7 @@ class Guard:
             if isinstance(error, Unauthorized) and _wants_page(scope):
                 await _leading_to_login(scope)(scope, receive, send)
                 return
-            body = msgspec.json.encode(error.body())
+            body = _told(scope["path"], error)
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             if isinstance(error, Unauthorized):
                 headers.append((b"www-authenticate", b"Bearer"))
@@ -48,6 +49,15 @@ class Guard:
             await send({"type": "http.response.body", "body": body})
             return
         await self._app(scope, receive, send)
+
+
+def _told(path: str, error: MainspringError) -> bytes:
+    """Why a request is not let in, in the words of the protocol that it speaks."""
+    if not errors.is_spoken(path):
+        return msgspec.json.encode(error.body())
+    found = errors.told(error)
+    hint = "set MLFLOW_TRACKING_TOKEN" if isinstance(error, Unauthorized) else error.hint
+    return errors.MlflowError(found.code, f"{found.message}: {hint}" if hint else found.message).body()
 
 
 def objection(scope: Scope, token: str) -> MainspringError | None:

@@ -54,6 +54,19 @@ def test_without_the_token_nobody_gets_in(locked_server: Any, headers: dict[str,
         assert answer.json["error"]["code"] == "unauthorized"
 
 
+def test_mlflows_client_is_told_in_its_own_form(locked_server: Any, server: Any) -> None:
+    for path in (
+        "/api/2.0/mlflow/runs/get?run_id=x",
+        "/api/2.0/mlflow-artifacts/artifacts/x",
+        "/api/3.0/mlflow/traces",
+    ):
+        answer = locked_server.ask("GET", path)
+        assert (answer.status, answer.json["error_code"]) == (401, "UNAUTHENTICATED")
+        assert "MLFLOW_TRACKING_TOKEN" in answer.json["message"]
+    told = server.ask("GET", "/api/2.0/mlflow/runs/get?run_id=x", Host="evil.example")
+    assert (told.status, told.json["error_code"]) == (403, "PERMISSION_DENIED")
+
+
 @pytest.mark.parametrize(
     "headers", [{"Authorization": "Bearer open sesame"}, {"Cookie": 'other=1; mainspring_token="open sesame"'}]
 )

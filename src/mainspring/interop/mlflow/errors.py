@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ STATUS = {
     "ENDPOINT_NOT_FOUND": 404, "METHOD_NOT_ALLOWED": 405, "RESOURCE_CONFLICT": 409, "RESOURCE_EXHAUSTED": 429,
     "INTERNAL_ERROR": 500, "INVALID_STATE": 500, "NOT_IMPLEMENTED": 501, "TEMPORARILY_UNAVAILABLE": 503,
 }  # fmt: skip
+_SPOKEN = re.compile(r"/(?:ajax-)?api/\d\.\d+/mlflow(?:-artifacts)?/")
 _SEE = " See the API docs for more information about request parameters."
 _CODES: tuple[tuple[type[MainspringError], str], ...] = (
     (NotFound, MISSING),
@@ -61,6 +63,11 @@ class MlflowError(Exception):
     def body(self) -> bytes:
         """The answer's body."""
         return msgspec.json.encode({"error_code": self.code, "message": self.message})
+
+
+def is_spoken(path: str) -> bool:
+    """Whether an address is one of MLflow's protocol, so that errors are told in its form."""
+    return _SPOKEN.match(path) is not None
 
 
 def missing(name: str) -> MlflowError:
