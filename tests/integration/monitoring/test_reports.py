@@ -67,6 +67,9 @@ def test_counts_alone_raise_an_incident(external: Any) -> None:
     last, first = space.monitors.signals("inputs")
     assert (first.status, first.rows, first.version) == ("ok", 1200, "mill@1")
     assert (last.status, last.rows) == ("breach", 1200)
+    (worst, *_) = space.monitors.furthest(start=first.start, end=last.end)
+    assert (worst.deployment, worst.column, worst.rows) == ("mill", "x", 2400)
+    assert space.monitors.furthest() == []  # nothing was asked yesterday
     (incident,) = [item for item in space.incidents.find() if item.cause_group == "drift"]
     assert incident.firing == ["inputs"]
     assert space.incidents.columns(incident.name)[0].column == "x"
