@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from mainspring.core.ids import new_id
 from mainspring.errors import InvalidInput
 from mainspring.measures.drift import Distances, distances, together
-from mainspring.measures.reference import Reference, from_bytes
+from mainspring.measures.reference import MEASURES, Reference, effects, from_bytes
 from mainspring.measures.window import Window, decode, encode, merged
-from mainspring.monitoring.model import WindowProfile
+from mainspring.monitoring.model import Moved, WindowProfile
 from mainspring.store import Store
 from mainspring.store.rows import plain_time
 
+Floats = NDArray[np.float64]
 BLOCK = 50
 """Models compared at once: so many counts stay in the processor's cache."""
 _DAY = timedelta(days=1)
@@ -137,6 +140,44 @@ def evaluate(store: Store, start: datetime, end: datetime, block: int = BLOCK) -
         for deployment, version, segment, blob in rows:
             blobs.setdefault((deployment, version, segment), []).append(blob)
         yield from _compared(store, blobs)
+
+
+def furthest(store: Store, start: datetime, end: datetime, limit: int, min_rows: int) -> list[Moved]:
+    """The deployments whose inputs are furthest beyond what is usual, and before them those that cannot be compared.
+
+    Args:
+        store: The database.
+        start: Windows begin at or after it.
+        end: Windows end at or before it.
+        limit: How many at most.
+        min_rows: Deployments with fewer rows are left out.
+    """
+    told = (
+        (_times(item), item)
+        for item in evaluate(store, start, end)
+        if item.distances is None or item.rows >= max(min_rows, 1)
+    )
+    found = heapq.nlargest(limit, told, key=lambda pair: float(pair[0].max(initial=0.0)))
+    return [_moved(item, times) for times, item in found]  # names and bins of columns are read for these alone
+
+
+def _times(item: Watched) -> Floats:
+    """How many times the usual each effect is, ``[measures, columns]``; infinite where nothing can be said."""
+    if item.distances is None:
+        return np.full((1, 1), np.inf)
+    return np.nan_to_num(effects(item.distances) / item.reference.limits)
+
+
+def _moved(item: Watched, times: Floats) -> Moved:
+    who: Any = {"deployment": item.deployment, "version": item.version, "segment": item.segment}
+    if item.distances is None:
+        return Moved(**who, problem=item.problem)
+    measure, column = divmod(int(times.argmax()), times.shape[1])
+    return Moved(
+        **who, rows=item.rows, column=item.reference.names[column], measure=MEASURES[measure],
+        value=float(effects(item.distances)[measure, column]), limit=float(item.reference.limits[measure, column]),
+        beyond=int((times > 1).any(axis=0).sum()),
+    )  # fmt: skip
 
 
 def _keep_freed_memory() -> None:

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mainspring.errors import InvalidInput
-from mainspring.measures import scores
+from mainspring.measures import losses, scores
 from mainspring.measures.fairness import FairnessReport, fairness
 from mainspring.measures.findings import column_findings
 from mainspring.measures.multivariate import reconstruction, reconstruction_drift, two_sample
@@ -28,6 +28,7 @@ ESTIMATES: Mapping[str, Callable[..., float | None]] = {
     "roc_auc": scores.roc_auc, "average_precision": scores.average_precision, "brier": scores.brier,
     "log_loss": scores.log_loss, "accuracy": scores.accuracy, "f1": scores.f1,
 }  # fmt: skip
+ERRORS = ("mae", "rmse")
 _AT_THRESHOLD = ("accuracy", "f1")
 SERVICE = ("error_rate", "latency_p50", "latency_p95", "latency_p99")
 QUALITY = {"null_share": "nulls", "unseen_share": "unseen"}
@@ -36,7 +37,7 @@ KNOWN: Mapping[str, Sequence[str]] = {
     "freshness": ("age_hours",),
     "service": SERVICE,
     "fairness": FAIRNESS,
-    "estimated": tuple(ESTIMATES),
+    "estimated": (*ESTIMATES, *ERRORS),
     "calibration": ("ece",),
     "attribution": ("ndcg",),
     "outliers": ("share",),
@@ -123,10 +124,19 @@ class Holdout(NamedTuple):
 
 
 def estimated(joined: pl.DataFrame, monitor: Monitor, holdout: Holdout, threshold: float) -> Measured:
-    """A metric as it will be once outcomes are known (CBPE), with the calibration of the version's holdout."""
+    """A metric as it will be once outcomes are known, learnt from the version's holdout.
+
+    A classifier's follows from its calibrated scores (CBPE), a regressor's error from what it was for predictions like
+    these (direct loss estimation, see `mainspring.measures.losses`).
+    """
     score = joined["score"].drop_nulls().to_numpy()
     if not enough(score.size, monitor):
         return too_few(score.size, monitor, "scores")
+    if monitor.measure in ERRORS:
+        learnt = losses.loss_estimate(holdout.outcome, holdout.score)
+        return Measured(learnt.mae(score) if monitor.measure == "mae" else learnt.rmse(score), score.size, {})
+    if not np.isin(holdout.outcome, (0, 1)).all():
+        return Measured(None, score.size, {"why": f"{monitor.measure} is for yes and no; mae or rmse is for numbers"})
     calibrate = scores.calibration(scores.score_counts(holdout.outcome, holdout.score))
     counts = scores.estimated(score, calibrate(score))
     given = (threshold,) if monitor.measure in _AT_THRESHOLD else ()

@@ -283,6 +283,34 @@ class WindowProfile(Entity):
     blob: bytes = b""
 
 
+class Moved(Value):
+    """How far what a version was asked in a span is from its reference, where it is furthest.
+
+    Attributes:
+        deployment: Name of the deployment.
+        version: Address of the version that answered.
+        segment: Part of the population; empty for all.
+        rows: Rows of the span.
+        column: The column that is furthest from its reference.
+        measure: By which measure.
+        value: How far it is.
+        limit: How much is usual.
+        beyond: How many columns are beyond what is usual.
+        problem: Why nothing can be said.
+    """
+
+    deployment: str
+    version: str
+    segment: str = ""
+    rows: int = 0
+    column: str = ""
+    measure: str = ""
+    value: float | None = None
+    limit: float | None = None
+    beyond: int = 0
+    problem: str = ""
+
+
 class SegmentCounts(Entity):
     """What a segment of the prediction log counts for (`mainspring.monitoring.counted`); goes with the segment.
 

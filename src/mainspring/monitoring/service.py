@@ -17,12 +17,13 @@ from mainspring.core.mask import Mask
 from mainspring.core.operation import operation
 from mainspring.deploy.service import Deployments
 from mainspring.errors import InvalidInput
+from mainspring.measures.findings import MIN_ROWS
 from mainspring.measures.reference import Reference, from_bytes, to_bytes
 from mainspring.measures.window import Window, encode, merge
 from mainspring.monitoring import derived, fleet, kinds, lifecycle, measure, rules
 from mainspring.monitoring.counted import Counts
 from mainspring.monitoring.measure import Measured, enough, too_few
-from mainspring.monitoring.model import Finding, Monitor, ReferenceProfile, Signal, SignalStatus
+from mainspring.monitoring.model import Finding, Monitor, Moved, ReferenceProfile, Signal, SignalStatus
 from mainspring.monitoring.versions import VersionRows
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.model import ModelVersion
@@ -35,6 +36,7 @@ from mainspring.usecases.service import UseCases
 
 LISTING = "mainspring monitors list"
 _FINE = timedelta(days=7)
+_MOST = 1000
 _OF_COUNTS = ("drift", "prediction_drift", "quality")
 _OF_ROWS = (
     "fairness", "calibration", "custom", "estimated", "attribution", "outliers", "multivariate", *derived.KNOWN,
@@ -131,6 +133,26 @@ class Monitors:
         asked = {"deployment": deployment, "incident": incident}
         equals: dict[str, Any] = {key: value for key, value in asked.items() if value}
         return self._store.find(Finding, order="-start", limit=limit, **equals)
+
+    @operation("GET", "/fleet", command="furthest")
+    def furthest(
+        self, start: datetime | None = None, end: datetime | None = None, limit: int = 20, min_rows: int = MIN_ROWS
+    ) -> list[Moved]:
+        """Lists the deployments whose inputs are furthest beyond what is usual, of all whose counts are on record.
+
+        Args:
+            start: Windows begin at or after it; yesterday, 00:00 UTC, when left out.
+            end: Windows end at or before it; a day after the start when left out.
+            limit: How many at most, 1 to 1,000.
+            min_rows: Deployments with fewer rows are left out.
+        """
+        if not 1 <= limit <= _MOST:
+            raise InvalidInput(f"limit must be 1 to {_MOST}, not {limit}")
+        start = start or datetime.combine(self._store.clock.now().date(), time(), UTC) - timedelta(days=1)
+        end = end or start + timedelta(days=1)
+        if start.tzinfo is None or end.tzinfo is None or start >= end:
+            raise InvalidInput("a span begins before it ends, both with their time zone")
+        return fleet.furthest(self._store, start, end, limit, min_rows)
 
     def evaluate_due(self, name: str) -> list[Signal]:
         """Measures every window of a monitor that is due and has no signal yet (for the controller).

@@ -60,9 +60,9 @@ class VersionRows:
         return rows.sample(_ROWS, seed=0) if rows.height > _ROWS else rows
 
     def _holdout(self, version: str) -> Holdout | None:
-        """Scores and outcomes of rows that it was not trained on; None where none were kept, or it is no classifier."""
+        """Scores and outcomes of rows that it was not trained on; None where none were kept."""
         chosen = self._models.version(version)
-        if not chosen.holdout or chosen.signature.kind != "classifier":
+        if not chosen.holdout:
             return None
         rows = pl.read_parquet(io.BytesIO(self._artifacts.read(chosen.holdout)))
         model = self._models.load(version, self._folder)

@@ -242,12 +242,16 @@ def windows(mill: Any, run: str) -> dict[str, int]:
     return {item.name: item.windows for item in mill.workspace.simulations.policies(run)}
 
 
-def test_processes_come_to_the_same_as_one(begin: Begin) -> None:
+@pytest.mark.filterwarnings("ignore")  # Ray's own sockets are its own affair
+@pytest.mark.parametrize("executor", ["process", pytest.param("ray", marks=pytest.mark.storm)])
+def test_processes_come_to_the_same_as_one(begin: Begin, request: pytest.FixtureRequest, executor: str) -> None:
     mill, made = begin([policy(), policy("blind", rules=[])])
     mill.workspace.simulations.execute(made.run)
     expected = states(mill, made.run)
     mill.workspace.close()
-    many, again = begin([policy(), policy("blind", rules=[])], executor="process")
+    if executor == "ray":
+        request.getfixturevalue("local_ray")
+    many, again = begin([policy(), policy("blind", rules=[])], executor=executor)
     many.workspace.simulations.execute(again.run)
     assert states(many, again.run) == expected
 

@@ -64,6 +64,20 @@ def test_a_fleet_is_compared_as_each_model_alone(store: Store) -> None:
     assert [item.deployment for item in found if item.distances and item.distances.ks[0] > 0.2] == ["m4"]
 
 
+def test_the_furthest_of_a_fleet_come_first(store: Store) -> None:
+    filled(store)
+    span = (DAY, DAY + timedelta(days=1))
+    found = fleet.furthest(store, *span, limit=2, min_rows=200)
+    assert [item.deployment for item in found][:1] == ["m4"]
+    assert (found[0].column, found[0].rows, found[0].beyond) == ("x", 2_400, 1)
+    assert found[0].value > found[0].limit  # type: ignore[operator]
+    assert len(found) == 2
+    assert fleet.furthest(store, *span, limit=2, min_rows=5_000) == []
+    fleet.keep_window(store, "m1", "m1@1", DAY, DAY + HOUR, b"damaged", rows=1)
+    worst = fleet.furthest(store, *span, limit=1, min_rows=200)[0]
+    assert (worst.deployment, "damaged" in worst.problem) == ("m1", True)
+
+
 def test_damage_of_one_model_leaves_the_others(store: Store) -> None:
     filled(store, 3)
     fleet.keep_window(store, "m1", "m1@1", DAY, DAY + HOUR, b"damaged", rows=1)

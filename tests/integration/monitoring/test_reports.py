@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -67,6 +70,9 @@ def test_counts_alone_raise_an_incident(external: Any) -> None:
     last, first = space.monitors.signals("inputs")
     assert (first.status, first.rows, first.version) == ("ok", 1200, "mill@1")
     assert (last.status, last.rows) == ("breach", 1200)
+    (worst, *_) = space.monitors.furthest(start=first.start, end=last.end)
+    assert (worst.deployment, worst.column, worst.rows) == ("mill", "x", 2400)
+    assert space.monitors.furthest() == []  # nothing was asked yesterday
     (incident,) = [item for item in space.incidents.find() if item.cause_group == "drift"]
     assert incident.firing == ["inputs"]
     assert space.incidents.columns(incident.name)[0].column == "x"
@@ -176,6 +182,35 @@ def test_logs_of_other_servers_are_read(form: Any, lines: list[bytes]) -> None:
     assert [item.score for item in found] == [0.1, 0.9]
     assert len({item.id for item in found}) == 2
     assert found == list(read(lines, form, "mill@1", ["x", "s"]))
+
+
+@pytest.mark.parametrize("form", ["kserve", pytest.param("sagemaker", marks=pytest.mark.storm)])
+def test_files_of_other_servers_are_watched_and_count_once(external: Any, tmp_path: Path, form: Any) -> None:
+    """What the command reads raises an incident as if we had answered it ourselves."""
+    space, day = external.workspace, timedelta(hours=12)
+    time = (external.clock.now() + day).isoformat()
+    lines: list[bytes] = []
+    for number, row in enumerate(external.readings(400, 3).iter_rows(named=True)):
+        x, score = row["x"] + 3, 0.5
+        if form == "sagemaker":
+            lines.append(capture(f"e{number}", f"{x}\n", f"{score}\n", "CSV"))
+        else:
+            lines.append(kserve(f"e{number}", "request", {"instances": [{"x": x}]}))
+            lines.append(kserve(f"e{number}", "response", {"predictions": [score]}))
+    path = tmp_path / "capture.jsonl"
+    path.write_bytes(b"\n".join(lines).replace(TIME.encode(), time.encode()))
+    command = [
+        sys.executable, "-m", "mainspring.cli.main", "report", str(path), "--format", form, "--deployment", "mill",
+        "--version", "mill@1", "--project", str(external.folder), "--json",
+    ]  # fmt: skip
+    for _ in range(2):
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert json.loads(told) == {"files": 1, "rows": 400}
+    external.clock.advance(timedelta(days=7))
+    space.controller.tick()
+    (signal,) = space.monitors.signals("inputs")
+    assert (signal.rows, signal.status, signal.version) == (400, "breach", "mill@1")
+    assert [item.cause_group for item in space.incidents.find()] == ["drift"]
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,23 @@ def test_estimated_performance_is_the_realised_one_when_the_relation_holds() -> 
         assert kinds.estimated(frame, monitor("estimated", name), holdout, 0.5).value == pytest.approx(real, abs=0.02)
 
 
+def test_the_error_of_a_regressor_is_estimated_where_predictions_move() -> None:
+    draw = np.random.default_rng(4)
+
+    def window(low: float, high: float) -> tuple[Any, Any]:
+        prediction = draw.uniform(low, high, 8_000)
+        return prediction, prediction + draw.normal(0, 1 + prediction)
+
+    holdout = kinds.Holdout(*window(0, 10))
+    score, outcome = window(6, 10)
+    real = {"mae": np.abs(outcome - score).mean(), "rmse": np.sqrt(((outcome - score) ** 2).mean())}
+    for name, value in real.items():
+        found = kinds.estimated(pl.DataFrame({"score": score}), monitor("estimated", name), holdout, 0.5)
+        assert found.value == pytest.approx(value, rel=0.05)
+    odd = kinds.estimated(pl.DataFrame({"score": score}), monitor("estimated", "roc_auc"), holdout, 0.5)
+    assert (odd.value, "mae or rmse" in odd.details["why"]) == (None, True)
+
+
 def test_calibration() -> None:
     item = monitor("calibration", "ece")
     for honest, expected in ((True, "ok"), (False, "breach")):
