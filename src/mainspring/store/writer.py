@@ -176,6 +176,8 @@ class Writer:
                 self._connection.invalidate()
             with contextlib.suppress(Exception):
                 self._connection.close()
+            with contextlib.suppress(Exception):  # what cut this one cut those that wait in the pool, too
+                self._connection.engine.dispose()
             self._connection = None
 
     def _await_turn(self) -> None:
