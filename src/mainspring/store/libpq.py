@@ -92,18 +92,28 @@ class Libpq:
         """Whether the server or the network has ended it."""
         return self._connection.closed
 
+    def begin(self, turn: int) -> None:
+        """Begins a transaction and takes a turn: an advisory lock.
+
+        Raises:
+            psycopg.Error: The database refuses, or another one keeps the lock.
+        """
+        if self._control(b"BEGIN; SELECT pg_try_advisory_xact_lock(%d)" % turn).get_value(0, 0) != b"t":
+            self._connection.execute(f"SELECT pg_advisory_xact_lock({turn})")  # the user can interrupt this wait
+
     def control(self, statement: str) -> None:
         """Carries out what begins or ends something.
 
         Raises:
             psycopg.Error: The database refuses.
         """
-        if statement.startswith("BEGIN"):  # may wait for its turn: psycopg lets the user interrupt that
-            self._connection.execute(statement)
-            return
-        result = self._server.exec_(statement.encode())
+        self._control(statement.encode())
+
+    def _control(self, statement: bytes) -> Any:
+        result = self._server.exec_(statement)
         if result.status not in _DONE:
             raise _error(result)
+        return result
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> Answer:
         """Carries out one statement, with ``$1`` and so on for its values.

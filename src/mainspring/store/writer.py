@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from mainspring.core.clock import Clock
 from mainspring.errors import StoreError
-from mainspring.store.driver import control
+from mainspring.store.driver import Driver, control
 from mainspring.store.transaction import Transaction
 
 try:
@@ -35,7 +35,6 @@ NAPS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.016)
 """Seconds between the first looks whether another process has ended its turn."""
 TURN_LOCK = 0x6D61696E
 """Key of the advisory lock by which writers on PostgreSQL take turns; freed by the server when a writer dies."""
-_BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": f"BEGIN; SELECT pg_advisory_xact_lock({TURN_LOCK})"}
 
 
 class _Batch:
@@ -148,7 +147,7 @@ class Writer:
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            control(self._connection, _BEGIN[self._connection.dialect.name])
+            Driver.of(self._connection.connection, self._connection.dialect.name).begin(TURN_LOCK)
         except BaseException:
             self._drop_connection()
             self._pass_turn()
@@ -177,6 +176,8 @@ class Writer:
                 self._connection.invalidate()
             with contextlib.suppress(Exception):
                 self._connection.close()
+            with contextlib.suppress(Exception):  # what cut this one cut those that wait in the pool, too
+                self._connection.engine.dispose()
             self._connection = None
 
     def _await_turn(self) -> None:
