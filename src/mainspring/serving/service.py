@@ -36,6 +36,7 @@ _PREDICTIONS: dict[str, Any] = {
     "rules": pl.List(pl.String), "action": pl.String, "model_score": pl.Float64, "class": pl.String,
 }  # fmt: skip
 _PAGE = 10_000
+_MOST_LISTED = 100_000
 _MICROSECOND = timedelta(microseconds=1)
 _OUTCOME_SEGMENTS = 512
 """Segments of outcomes kept in memory: all are joined each time, since an outcome may come before its prediction."""
@@ -394,6 +395,7 @@ class Predictions:
             limit: How many at most.
             id: Only the one with this id, however old it is.
         """
+        limit = min(max(limit, 0), _MOST_LISTED)
         rows = self._with_id(deployment, id) if id else self._latest(deployment, limit)
         names = ["id", "time", "version", "score", "label", "class", "outcome", "rules"]
         told = rows.tail(limit).reverse().select(names).with_columns(pl.col("rules").fill_null([]))
