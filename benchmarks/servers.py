@@ -7,14 +7,15 @@ server does when it starts is over before anything is measured: MLflow's uses mo
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ QUIET = 0.05
 
 
 class Server:
-    """A server process and one connection to it.
+    """A server process, and a connection to it from each thread that asks.
 
     Args:
         command: What starts it.
@@ -45,6 +46,7 @@ class Server:
         begun = time.perf_counter()
         self.process = subprocess.Popen(command, **{**quiet, **options})
         self.port = port
+        self._kept = threading.local()
         while not self._answers():
             if time.perf_counter() - begun > 120:
                 raise RuntimeError(f"{command[0]} does not answer")
@@ -67,20 +69,22 @@ class Server:
             if self.cpu() - before < QUIET:
                 return
 
-    def _connect(self) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
-        self.connection.connect()
-        self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _connect(self) -> http.client.HTTPConnection:
+        connection = self._kept.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        connection.connect()
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
 
     def raw(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """One request."""
+        connection = getattr(self._kept, "connection", None) or self._connect()
         try:
-            self.connection.request(method, path, body, {"content-type": "application/json"})
-            answer = self.connection.getresponse()
+            connection.request(method, path, body, {"content-type": "application/json"})
+            answer = connection.getresponse()
         except (http.client.HTTPException, ConnectionError):  # an idle connection was closed
-            self._connect()
-            self.connection.request(method, path, body, {"content-type": "application/json"})
-            answer = self.connection.getresponse()
+            connection = self._connect()
+            connection.request(method, path, body, {"content-type": "application/json"})
+            answer = connection.getresponse()
         return answer.status, answer.read()
 
     def call(self, method: str, path: str, fields: dict[str, Any] | None = None) -> Any:
@@ -185,7 +189,7 @@ class Cost(NamedTuple):
 
     Attributes:
         cpu: Milliseconds of CPU that the server uses for it.
-        rate: Requests per second of one client that asks one after the other.
+        rate: Requests per second of all clients, each of which asks one after the other.
         slow: Milliseconds within which 99 of 100 are answered.
     """
 
@@ -194,17 +198,29 @@ class Cost(NamedTuple):
     slow: float
 
 
-def cost(server: Server, count: int, request: Callable[[int], Any]) -> Cost:
-    """What a request costs, on average over ``count`` of them; some more warm the server up before."""
-    for number in range(min(count, 10)):
-        request(-1 - number)
-    before, times = server.cpu(), [time.perf_counter()]
-    for number in range(count):
+def cost(server: Server, count: int, request: Callable[[int], Any], clients: int = 1) -> Cost:
+    """What a request costs, on average over ``count`` of them; some more warm the server up before.
+
+    Args:
+        server: Who is asked.
+        count: How often.
+        request: Asks, given its number.
+        clients: How many ask at once, each on a connection of its own.
+    """
+
+    def timed(number: int) -> float:
+        begun = time.perf_counter()
         request(number)
-        times.append(time.perf_counter())
-    cpu = (server.cpu() - before) / count * 1000
-    taken = sorted(end - begin for begin, end in itertools.pairwise(times))
-    return Cost(cpu, count / (times[-1] - times[0]), taken[min(count - 1, count * 99 // 100)] * 1000)
+        return time.perf_counter() - begun
+
+    with ThreadPoolExecutor(clients) as asking:
+        for number in range(min(count, 10)):
+            request(-1 - number)
+        list(asking.map(timed, range(-10 - clients, -10)))  # connections are made
+        before, begun = server.cpu(), time.perf_counter()
+        taken = sorted(asking.map(timed, range(count)))
+        seconds, cpu = time.perf_counter() - begun, server.cpu() - before
+    return Cost(cpu / count * 1000, count / seconds, taken[min(count - 1, count * 99 // 100)] * 1000)
 
 
 def compared(name: str, mine: Cost, other: Cost, goal: float, against: str = "mlflow") -> Row:
