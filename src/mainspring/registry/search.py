@@ -6,7 +6,8 @@ A tag is read out of the row's JSON: a workspace has thousands of models where i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
 
 from mainspring.core.entity import Entity
 from mainspring.registry.model import PROMPT_TAG, Alias, Model, ModelVersion
@@ -51,12 +52,30 @@ def find_versions(
     return _find(store, ModelVersion, clauses, [*orders, *last], limit, offset)
 
 
-def newest_versions(store: Store, models: Sequence[str]) -> dict[str, list[ModelVersion]]:
+class Listed(NamedTuple):
+    """What a list tells of a version: the fields of `ModelVersion` with these names."""
+
+    model: str
+    number: int
+    created: datetime
+    changed: datetime
+    stage: str
+    source: str
+    files: dict[str, str]
+    run: str
+    run_link: str
+    actor: str
+    description: str
+    logged_model: str
+    tags: dict[str, str]
+
+
+def newest_versions(store: Store, models: Sequence[str]) -> dict[str, list[Listed]]:
     """Model -> its newest version at each stage, by number."""
     if not models:
         return {}
-    shape, marks = shape_of(ModelVersion, store.engine.dialect.name), ", ".join("?" * len(models))
-    names = ", ".join(f"v.{name}" for name in shape.names.split(", "))
+    read, marks = shape_of(ModelVersion, store.engine.dialect.name).reader(Listed._fields), ", ".join("?" * len(models))
+    names = ", ".join(f'v."{name}"' for name in Listed._fields)
     with store.driver() as driver:
         rows = driver.rows(
             f"SELECT {names} FROM model_version v JOIN (SELECT model, stage, max(number) AS number FROM model_version "
@@ -64,10 +83,9 @@ def newest_versions(store: Store, models: Sequence[str]) -> dict[str, list[Model
             "ON v.model = n.model AND v.number = n.number ORDER BY v.model, v.number",
             tuple(models),
         )
-    found: dict[str, list[ModelVersion]] = {}
+    found: dict[str, list[Listed]] = {}
     for row in rows:
-        version = shape.entity(row)
-        found.setdefault(version.model, []).append(version)
+        found.setdefault(row[0], []).append(Listed(*read(row)))
     return found
 
 

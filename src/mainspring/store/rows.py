@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -52,11 +52,13 @@ class Shape:
 
     def entity(self, row: tuple[Any, ...]) -> Any:
         """The entity of a row of the driver."""
-        values = list(row)
-        for place, convert in self._read:
-            if values[place] is not None:
-                values[place] = convert(values[place])
-        return self._kind(**dict(zip(self._fields, values, strict=True)))
+        return self._kind(**dict(zip(self._fields, _converted(row, self._read), strict=True)))
+
+    def reader(self, names: Sequence[str]) -> Callable[[tuple[Any, ...]], list[Any]]:
+        """What reads rows that hold only some of the columns, in this order: where many are read, each costs."""
+        readers = dict(self._read)
+        some = _some([readers.get(self._place[name]) for name in names])
+        return functools.partial(_converted, converts=some)
 
     def by_key(self, names: Iterable[str]) -> str:
         """The query for the first entity whose fields have given values."""
@@ -69,6 +71,14 @@ class Shape:
             value if convert is None else convert(value)
             for value, convert in zip(equals.values(), converters, strict=True)
         ]
+
+
+def _converted(row: tuple[Any, ...], converts: list[tuple[int, Convert]]) -> list[Any]:
+    values = list(row)
+    for place, convert in converts:
+        if values[place] is not None:
+            values[place] = convert(values[place])
+    return values
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from mainspring.interop.mlflow.messages import CreateVersion, Message, Pair, Sea
 from mainspring.interop.mlflow.rooms import SCHEME, Rooms, check_key, number
 from mainspring.registry import search
 from mainspring.registry.model import Alias, Model, ModelVersion, Stage
+from mainspring.registry.search import Listed
 from mainspring.registry.sources import is_remote
 from mainspring.tracking.model import LoggedModel, Run
 from mainspring.tracking.search import Clause
@@ -81,7 +82,7 @@ def version_of(rooms: Rooms, name: str | None, version: str | None) -> ModelVers
     return found
 
 
-def download_uri(version: ModelVersion) -> str:
+def download_uri(version: ModelVersion | Listed) -> str:
     """Where a client fetches a version's files."""
     if not version.files:
         return version.source
@@ -90,7 +91,7 @@ def download_uri(version: ModelVersion) -> str:
 
 def tell_versions(
     rooms: Rooms,
-    versions: Sequence[ModelVersion],
+    versions: Sequence[ModelVersion | Listed],
     *,
     aliases: dict[str, list[Alias]] | None = None,
     whole: bool = False,
@@ -127,7 +128,7 @@ def _run_ids(rooms: Rooms, names: list[str]) -> dict[str, str]:
     return found
 
 
-def _one(version: ModelVersion, aliases: list[str], runs: dict[str, str]) -> dict[str, Any]:
+def _one(version: ModelVersion | Listed, aliases: list[str], runs: dict[str, str]) -> dict[str, Any]:
     told: dict[str, Any] = {
         "name": version.model,
         "version": str(version.number),
@@ -149,7 +150,7 @@ def _one(version: ModelVersion, aliases: list[str], runs: dict[str, str]) -> dic
     return told
 
 
-def _measured(rooms: Rooms, version: ModelVersion) -> dict[str, Any]:
+def _measured(rooms: Rooms, version: ModelVersion | Listed) -> dict[str, Any]:
     model = rooms.store.first(LoggedModel, id=version.logged_model) if version.logged_model else None
     if model is None:
         return {}
