@@ -56,7 +56,7 @@ class Door(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._patience = config.timeout_keep_alive
         # What these ask for is done for each request by uvicorn itself.
-        self._closed = config.access_log or config.limit_concurrency is not None or bool(config.root_path)
+        self._all_strange = config.access_log or config.limit_concurrency is not None or bool(config.root_path)
         self._transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._answered = 0.0
@@ -87,7 +87,7 @@ class Door(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         self._state.connections.add(self)  # type: ignore[arg-type]
-        if self._closed:
+        if self._all_strange:
             self._hand_over()
 
     def connection_lost(self, exc: Exception | None) -> None:
