@@ -116,9 +116,11 @@ class Workspace:
         self.edge = Edge(self.store, self.models, self.deployments, self.artifacts, folder, key)
         self.predictions = Predictions(self.store, self.deployments, self.artifacts)
         self.reviews = Reviews(self.store, self.deployments, self.predictions)
-        self.scorings = Scorings(self.store, self.runs, self.datasets, self.models, artifacts, desk, self.deployments)
         self.challenges = Challenges(self.store, self.models, self.deployments, self.predictions, folder)
         self._watch(folder)
+        self.scorings = Scorings(
+            self.store, self.runs, self.datasets, self.models, artifacts, desk, self.deployments, self.reports
+        )
         self.simulations = Simulations(
             self.store, self.usecases, self.runs, self.datasets, self.pipelines, self.deployments, self.predictions,
             artifacts, desk,

@@ -27,6 +27,8 @@ POLL_SECONDS = 0.5
 @click.option("--keep", default="", help="Columns to keep beside the scores, with commas; all by default.")
 @click.option("--deployment", default="", help="Apply its humility rules; counted, and shown in predicted_rules.")
 @click.option("--people", is_flag=True, help="Put rows that a rule puts before a person into the people's queue.")
+@click.option("--monitor", "monitored", is_flag=True, help="Have monitors of the deployment see the rows, as counts.")
+@click.option("--time", default="", help="Column that tells monitors when each row was; now by default.")
 @click.option("--on", "executor", default="", help="Where to compute: process, inline, ray, ray://host:10001.")
 @click.option("--reason", default="", help="Why, for the record.")
 @pass_context
@@ -51,8 +53,8 @@ def score(
         if executor and not client.embedded:
             raise InvalidInput("the server decides where it computes", hint="its setting `executor`")
         if Path(table).suffix and Path(table).is_file():
-            if query or facts["people"] or executor:
-                told = "a query, people's queue and executor need a dataset"
+            if query or facts["people"] or facts["monitored"] or facts["time"] or executor:
+                told = "a query, people's queue, monitors and executor need a dataset"
                 raise InvalidInput(told, hint=f"mainspring register NAME {table}")
             target = Path(output or _beside(table))
             show(context, _score_file(client, version, Path(table), target, kept, facts["deployment"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from mainspring.core.operation import operation
@@ -12,6 +13,7 @@ from mainspring.measures.reference import Reference
 from mainspring.measures.window import encode, stacked
 from mainspring.monitoring import fleet
 from mainspring.monitoring.service import Monitors
+from mainspring.serving.counting import Part
 from mainspring.store import Store
 
 
@@ -75,6 +77,25 @@ class Reports:
             )  # fmt: skip
             tx.emit("monitoring.counts.stored", deployment, version=version, start=start, end=end, rows=window.rows)
         return window.rows
+
+    def keep(self, deployment: str, version: str, parts: Sequence[Part], source: str) -> None:
+        """Stores what rows of a batch job were counted for, all of it or nothing (not an operation).
+
+        Args:
+            deployment: Its name.
+            version: Address of the version that scored them.
+            parts: Their counts over the bins that `bins` tells, each of its hour or day.
+            source: The job's run and the rows; the same again replaces them.
+        """
+        present = self._store.clock.now().replace(minute=0, second=0, microsecond=0)
+        spans = [(part.start or present, (part.start or present) + part.length) for part in parts]
+        with self._store.transaction() as tx:
+            for (start, end), part in zip(spans, parts, strict=True):
+                fleet.keep_window(
+                    self._store, deployment, version, start, end, part.blob, rows=part.rows, source=source
+                )
+            facts = {"start": spans[0][0], "end": spans[-1][1], "rows": sum(part.rows for part in parts)}
+            tx.emit("monitoring.counts.stored", deployment, version=version, **facts)
 
     def _reference(self, deployment: str, version: str) -> Reference:
         model = self._deployments.show(deployment).model

@@ -31,6 +31,7 @@ from mainspring.measures.schema import kind_of
 from mainspring.ports.artifacts import ArtifactStore
 from mainspring.ports.plugins import resolve
 from mainspring.registry.load import Model, load_model, needed_files
+from mainspring.serving.counting import Part, Plan, count_rows
 from mainspring.serving.log import Frame, Mark
 from mainspring.serving.table_humility import counted, judge, look_at, rules_column
 
@@ -58,6 +59,7 @@ class SliceTask(msgspec.Struct, frozen=True, kw_only=True):
         name: The job's run.
         version: Address of the model version.
         trusted: What else its model may be made of, see `load_model`.
+        counting: How its rows are counted for monitors, if they are.
     """
 
     model: dict[str, str]
@@ -70,6 +72,7 @@ class SliceTask(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     version: str = ""
     trusted: tuple[str, ...] = ()
+    counting: Plan | None = None
 
 
 class SliceResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +85,7 @@ class SliceResult(msgspec.Struct, frozen=True, kw_only=True):
         refused: How many of them have no score because the signature or a humility rule refuses them.
         fired: Humility rule -> rows that it fired on.
         people: Rows for a person, where they are asked for.
+        counts: What monitors are told, where they are asked for.
         error: Why there is none.
         hint: What to do.
     """
@@ -92,6 +96,7 @@ class SliceResult(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
     fired: dict[str, int] = {}
     people: Frame | None = None
+    counts: list[Part] = []
     error: str = ""
     hint: str = ""
 
@@ -105,11 +110,13 @@ class Scored(NamedTuple):
             humility rules ``predicted_rules``, the names of those that fired.
         refused: How many rows the signature or a rule refuses.
         marks: Row -> what humility rules made of it.
+        said: What the model said of each row that was answered, whatever rules put in its place; null of the others.
     """
 
     scores: pl.DataFrame
     refused: int
     marks: dict[int, Mark]
+    said: pl.Series
 
 
 def score_slice(payload: bytes) -> bytes:
@@ -120,11 +127,12 @@ def score_slice(payload: bytes) -> bytes:
         model = _model(task.artifacts, tuple(sorted(task.model.items())), task.trusted)
         table = scan([local_copy(artifacts, digest) for digest in task.source])
         part = table.slice(task.start, task.rows)
-        scores, refused, marks = score_table(model, part, task.humility)
+        scores, refused, marks, said = score_table(model, part, task.humility)
         blob = artifacts.put(_arrow_bytes(scores))
         result = SliceResult(
             digest=blob.digest, size=blob.size, rows=scores.height, refused=refused, fired=counted(marks.values()),
             people=_for_people(task, part, model, marks) if task.people else None,
+            counts=count_rows(part, said, task.counting) if task.counting else [],
         )  # fmt: skip
     except MainspringError as error:
         result = SliceResult(error=error.message, hint=error.hint)
@@ -245,8 +253,9 @@ def score_table(model: Model, table: pl.LazyFrame, rules: Sequence[HumilityRule]
     told = {SCORES[0]: score, SCORES[1]: _label(model.signature, score, answered, said)}
     if rules:
         told[RULES] = rules_column(marks, frame.height)
-    by_rule = sum(mark.action == "error" for mark in marks.values())
-    return Scored(pl.DataFrame(told), int(refused.sum()) + by_rule, marks)
+    by_rule = [row for row, mark in marks.items() if mark.action == "error"]
+    said[refused.to_numpy()] = said[by_rule] = math.nan
+    return Scored(pl.DataFrame(told), int(refused.sum()) + len(by_rule), marks, pl.Series(said).fill_nan(None))
 
 
 def checked_table(table: pl.LazyFrame, fields: Sequence[Field]) -> pl.DataFrame:
@@ -372,7 +381,7 @@ def score_file(
     fired: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         parts: list[Path] = []
-        for scores, bad, marks in _slices(model, source, rules):
+        for scores, bad, marks, _ in _slices(model, source, rules):
             parts.append(Path(folder) / f"{len(parts)}.arrow")
             scores.write_ipc(parts[-1], compression="lz4")
             rows, refused = rows + scores.height, refused + bad

@@ -27,6 +27,7 @@ from mainspring.ports.executor import Result, Task
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.service import Models
 from mainspring.serving.batch import SLICE_ROWS, SliceResult, SliceTask, assemble, check_table, scan
+from mainspring.serving.counting import Ledger, Plan, check_times
 from mainspring.serving.model import Scoring, ScoringSlice
 from mainspring.serving.reviews import enter
 from mainspring.store import Store
@@ -50,6 +51,7 @@ class Scorings:
         artifacts: Where tables are stored, with the address that workers open it by.
         desk: Where tasks for the executor are handed in.
         deployments: The room `deploy`.
+        ledger: Where monitors read what was counted.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Scorings:
         artifacts: tuple[ArtifactStore, str],
         desk: Desk,
         deployments: Deployments,
+        ledger: Ledger,
     ) -> None:
         self._store = store
         self._runs = runs
@@ -69,6 +72,7 @@ class Scorings:
         self._artifacts, self._artifacts_url = artifacts
         self._desk = desk
         self._deployments = deployments
+        self._ledger = ledger
 
     @operation("POST", "/scorings")
     def start(
@@ -81,6 +85,8 @@ class Scorings:
         reason: str = "",
         deployment: str = "",
         people: bool = False,
+        monitored: bool = False,
+        time: str = "",
     ) -> Scoring:
         """Records a batch job; whoever carries jobs out (`execute`, the controller) scores the rows.
 
@@ -93,10 +99,12 @@ class Scorings:
             reason: Why, in words.
             deployment: Deployment of the model whose humility rules apply, as in its server; none by default.
             people: Whether rows that a rule puts before a person go into the people's queue.
+            monitored: Whether monitors of the deployment see the rows, as counts.
+            time: Column of dates or moments that tells monitors when each row was; when it is scored by default.
 
         Raises:
-            InvalidInput: The table is not what the model reads, the query cannot be run, or the deployment is another
-                model's.
+            InvalidInput: The table is not what the model reads, the query cannot be run, the deployment is another
+                model's, or monitors cannot see the rows.
         """
         model = self._models.version(version)
         rules = self._rules(model, deployment, people)
@@ -104,10 +112,12 @@ class Scorings:
         sources = self._sources(inputs, query)
         table = self._scan(sources)
         kept = check_table(table, model.signature, keep)
+        self._check_monitored(model, table, deployment, monitored, time)
         rows = int(table.select(pl.len()).collect().item())
         new = draft(
             Scoring, version=model.address, datasets=[item.address for item in inputs],
             query=query, output=output, keep=kept, deployment=deployment, people=people,
+            monitored=monitored, time=time,
         )  # fmt: skip
         params = {"version": model.address, "output": output, "query": query}
         run_draft = draft(
@@ -117,15 +127,9 @@ class Scorings:
         with self._store.transaction() as tx:
             run = self._runs.start(run_draft)
             job = born(
-                Scoring,
-                new,
-                id=new_id(),
-                created=self._store.clock.now(),
-                run=run.name,
-                source=sources,
-                rows=rows,
+                Scoring, new, id=new_id(), created=self._store.clock.now(), run=run.name, source=sources, rows=rows,
                 humility=rules,
-            )
+            )  # fmt: skip
             tx.insert(job)
             if query:
                 tx.own(sources[0], f"run:{run.name}", self._size(sources[0]))
@@ -189,6 +193,18 @@ class Scorings:
         Humility(wanted.humility, version.signature)
         return wanted.humility
 
+    def _check_monitored(
+        self, version: ModelVersion, table: pl.LazyFrame, deployment: str, monitored: bool, time: str
+    ) -> None:
+        if time and not monitored:
+            raise InvalidInput("only monitors ask when rows were", hint=f"--monitor --time {time}")
+        if monitored and not deployment:
+            raise InvalidInput("only a deployment has monitors", hint="--deployment NAME --monitor")
+        if monitored:
+            self._ledger.bins(deployment, version.address)  # without a reference it tells so now
+        if time:
+            check_times(table, time, self._store.clock.now())
+
     def _sources(self, inputs: list[DatasetVersion], query: str) -> list[str]:
         """Digests of the Parquet files that are to be scored; a query's answer is stored, so that it stays as it is."""
         if not query:
@@ -244,8 +260,13 @@ class Scorings:
             model=model, source=job.source, start=start, rows=rows, artifacts=self._artifacts_url,
             humility=job.humility, people=job.people, name=job.run, version=job.version,
             trusted=self._models.trusted_of(job.version.partition("@")[0]),
+            counting=self._counting(job) if job.monitored else None,
         )  # fmt: skip
         return msgspec.msgpack.encode(task)
+
+    def _counting(self, job: Scoring) -> Plan:
+        masked = self._deployments.show(job.deployment).log.mask
+        return Plan(bins=self._ledger.bins(job.deployment, job.version), hidden=tuple(sorted(masked)), time=job.time)
 
     def _keep(self, job: Scoring, start: int, result: Result) -> None:
         if result.status != "done":
@@ -260,6 +281,8 @@ class Scorings:
         with self._store.transaction() as tx:
             tx.insert(part)
             tx.own(scored.digest, f"run:{job.run}", scored.size)
+            if scored.counts:  # with the slice or not at all: who resumes the job cannot count them twice
+                self._ledger.keep(job.deployment, job.version, scored.counts, f"{job.run}/{start}")
             if scored.people:
                 mask = self._deployments.mask(self._deployments.show(job.deployment))
                 columns = mask.hide(scored.people.columns)

@@ -264,6 +264,8 @@ class Scoring(Entity):
         rows: How many rows they have.
         deployment: Whose humility rules apply; empty for none.
         people: Whether rows that a rule puts before a person go into the people's queue.
+        monitored: Whether the deployment's monitors see the rows.
+        time: Column that tells them when each row was; empty: when it was scored.
         humility: The rules, as they were when the job began.
         refused: Rows without a score, because the signature or a rule refuses them.
         fired: Humility rule -> rows that it fired on.
@@ -283,6 +285,8 @@ class Scoring(Entity):
     rows: Server[int] = 0
     deployment: Fixed[str] = ""
     people: Fixed[bool] = False
+    monitored: Fixed[bool] = False
+    time: Fixed[str] = ""
     humility: Server[tuple[HumilityRule, ...]] = ()
     refused: Server[int] = 0
     fired: Server[dict[str, int]] = {}
