@@ -44,7 +44,7 @@ SETTINGS: tuple[Setting, ...] = (
         "page_url", "", "address of the pages in messages, such as https://ml.example.org; empty: the server's own"
     ),
     Setting("token", "", "token that requests must carry (server) or that is sent (client)"),
-    Setting("cost_per_hour", 0.0, "what an hour of this machine costs: tracked runs then know their cost"),
+    Setting("cost_per_hour", 0.0, "what an hour of this machine costs: tracked runs and monitors then know costs"),
     Setting("tick", 2.0, "seconds between two looks of the controller"),
     Setting(
         "model_code",

@@ -135,7 +135,7 @@ class Workspace:
         """The rooms that watch what runs, and act on it."""
         self.monitors = Monitors(
             self.store, self.usecases, self.models, self.deployments,
-            self.predictions, self.reviews, self.artifacts, folder,
+            self.predictions, self.reviews, self.artifacts, folder, float(self.settings["cost_per_hour"]),
         )  # fmt: skip
         self.reports = Reports(self.store, self.deployments, self.monitors)
         looking = Investigation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,6 +61,7 @@ class ServingPlan(Value):
         otlp_endpoint: Where a collector takes OpenTelemetry traces (needs the extra ``otel``); empty for none.
         explain_sample: Share of logged rows, 0 to 1, whose scores are explained in the log.
         streams: Messages that are answered beside requests, each stream by a process of its own.
+        cost_per_hour: What an hour of one process costs, all of its workers together; the setting of this name when 0.
     """
 
     workers: int = 1
@@ -77,6 +79,7 @@ class ServingPlan(Value):
     otlp_endpoint: str = ""
     explain_sample: float = 0.0
     streams: tuple[StreamTable, ...] = ()
+    cost_per_hour: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 64:
@@ -95,6 +98,8 @@ class ServingPlan(Value):
             raise ValueError("`memory_budget_mb` is above 0")
         if not 0 <= self.explain_sample <= 1:
             raise ValueError("`explain_sample` is a share from 0 to 1")
+        if not 0 <= self.cost_per_hour < math.inf:
+            raise ValueError("`cost_per_hour` is at least 0")
         names = [address.partition("@")[0] for address in self.models]
         if len(set(names)) < len(names) or not all("@" in address for address in self.models):
             raise ValueError("`models` has one version of each model, such as fares@3")

@@ -21,6 +21,7 @@ from mainspring.measures.reference import Reference
 from mainspring.measures.window import Window
 from mainspring.monitoring.measure import Measured, enough, too_few, too_few_known, worst
 from mainspring.monitoring.model import Monitor
+from mainspring.serving.model import Usage
 
 Floats = NDArray[np.float64]
 FAIRNESS = tuple(name for name in FairnessReport.__struct_fields__ if name.endswith(("difference", "ratio")))
@@ -35,7 +36,7 @@ QUALITY = {"null_share": "nulls", "unseen_share": "unseen"}
 KNOWN: Mapping[str, Sequence[str]] = {
     "quality": tuple(QUALITY),
     "freshness": ("age_hours",),
-    "service": SERVICE,
+    "service": (*SERVICE, "saturation", "cost_per_1000"),
     "fairness": FAIRNESS,
     "estimated": (*ESTIMATES, *ERRORS),
     "calibration": ("ece",),
@@ -98,6 +99,30 @@ def service(rows: pl.DataFrame, monitor: Monitor) -> Measured:
         value = latency.quantile(share, "linear")
         found[name] = None if value is None else value / 1000
     return Measured(found[monitor.measure], asked.height, found)
+
+
+def usage(rows: pl.DataFrame, monitor: Monitor, used: Usage | None, cost_per_hour: float) -> Measured:
+    """How full the serving processes were, 0 to 1, or what a thousand of their predictions cost.
+
+    Args:
+        rows: As for `service`; what was answered stands for as many predictions as its weight.
+        monitor: Names the measure: ``saturation`` or ``cost_per_1000``.
+        used: What the processes used in the window.
+        cost_per_hour: What an hour of one costs; the cost is in the same money.
+    """
+    answered = rows.filter(~pl.col("role").is_in(["shadow", *_BROKEN])).unique("id", keep="first")
+    predictions = float(answered["weight"].sum())
+    if used is None:
+        return Measured(None, answered.height, {"why": "no serving process has put on record what it used"})
+    details = {"hours": used.hours, "cpu_seconds": used.cpu_seconds, "peak": used.peak, "predictions": predictions}
+    if monitor.measure == "saturation":
+        return Measured(used.saturation, answered.height, details)
+    if not enough(answered.height, monitor):
+        return too_few(answered.height, monitor)
+    if not cost_per_hour:
+        return Measured(None, answered.height, {"why": "nobody says what an hour costs: `cost_per_hour`"})
+    details |= {"cost": used.hours * cost_per_hour}
+    return Measured(used.cost_per_1000(cost_per_hour, predictions), answered.height, details)
 
 
 def group_fairness(joined: pl.DataFrame, monitor: Monitor) -> Measured:

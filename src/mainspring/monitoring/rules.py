@@ -46,7 +46,7 @@ SEASONS: Mapping[str, int] = {"mase": 1, "mase_7": 7, "mase_12": 12, "mase_24": 
 DEFAULTS: Mapping[str, tuple[float | None, float | None]] = {
     "weighted": (None, 0.2),
     "null_share": (None, 0.02), "unseen_share": (None, 0.02),
-    "error_rate": (None, 0.01),
+    "error_rate": (None, 0.01), "saturation": (None, 0.8),
     "ece": (None, 0.1),
     "ndcg": (0.9, None),
     "share": (None, 0.05), "reconstruction": (None, 0.2), "classifier": (None, 0.1),
@@ -58,7 +58,7 @@ DEFAULTS: Mapping[str, tuple[float | None, float | None]] = {
 }  # fmt: skip
 """Measure -> least and greatest value of a monitor that says neither: shares of what the model looks at, of rows and
 of columns' values; SageMaker Clarify's 0.9 for attributions; the four-fifths rule for ratios between groups; a quarter
-of a standard deviation between means; a forecast worse than the naive one."""
+of a standard deviation between means; a forecast worse than the naive one; a fifth of the processors left for more."""
 USUAL: Mapping[str, str] = {
     "drift": "weighted", "prediction_drift": "weighted", "quality": "null_share", "freshness": "age_hours",
     "service": "error_rate", "fairness": "demographic_parity_difference", "estimated": "roc_auc", "calibration": "ece",

@@ -15,6 +15,7 @@ from mainspring.core.entity import Create, Patch, born, draft
 from mainspring.core.ids import new_id
 from mainspring.core.mask import Mask
 from mainspring.core.operation import operation
+from mainspring.deploy.model import Deployment
 from mainspring.deploy.service import Deployments
 from mainspring.errors import InvalidInput
 from mainspring.measures.findings import MIN_ROWS
@@ -55,6 +56,7 @@ class Monitors:
         reviews: Its people's queue.
         artifacts: Where references are.
         folder: Where models are unpacked.
+        cost_per_hour: What an hour of a serving process costs whose deployment does not say.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Monitors:
         reviews: Reviews,
         artifacts: ArtifactStore,
         folder: Path,
+        cost_per_hour: float = 0.0,
     ) -> None:
         self._store = store
         self._usecases = usecases
@@ -76,6 +79,7 @@ class Monitors:
         self._reviews = reviews
         self._artifacts = artifacts
         self._folder = folder
+        self._cost_per_hour = cost_per_hour
         self._rolled_up: date | None = None
         self._versions = VersionRows(models, artifacts, folder)
         self._counts = Counts(store, predictions, self.reference_of)
@@ -107,6 +111,11 @@ class Monitors:
         deployment = self._deployments.show(monitor.deployment)
         if monitor.kind == "kpi":
             self._kpi(deployment.use_case, monitor.measure)
+        if monitor.measure == "cost_per_1000" and not self._hourly(deployment):
+            raise InvalidInput(
+                f"monitor `{monitor.name}`: nobody says what an hour of `{deployment.name}` costs",
+                hint="cost_per_hour = 1.2 under [deployment.serving], or under [settings]",
+            )
         rules.check_windows(monitor)
         if any(not 0 <= weight < float("inf") for weight in monitor.importance.values()):
             raise InvalidInput(f"monitor `{monitor.name}`: `importance` is at least 0", hint='{ "a column" = 1.0 }')
@@ -229,7 +238,7 @@ class Monitors:
         if monitor.kind == "humility":
             return measure.humility(self._predictions.rows(monitor.deployment, start, end), monitor)
         if monitor.kind == "service":
-            return kinds.service(self._predictions.rows(monitor.deployment, start, end), monitor)
+            return self._of_service(monitor, start, end)
         if monitor.kind == "freshness":
             last = self._predictions.rows(monitor.deployment, start, end)["time"].max()
             return kinds.freshness(last or self._predictions.last_time(monitor.deployment), end, 0)  # type: ignore[arg-type]
@@ -238,6 +247,16 @@ class Monitors:
             value = hours if monitor.measure == "oldest_hours" else float(waiting)
             return Measured(value, waiting, {"oldest_hours": hours, "open": waiting})
         return None
+
+    def _of_service(self, monitor: Monitor, start: datetime, end: datetime) -> Measured:
+        rows = self._predictions.rows(monitor.deployment, start, end)
+        if monitor.measure in kinds.SERVICE:
+            return kinds.service(rows, monitor)
+        used = self._predictions.usage(monitor.deployment, start, end)
+        return kinds.usage(rows, monitor, used, self._hourly(self._deployments.show(monitor.deployment)))
+
+    def _hourly(self, deployment: Deployment) -> float:
+        return deployment.serving.cost_per_hour or self._cost_per_hour
 
     def _measure(
         self, monitor: Monitor, joined: pl.DataFrame, version: ModelVersion | None, span: tuple[datetime, datetime]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hmac
 import os
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from mainspring.errors import Conflict, MainspringError, NotFound, Refused, Unauthorized, Unreachable
+from mainspring.errors import Conflict, MainspringError, NotFound, Refused, StoreError, Unauthorized, Unreachable
 from mainspring.serving.config import FIXED, is_loopback, load_config
 from mainspring.serving.host import Host
 from mainspring.serving.inference import TensorLane
@@ -281,6 +282,11 @@ class App:
             folder = folder if name == self.config.name else folder / name
             log = self.logs[name] = PredictionLog(folder, durable=self.config.durable, schedule=_later)
         return log
+
+    def record_use(self, frame: Frame) -> None:
+        """Puts on record what this process used (see `mainspring.serving.meter.Meter`), or counts it as lost."""
+        with contextlib.suppress(StoreError):
+            self._log(self.config.name).append(frame)
 
     def _append(self, name: str, frame: Frame) -> None:
         """Logs what is to be kept of a frame."""

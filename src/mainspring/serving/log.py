@@ -49,6 +49,24 @@ class Mark(NamedTuple):
     score: float
 
 
+class Use(NamedTuple):
+    """What a serving process used since the last time that it said so.
+
+    Attributes:
+        end: Until when, microseconds since 1970 (UTC).
+        seconds: How long that was.
+        workers: How many processes answer behind the same port; each says what it used itself.
+        capacity: Seconds that its event loop could have had of a processor.
+        cpu_seconds: Those that it took.
+    """
+
+    end: int
+    seconds: float
+    workers: int
+    capacity: float
+    cpu_seconds: float
+
+
 class Frame(msgspec.Struct, array_like=True, gc=False):
     """The predictions of one request, or of several that were answered together; every list has one entry per row.
 
@@ -72,6 +90,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
         why: Why the one row of a frame has its score; such a frame is no prediction, but follows one.
         table: The columns in a file, where they are numbers; `read_frames` puts them into `columns`.
         classes: The class answered for each row, of models that tell several apart; None where a rule decided.
+        use: What the process used; such a frame has no rows.
     """
 
     times: list[int]
@@ -90,6 +109,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     why: Explanation | None = None
     table: Table | None = None
     classes: list[str | None] | None = None
+    use: Use | None = None
 
     def each(self, name: str) -> Sequence[Any]:
         """A value per row of an attribute that may be one for all."""

@@ -28,6 +28,8 @@ class Snapshot(msgspec.Struct, array_like=True):
         waiting: Requests that wait for their answer now.
         humility: Rule, action taken on the row, count of rows.
         delay: Age of the message that was answered last, seconds.
+        cpu_seconds: Seconds of processor time taken.
+        processors: How many processors it can keep busy.
     """
 
     requests: list[tuple[str, int, int]]
@@ -40,6 +42,8 @@ class Snapshot(msgspec.Struct, array_like=True):
     waiting: int = 0
     humility: list[tuple[str, str, int]] = []
     delay: float = 0.0
+    cpu_seconds: float = 0.0
+    processors: float = 0.0
 
 
 class Metrics:
@@ -54,6 +58,8 @@ class Metrics:
         waiting: Requests that wait for their answer now.
         humility: Rule and action taken on the row -> rows.
         delay: Age of the message of a stream that was answered last, seconds; the greatest of all processes.
+        cpu_seconds: Seconds of processor time taken.
+        processors: How many processors can be kept busy.
     """
 
     def __init__(self, told: Iterable[Snapshot] = ()) -> None:
@@ -63,7 +69,7 @@ class Metrics:
         self.humility: Counter[tuple[str, str]] = Counter()
         self.lost = self.connections = self.waiting = 0
         self._buckets = [0] * (len(BOUNDS) + 1)
-        self._seconds = self.delay = 0.0
+        self._seconds = self.delay = self.cpu_seconds = self.processors = 0.0
         for snapshot in told:
             self._add(snapshot)
 
@@ -105,6 +111,8 @@ class Metrics:
             self.waiting,
             [(rule, action, count) for (rule, action), count in self.humility.items()],
             self.delay,
+            self.cpu_seconds,
+            self.processors,
         )
 
     def _add(self, told: Snapshot) -> None:
@@ -121,6 +129,8 @@ class Metrics:
         self.connections += told.connections
         self.waiting += told.waiting
         self.delay = max(self.delay, told.delay)
+        self.cpu_seconds += told.cpu_seconds
+        self.processors += told.processors
 
     @property
     def buckets(self) -> list[int]:
@@ -157,6 +167,8 @@ class Metrics:
             ("workers", "gauge", workers),
             ("revision", "gauge", revision),
             ("stream_delay_seconds", "gauge", round(self.delay, 3)),
+            ("cpu_seconds_total", "counter", round(self.cpu_seconds, 3)),
+            ("processors", "gauge", round(self.processors, 3)),
         ):
             lines += [f"# TYPE mainspring_{metric} {kind}", f"mainspring_{metric}{{{name}}} {value}"]
         return "\n".join(lines) + "\n"

@@ -73,6 +73,56 @@ class LogPosition(Entity):
     offset: int
 
 
+class Usage(Value):
+    """What the serving processes of a deployment used in a span of time.
+
+    Attributes:
+        hours: Hours that they ran, added up; the workers behind one port are one process.
+        capacity: Seconds of processor time that they could have had.
+        cpu_seconds: Those that they took.
+        peak: The greatest saturation of one of them within a minute.
+    """
+
+    hours: float
+    capacity: float
+    cpu_seconds: float
+    peak: float
+
+    @property
+    def saturation(self) -> float:
+        """How full they were, 0 to 1: busy time by the time that could have been busy.
+
+        One of the four golden signals (Beyer and others, Site Reliability Engineering, O'Reilly 2016, chapter 6).
+        """
+        return min(self.cpu_seconds / self.capacity, 1.0) if self.capacity else 0.0
+
+    def cost_per_1000(self, cost_per_hour: float, predictions: float) -> float | None:
+        """What a thousand predictions cost: what the processes cost, by thousands of predictions; None without any."""
+        return self.hours * cost_per_hour / predictions * 1000 if predictions else None
+
+
+class UsageHour(Entity):
+    """What the serving processes of a deployment used in an hour; what each of them says is added once.
+
+    Attributes:
+        deployment: Name of the deployment.
+        start: Beginning of the hour.
+        seconds: Seconds that processes ran.
+        capacity: Seconds of processor time that they could have had.
+        cpu_seconds: Those that they took.
+        peak: The greatest saturation of one of them within a minute.
+    """
+
+    __table__: ClassVar[str] = "usage_hour"
+    __unique__ = (("deployment", "start"),)
+    deployment: str
+    start: datetime
+    seconds: float
+    capacity: float
+    cpu_seconds: float
+    peak: float
+
+
 class SliceResult(Value):
     """How both did on a part of the rows.
 

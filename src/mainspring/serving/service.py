@@ -25,9 +25,10 @@ from mainspring.ports.artifacts import ArtifactStore
 from mainspring.serving.evidence import Side, ab_course, against_live, keys_of, models_own, sides, version_evidence
 from mainspring.serving.key import key_text
 from mainspring.serving.log import Frame, log_files, read_frames, remove_finished, to_attributions, to_frame
-from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment, Traffic
+from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment, Traffic, Usage
 from mainspring.serving.outcomes import OUTCOMES, join
 from mainspring.serving.reviews import enter, made_elsewhere
+from mainspring.serving.usage import add_use, usage
 from mainspring.store import Store
 
 _PREDICTIONS: dict[str, Any] = {
@@ -209,6 +210,7 @@ class Predictions:
             if position is not None:
                 self._move(position)
             enter(self._store, deployment, frames)
+            add_use(self._store, deployment, frames)
             if blob is None or self._store.first(Segment, deployment=deployment, kind=kind, digest=blob.digest):
                 return
             low, high = frame[time].min(), frame[time].max()
@@ -297,6 +299,10 @@ class Predictions:
     def segment_rows(self, segment: Segment) -> pl.DataFrame:
         """Everything logged in a piece, with the columns of `rows` but without outcomes."""
         return _logged([self._read(segment.digest).lazy()]).collect()
+
+    def usage(self, deployment: str, start: datetime, end: datetime) -> Usage | None:
+        """What the serving processes used in ``[start, end)``; None where nothing is on record."""
+        return usage(self._store, deployment, start, end)
 
     def attributions(self, deployment: str, start: datetime, end: datetime) -> pl.DataFrame:
         """What explains the sampled predictions of ``[start, end)``, one row each: see `to_attributions`.

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +19,7 @@ from mainspring.errors import Conflict, MainspringError, Unreachable
 from mainspring.serving.app import App
 from mainspring.serving.board import Board
 from mainspring.serving.http import Server
+from mainspring.serving.meter import Meter, wait
 from mainspring.serving.observe import AccessLog, Observers, Tracer
 from mainspring.serving.recent import EVERY_SECONDS
 
@@ -84,10 +86,13 @@ class _Worker:
             board, slot, _ = place
             if before := board.snapshot(slot):  # of the worker that died here: counters never fall
                 before.connections = before.waiting = 0
+                before.processors = 0.0
                 app.metrics = type(app.metrics)([before])
             app.others = lambda: board.others(slot)
             app.workers = lambda: [board.facts(other)[0] for other in range(board.workers)]
             app.reload_all = self._reload_all
+        self._meter = Meter(app.config.workers)
+        self._spent_before = app.metrics.cpu_seconds
 
     async def answer(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -109,6 +114,7 @@ class _Worker:
         if self._place:
             self._tell()
         self._note()
+        self._plan_use()
         await self._ended.wait()
         self._app.draining = True
         await asyncio.gather(*(stream.stop(_MOST_DRAIN_SECONDS) for stream in streams))
@@ -116,6 +122,7 @@ class _Worker:
             await face.stop(_MOST_DRAIN_SECONDS)
         await self._server.drain(_DRAIN_SECONDS, _MOST_DRAIN_SECONDS)
         await self._app.explained.settle(_EXPLAIN_SECONDS)
+        self._app.record_use(self._meter.take())
         if observers:
             observers.flush()
 
@@ -162,11 +169,20 @@ class _Worker:
         metrics = self._app.metrics
         metrics.lost = self._app.lost
         metrics.connections, metrics.waiting = len(self._server.connections), self._server.waiting
+        metrics.cpu_seconds, metrics.processors = self._spent_before + time.process_time(), self._meter.share
 
     def _note(self) -> None:
         self._app.note()
         if not self._ended.is_set():
             asyncio.get_running_loop().call_later(EVERY_SECONDS, self._note)
+
+    def _plan_use(self) -> None:
+        asyncio.get_running_loop().call_later(wait(time.time()), self._record_use)
+
+    def _record_use(self) -> None:
+        if not self._ended.is_set():  # otherwise the last record is written once all is answered
+            self._app.record_use(self._meter.take())
+            self._plan_use()
 
     def _tell(self) -> None:
         """Puts on the board how this worker is, again and again."""

@@ -13,6 +13,7 @@ from mainspring.errors import InvalidInput
 from mainspring.measures.profile import count
 from mainspring.monitoring import kinds, measure, rules
 from mainspring.monitoring.model import Monitor
+from mainspring.serving.model import Usage
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 ROWS = 2_000
@@ -92,6 +93,25 @@ def test_service_counts_failures_whole_and_answers_by_weight() -> None:
     assert found["error_rate"] == pytest.approx(10 / 2810)
     assert (found["latency_p50"], found["latency_p95"]) == (1.0, 1.0)
     assert kinds.service(rows.head(50), monitor("service", "error_rate")).value is None
+
+
+def test_usage_tells_how_full_processes_were_and_what_predictions_cost() -> None:
+    rows = pl.DataFrame(
+        {
+            "id": [str(number) for number in range(300)],
+            "role": ["error"] * 10 + ["live"] * 280 + ["shadow"] * 10,
+            "weight": [0.0] * 10 + [10.0] * 290,
+        }
+    )
+    used = Usage(hours=24.0, capacity=86_400.0, cpu_seconds=77_760.0, peak=1.0)
+    full, cost = monitor("service", "saturation", max=0.8), monitor("service", "cost_per_1000")
+    found = kinds.usage(rows, full, used, 0.0)
+    assert (found.value, status(found, full), found.details["peak"]) == (0.9, "breach", 1.0)
+    assert kinds.usage(rows.clear(), full, used, 0.0).value == 0.9  # what it says needs no predictions
+    assert kinds.usage(rows, cost, used, 0.5).value == pytest.approx(24 * 0.5 / 2.8)
+    for told in (kinds.usage(rows, full, None, 0.5), kinds.usage(rows, cost, used, 0.0)):
+        assert (told.value, bool(told.details["why"])) == (None, True)
+    assert kinds.usage(rows.head(50), cost, used, 0.5).details["why"] == "40 rows, fewer than 200"
 
 
 def test_fairness_equals_the_definition_and_needs_no_outcomes_for_parity() -> None:
