@@ -20,6 +20,7 @@ from mainspring.errors import InvalidInput, MissingExtra
 from mainspring.registry import boosters, mlmodel
 from mainspring.registry.onnx_export import PACKED
 from mainspring.registry.packaging import (
+    EXAMPLE_ROWS,
     MAX_TWIN_DIFFERENCE,
     TWIN_ROWS,
     classes_of,
@@ -70,7 +71,7 @@ def package_trees(
         signature = msgspec.structs.replace(signature, classes=classes_of(model) or opened.classes, threshold=0.0)
     rows = example.gather_every(max(1, example.height // TWIN_ROWS))
     ours = np.asarray(opened.predict(rows.to_numpy().astype(np.float64)), dtype=np.float64)
-    versions = {name: metadata.version(name) for name in _distributions(flavor)}
+    versions = dict([_installed(flavor), ("numpy", metadata.version("numpy"))])
     files = {
         FILES[flavor]: content,
         "signature.json": signature.to_json(),
@@ -100,10 +101,7 @@ def added(folder: Path, manifest: mlmodel.Manifest, signature: Signature) -> tup
         check(difference)
     except (InvalidInput, MissingExtra):
         return {}, None
-    values = probes(onnx, signature, 20)
-    rows = frame_of({field.name: _plain(values[:, k]) for k, field in enumerate(signature.inputs)}, signature)
-    ours = np.asarray(opened.predict(values), dtype=np.float64)
-    return {"model.onnx": onnx, EXAMPLE: example_of(rows, ours)}, difference
+    return {"model.onnx": onnx, EXAMPLE: example_of(*_tried(onnx, opened, signature, EXAMPLE_ROWS))}, difference
 
 
 def check(difference: float) -> None:
@@ -120,10 +118,17 @@ def check(difference: float) -> None:
 
 def _twin(content: bytes, opened: boosters.Opened, flavor: str, signature: Signature) -> tuple[bytes, float]:
     onnx = _exported(content, flavor, len(signature.inputs))
-    values = probes(onnx, signature, _PROBES)
-    ours = np.asarray(opened.predict(values), dtype=np.float64)
-    rows = frame_of({field.name: _plain(values[:, k]) for k, field in enumerate(signature.inputs)}, signature)
+    rows, ours = _tried(onnx, opened, signature, _PROBES)
     return onnx, twin_difference(ours, onnx, rows, signature)
+
+
+def _tried(
+    onnx: bytes, opened: boosters.Opened, signature: Signature, count: int
+) -> tuple[pl.DataFrame, NDArray[np.float64]]:
+    """Made-up rows, and what the trees answer for them."""
+    values = probes(onnx, signature, count)
+    rows = frame_of({field.name: _plain(values[:, k]) for k, field in enumerate(signature.inputs)}, signature)
+    return rows, np.asarray(opened.predict(values), dtype=np.float64)
 
 
 def _exported(content: bytes, flavor: str, columns: int) -> bytes:
@@ -197,13 +202,14 @@ def _plain(column: NDArray[np.float64]) -> list[float | None]:
 def _flavors(flavor: str, kept: Any) -> dict[str, Any]:
     path, made = FILES[flavor], type(kept)
     facts = {"data": path, "model_class": f"{made.__module__}.{made.__qualname__}", "code": None}
-    version = metadata.version(_distributions(flavor)[0])
+    _, version = _installed(flavor)
     facts |= {"xgb_version": version, "model_format": "ubj"} if flavor == "xgboost" else {"lgb_version": version}
     return {"python_function": {"loader_module": f"mlflow.{flavor}", "data": path}, flavor: facts}
 
 
-def _distributions(flavor: str) -> list[str]:
-    """Installed distributions that the model needs; XGBoost comes under two names."""
-    names = ["xgboost", "xgboost-cpu"] if flavor == "xgboost" else ["lightgbm"]
-    there = {str(item.name).lower() for item in metadata.distributions()}
-    return [*[name for name in names if name in there][:1], "numpy"]
+def _installed(flavor: str) -> tuple[str, str]:
+    """Name and version of the library's distribution; XGBoost comes under two names."""
+    try:
+        return flavor, metadata.version(flavor)
+    except metadata.PackageNotFoundError:
+        return f"{flavor}-cpu", metadata.version(f"{flavor}-cpu")

@@ -17,7 +17,7 @@ from mainspring.ports.artifacts import ArtifactStore
 from mainspring.store import Store, Transaction
 from mainspring.store.rows import shape_of
 from mainspring.tracking.files import Files
-from mainspring.tracking.model import RunArtifact, Trace, TraceSpan
+from mainspring.tracking.model import RunArtifact, Trace
 from mainspring.tracking.query import Part, comparison, json_text
 from mainspring.tracking.search import Clause, Order
 from mainspring.tracking.spans import HERE, LIBRARY_FILE, Span, completed, of_library, ordered, searched, trace_of
@@ -121,13 +121,10 @@ class Traces:
 
     def _index(self, tx: Transaction, trace: Trace, spans: Sequence[Span]) -> None:
         """Keeps what a trace is searched by, of the latest state of each span."""
+        now = self._store.clock.now()
         for span in {item.id: item for item in spans}.values():
-            before = self._store.first(TraceSpan, trace=trace.name, span=span.id)
-            entry = searched(span, trace.name, self._store.clock.now(), before.id if before else new_id())
-            if before:
-                tx.update(entry)
-            else:
-                tx.insert(entry)
+            tx.driver.run("DELETE FROM trace_span WHERE trace = ? AND span = ?", (trace.name, span.id))
+            tx.insert(searched(span, trace.name, now, new_id()))
 
     def _free(self, trace: Trace) -> int:
         """The first number that no file of spans has: found by doubling, then by halving."""
