@@ -170,7 +170,9 @@ class _Round:
     def _trained(self, key: str, result: Result) -> None:
         found = msgspec.msgpack.decode(result.payload, type=Trained)
         if found.model.error and not decoded(self._policies[self._needs[key][1]].state).keys:
-            raise StepFailed(f"the first model: {found.model.error}", hint="--warmup-days, or mend what trains")
+            raise StepFailed(
+                f"the first model: {found.model.error}", hint="--judge warmup_days=31, or mend what trains"
+            )
         with self._store.transaction() as tx:
             if self._store.first(SimulatedModel, key=key) is None:
                 made = msgspec.structs.replace(found.model, id=new_id())

@@ -213,7 +213,7 @@ def windows(past: Past, judging: Judging) -> int:
         raise InvalidInput(
             f"the history from {past.first:%Y-%m-%d} to {past.last:%Y-%m-%d} is over before the warm-up of"
             f" {judging.warmup_days:g} days is",
-            hint="--warmup-days, or more data",
+            hint="--judge warmup_days=31, or more data",
         )
     return int(span / timedelta(days=judging.window_days)) + 1
 
