@@ -9,6 +9,7 @@ from typing import Any
 
 from mainspring.core.signature import Signature
 from mainspring.errors import InvalidInput, MissingExtra
+from mainspring.registry.onnx_trees import regress
 
 _OPSETS = {"": 18, "ai.onnx.ml": 3}
 PACKED = "columns"
@@ -46,6 +47,7 @@ def export(estimator: Any, signature: Signature, *, packed: bool = False) -> byt
         graph = to_onnx(_joined(estimator, signature), initial_types=inputs, options=options, target_opset=_OPSETS)
         if by_name:
             _pack(graph.graph)
+        regress(graph.graph)
         return bytes(graph.SerializeToString())
     except Exception as error:
         name = type(estimator).__name__
