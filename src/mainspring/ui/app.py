@@ -74,6 +74,7 @@ PAGES: tuple[tuple[str, Maker], ...] = (
     ("/approvals/{version}", approvals.page),
     ("/deployments", deployments.index),
     ("/deployments/{name}", deployments.page),
+    ("/deployments/{name}/prediction", deployments.prediction),
     ("/deployments/{name}/rollout", rollouts.page),
     ("/deployments/{name}/try", trying.page),
     ("/reviews", reviews.index),

@@ -95,7 +95,14 @@ def test_trying_a_deployment_gives_its_answer_and_the_call_as_code(mill: Mill) -
     assert "fetch(" in text
     assert "{&#34;x&#34;: 0.75}" in text or '{"x": 0.75}' in text
     mill.workspace.controller.tick()
-    assert len(mill.workspace.predictions.find("mill")) == 1
+    (prediction,) = mill.workspace.predictions.find("mill")
+    link = f"/deployments/mill/prediction?id={prediction.id}"
+    assert f'href="{link}"' in door.ask("/deployments/mill")[1]
+    status, text = door.ask(link)
+    assert (status, "mill@1 answered yes" in text) == (200, True)
+    for said in ("0.75", "readings@1", mill.workspace.models.version("mill@1").run, "policy", "roc_auc"):
+        assert said in text, said
+    assert door.ask("/deployments/mill/prediction?id=nobody")[0] == 404
 
 
 def test_what_cannot_be_asked_is_said_beside_the_form(mill: Mill) -> None:
@@ -151,6 +158,8 @@ def test_what_waits_for_a_person_is_decided_once(mill: Mill) -> None:
     assert "unsure" in text
     mill.workspace.controller.tick()
     (review,) = mill.workspace.reviews.find()
+    assert "1 prediction of mill for a person to decide" in door.ask("/")[1]
+    assert "1 prediction waits in the people" in door.ask("/deployments")[1]
     _, text = door.ask("/reviews?deployment=mill")
     assert "1 prediction waits for a person" in text
     assert "Because of" in text
