@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -353,8 +355,41 @@ def test_callers_of_other_servers(door: Door) -> None:
         answer = door.ask("/invocations", text.encode(), headers={"content-type": "text/csv; charset=utf-8"})
         assert json.loads(answer.body) == {"predictions": wanted}, text
     assert door.json("/v1/models/sum:predict", {"instances": [[1, 2, 3], [4, 5, 6]]}) == {"predictions": [6.0, 15.0]}
-    assert door.json("/ping") == {}
+    for kind, lines in (("application/jsonlines", records), ("application/x-ndjson; charset=utf-8", rows)):
+        text = "\n".join(json.dumps(line) for line in lines)
+        answer = door.ask("/invocations", text.encode(), headers={"content-type": kind})
+        assert json.loads(answer.body) == {"predictions": wanted}
+    answer = door.ask("/invocations", {"instances": rows}, headers={"accept": "text/csv"})
+    assert (answer.body, answer.kind) == (b"1\n0\n", b"text/csv; charset=utf-8")
+    answer = door.ask("/v1/models/sum:predict", {"instances": [[1, 2, 3]]}, headers={"accept": "text/csv"})
+    assert answer.body == b"6.0\n"
+    for probe in ("/ping", "/health", "/healthz", "/livez", "/readyz"):
+        assert door.json(probe) == {}
+    assert {"flights", "sum", "identity"} <= set(door.json("/v1/models")["models"])
+    assert door.json("/v1/models") == door.json("/v2/models")
     assert door.json("/v1/models/sum") == {"name": "sum", "ready": True}
+
+
+def test_a_browser_is_told_how_to_ask(door: Door) -> None:
+    for path in ("/", "/docs"):
+        reply = door.ask(path, headers={"host": 'a.example:80"><script>'})
+        assert (reply.status, reply.kind) == (200, b"text/html; charset=utf-8")
+        text = html.unescape(reply.body.decode())
+        for said in ("flights@1", "curl http://a.example:80", "dep_delay", "-30 to 600", "may be null", "AA, B6, UA"):
+            assert said in text
+        assert b"<script" not in reply.body
+        assert b"default-src 'none'" in reply.headers
+    call = re.search(r"-d '(.*?)'</pre>", text)
+    assert call
+    assert door.json("/predict/flights", json.loads(call[1]))["predictions"][0]["version"] == "flights@1"
+    assert door.json("/predict/", {"records": [RECORD]})["predictions"][0]["label"] is True
+
+
+def test_who_asks_at_the_wrong_door_is_shown_the_right_one(door: Door) -> None:
+    for body in ({"instances": [[1]]}, {"dataframe_split": {}}, {"inputs": []}):
+        reply = door.ask("/predict/flights", body)
+        assert reply.status == 422
+        assert "/invocations" in json.loads(reply.body)["error"]["hint"]
 
 
 @pytest.mark.parametrize(
