@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from mainspring.serving.app import App
@@ -254,6 +255,30 @@ def test_openapi(door: Door, path: str) -> None:
         row = document["components"]["schemas"]["Row"]
         assert list(row["properties"]) == list(RECORD)
         assert row["properties"]["dep_delay"]["type"] == ["number", "null"]
+
+
+def test_openapi_describes_what_is_asked_and_answered(door: Door) -> None:
+    components = door.json("/v2/models/flights/openapi.json")["components"]
+
+    def fits(schema: str, value: Any) -> bool:
+        found = Draft202012Validator({"$ref": f"#/components/schemas/{schema}", "components": components})
+        return bool(found.is_valid(value))
+
+    rows = {"records": [RECORD], "ids": ["a"], "time": "2026-01-05T09:00:00Z"}
+    columns = {"columns": {name: [value] for name, value in RECORD.items()}}
+    for asked in (rows, columns):
+        assert fits("Rows", asked)
+        assert fits("Predictions", door.json("/predict/flights", asked))
+    kinds = {"dep_delay": "FP64", "distance": "FP64", "month": "INT64", "carrier": "BYTES"}
+    inputs = [{"name": name, "shape": [1], "datatype": kind, "data": [RECORD[name]]} for name, kind in kinds.items()]
+    assert fits("Inference", {"inputs": inputs, "outputs": [{"name": "score"}]})
+    assert fits("Inferred", door.json("/v2/models/flights/infer", {"inputs": inputs}))
+    less = {name: value for name, value in RECORD.items() if name != "month"}
+    for record in (less, RECORD | {"month": "May"}, RECORD | {"distance": None}, RECORD | {"colour": "red"}):
+        assert not fits("Rows", {"records": [record]})
+        assert door.ask("/predict/flights", {"records": [record]}).status == 422
+    assert fits("Error", json.loads(door.ask("/predict/flights", {}).body))
+    assert fits("Error", json.loads(door.ask("/v2/models/flights/infer", {}).body))
 
 
 def test_predict_of_any_model(door: Door) -> None:
