@@ -207,7 +207,8 @@ class Review(Entity):
         rules: The humility rules that fired.
         caller: Who asked, where tokens have names.
         status: Whether somebody has decided.
-        decision: 1 or 0 for a classifier, a number for a regressor.
+        decision: 1 or 0 for a classifier, a number for a regressor; null where `label` says it.
+        label: The class decided, of a model that tells several apart.
         actor: Who decided.
         decided: When.
         reason: Why.
@@ -226,6 +227,7 @@ class Review(Entity):
     caller: str = ""
     status: Server[Literal["open", "decided"]] = "open"
     decision: Server[float | None] = None
+    label: Server[str] = ""
     actor: Server[str] = ""
     decided: Server[datetime | None] = None
     reason: Server[str] = ""

@@ -15,6 +15,7 @@ from tests.integration.deploy.test_challenges import OF_CLASSES
 from mainspring.core.entity import change
 from mainspring.core.humility import HumilityRule
 from mainspring.deploy.model import Deployment
+from mainspring.errors import Conflict
 from mainspring.server.app import create_app
 from mainspring.ui.app import routes
 
@@ -187,3 +188,31 @@ def test_a_model_of_several_classes_answers_with_the_class(open_mill: Callable[.
     mill.workspace.predictions.ingest("mill")
     status, text = Door(mill).ask("/deployments/mill")
     assert (status, "<td>hot</td>" in text) == (200, True)
+
+
+def test_a_person_decides_which_of_several_classes_it_is(open_mill: Callable[..., Mill]) -> None:  # noqa: F811
+    mill = open_mill()
+    mill.apply().register()
+    mill.edit("pipeline.py", "    return sign(weight)", OF_CLASSES)
+    workspace = mill.workspace
+    rule = HumilityRule(name="far", when="outlying_input", column="x", high=2.0, then="person")
+    workspace.deployments.update("mill", change(Deployment, humility=(rule,)))
+    version = mill.candidate().address
+    workspace.models.set_status(version, "approved")
+    workspace.deployments.release("mill", version, skip_checks="they have tests of their own")
+    workspace.deployments.reconcile("mill")
+    workspace.predictions.ask("mill", {"records": [{"x": 9.0}], "ids": ["p"]})
+    workspace.predictions.ingest("mill")
+    door, review = Door(mill), workspace.reviews.decision("mill", "p")
+    _, text = door.ask("/reviews")
+    assert "<option>cold</option>" in text
+    assert "far (x above 2)" in text
+    form = {"actor": "ann", "value": "1", "reason": "felt it", "outcome": "yes"}
+    assert door.ask(f"/reviews/{review.id}/decide", form)[0] == 422
+    assert door.ask(f"/reviews/{review.id}/decide", form | {"value": "mild"})[0] == 303
+    decided = workspace.reviews.decision("mill", "p")
+    assert (decided.label, decided.decision) == ("mild", None)
+    assert workspace.predictions.find("mill")[0].outcome is None, "nothing was answered that could be right"
+    with pytest.raises(Conflict, match="mild"):
+        workspace.reviews.decide(review.id, "hot", "no")
+    assert ">mild</td>" in door.ask("/reviews")[1]
