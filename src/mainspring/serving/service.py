@@ -373,7 +373,7 @@ class Predictions:
         strategy, arms = deployment.strategy, [deployment.canary, *deployment.arms]
         if strategy.kind != "ab" or deployment.step_since is None:
             return Course({}, {}, 1.0)
-        rows = self.rows(name, deployment.step_since, self._store.clock.now() + timedelta(days=1))
+        rows = models_own(self.rows(name, deployment.step_since, self._store.clock.now() + timedelta(days=1)))
         kpis = self._deployments.kpi_values(deployment)
         counts = {version: keys_of(rows, version, strategy.key) for version in (deployment.live, *arms)}
         shares = [100 - sum(strategy.shares[: len(arms)]), *strategy.shares[: len(arms)]]

@@ -115,6 +115,9 @@ def test_what_cannot_be_asked_is_said_beside_the_form(mill: Mill) -> None:
 
 def test_an_ab_test_shows_interval_assignment_and_evidence(mill: Mill) -> None:
     door = Door(mill)
+    rule = HumilityRule(name="far", when="outlying_input", column="x", high=1.5, then="person")
+    mill.workspace.deployments.update("mill", change(Deployment, humility=(rule,)))
+    mill.workspace.controller.tick()
     mill.week()
     mill.workspace.deployments.release("mill", mill.approved(weight=1.3).address, "a steeper curve")
     mill.workspace.controller.tick()
@@ -128,6 +131,8 @@ def test_an_ab_test_shows_interval_assignment_and_evidence(mill: Mill) -> None:
     assert 'class="interval"' in text
     course = mill.workspace.predictions.course("mill")
     assert sum(course.keys.values()) == 360
+    judged = mill.workspace.deployments.releases("mill")[0].holds[-1].last.against["mill@2"]
+    assert course.looks["mill@2"][-1][1] == judged, "what the page draws is what the test is decided by"
     moments = [moment for moment, _ in course.looks["mill@2"]]
     assert moments == sorted(set(moments))
     widths = [item.high - item.low for _, item in course.looks["mill@2"] if item.low is not None]
