@@ -195,6 +195,7 @@ def _form(workspace: Workspace, renderer: Renderer, act: Callable[..., str | Pag
                 made = _explained(error)
             if isinstance(made, str):
                 return RedirectResponse(made, 303, HEADERS)
+            made = msgspec.structs.replace(made, live=False)
             return Response(renderer.html(made, request.url.path), made.status, HEADERS, "text/html")
 
         return await run_in_threadpool(work)

@@ -93,6 +93,8 @@ def test_trying_a_deployment_gives_its_answer_and_the_call_as_code(mill: Mill) -
     status, text = door.ask("/deployments/mill/try", {"v:x": "0.75"})
     assert status == 200
     assert "mill@1 answers yes" in text
+    assert "data-live" not in text, "what happens meanwhile must not sweep the answer away"
+    assert "data-live" in door.ask("/deployments/mill")[1]
     assert "fetch(" in text
     assert "{&#34;x&#34;: 0.75}" in text or '{"x": 0.75}' in text
     mill.workspace.controller.tick()
