@@ -87,7 +87,7 @@ from pathlib import Path
 reference = from_bytes(open(f"{folder}/reference", "rb").read())
 store = Store(f"sqlite:///{folder}/log.db")
 store.prepare()
-predictions = Predictions(store, None, LocalArtifacts(Path(folder) / "log"))
+predictions = Predictions(store, None, LocalArtifacts(Path(folder) / "log"), None)
 rows = pl.read_parquet(f"{folder}/small.parquet").rename(lambda name: f"in_{name}")
 times = pl.datetime_range(DAY, interval="6s", end=DAY + timedelta(seconds=6 * rows.height - 1), eager=True)
 facts = {"version": "m@1", "role": "live", "score": 0.5, "label": True, "latency_us": 100, "weight": 1.0}

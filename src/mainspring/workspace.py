@@ -38,6 +38,7 @@ from mainspring.registry.service import Models
 from mainspring.serving.challenges import Challenges
 from mainspring.serving.compaction import Compaction
 from mainspring.serving.jobs import Scorings
+from mainspring.serving.origin import Archive
 from mainspring.serving.retention import Retention
 from mainspring.serving.reviews import Reviews
 from mainspring.serving.service import Predictions
@@ -114,7 +115,8 @@ class Workspace:
         )  # fmt: skip
         key = self.home / "keys" / "signing.pem"
         self.edge = Edge(self.store, self.models, self.deployments, self.artifacts, folder, key)
-        self.predictions = Predictions(self.store, self.deployments, self.artifacts)
+        archive = Archive(self.models, self.runs, self.approvals, self.deployments)
+        self.predictions = Predictions(self.store, self.deployments, self.artifacts, archive)
         self.reviews = Reviews(self.store, self.deployments, self.predictions)
         self.challenges = Challenges(self.store, self.models, self.deployments, self.predictions, folder)
         self._watch(folder)

@@ -27,6 +27,8 @@ _READ = (
     TOLD,
 )
 _PAGE = 5000
+_NAMELESS = "the last one"
+"""A start that made no run."""
 _RECENT_RUNS = 20
 
 
@@ -38,7 +40,7 @@ def last_start(store: Store, rule: Rule) -> Start | None:
         found = store.first(Firing, begun, column.started.is_not(None), pipeline=rule.pipeline, order="-started")
     else:
         found = store.first(Firing, column.started.is_not(None), rule=rule.name, order="-started")
-    return Start(found.started, found.run or found.cause) if found and found.started else None
+    return Start(found.started, found.run or _NAMELESS) if found and found.started else None
 
 
 def starts(store: Store, rule: Rule, now: datetime) -> list[Start]:
@@ -50,7 +52,7 @@ def starts(store: Store, rule: Rule, now: datetime) -> list[Start]:
     for firing in store.find(Firing, since, rule=rule.name, order="started", limit=10_000):
         run = store.first(Run, name=firing.run) if firing.run else None
         cost = _cost(run, rule.budget.cost_per_hour, now) if run else 0.0
-        found.append(Start(firing.started or now, firing.run or firing.cause, cost))
+        found.append(Start(firing.started or now, firing.run or _NAMELESS, cost))
     return found
 
 

@@ -48,6 +48,14 @@ def group(noun: str) -> click.Group:
         from mainspring.cli.download import of_version  # noqa: PLC0415 - start-up time
 
         found.add_command(of_version, "download")
+    if noun == "deployments":
+        from mainspring.cli.recommended import recommended_rules  # noqa: PLC0415 - start-up time
+
+        found.add_command(recommended_rules, "recommended-rules")
+    if noun == "predictions":
+        from mainspring.cli.outcomes import outcomes  # noqa: PLC0415 - start-up time
+
+        found.add_command(outcomes)
     return found
 
 

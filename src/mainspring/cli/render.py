@@ -84,7 +84,7 @@ def _record(record: dict[str, Any]) -> None:
 
 
 def _short(rows: list[dict[str, Any]], name: str) -> bool:
-    return all(not isinstance(row.get(name), (dict, list)) for row in rows) and any(
+    return all(not isinstance(row.get(name), (dict, list, tuple)) for row in rows) and any(
         row.get(name) not in (None, "") for row in rows
     )
 
@@ -104,6 +104,6 @@ def _text(value: Any) -> str:
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
     if isinstance(value, dict):
         return ", ".join(f"{key}={_text(item)}" for key, item in value.items())
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ", ".join(_text(item) for item in value)
     return " ".join(str(value).split())

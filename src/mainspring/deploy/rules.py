@@ -149,8 +149,12 @@ def _baking(deployment: Deployment, now: datetime) -> str:
     if not deployment.step_since or now >= deployment.step_since + timedelta(hours=strategy.bake_hours):
         return ""
     if strategy.kind == "canary":
-        return f"step {deployment.step + 1} ({deployment.weight:g} %) bakes for {strategy.bake_hours:g} hours"
-    return f"the {'test' if strategy.kind == 'ab' else strategy.kind} lasts at least {strategy.bake_hours:g} hours"
+        return f"step {deployment.step + 1} ({deployment.weight:g} %) bakes for {_hours(strategy.bake_hours)}"
+    return f"the {'test' if strategy.kind == 'ab' else strategy.kind} lasts at least {_hours(strategy.bake_hours)}"
+
+
+def _hours(count: float) -> str:
+    return "1 hour" if count == 1 else f"{count:g} hours"
 
 
 def judge_kept(deployment: Deployment, live: VersionEvidence, kept: VersionEvidence, now: datetime) -> Verdict:

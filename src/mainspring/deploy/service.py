@@ -405,7 +405,7 @@ class Deployments:
             f"the token of {deployment.name} cannot be read from {path}", hint="put it there, on one line, mode 0600"
         )
 
-    @operation("GET", "/versions/{version}/recommended-rules", command="recommended_rules")
+    @operation("GET", "/versions/{version}/recommended-rules", command="")
     def recommended_rules(self, version: str, error_rate: float = 0.3) -> list[RecommendedRule]:
         """Recommends humility rules for a version, from the rows that it was trained and tried on; changes nothing.
 

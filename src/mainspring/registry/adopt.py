@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mainspring.core.package import EXAMPLE
 from mainspring.core.signature import Field, Signature
@@ -20,8 +22,16 @@ from mainspring.errors import InvalidInput, MainspringError
 from mainspring.ports.artifacts import ArtifactStore, Blob
 from mainspring.registry import boosters, mlmodel, trees
 from mainspring.registry.foreign import adopt_beside, check_code
+from mainspring.registry.nulls import readable
 from mainspring.registry.original import load_estimator
-from mainspring.registry.packaging import answers_of, classes_of, example_of, frame_of, kind_of_estimator, twin_of
+from mainspring.registry.packaging import (
+    answers_of,
+    classes_of,
+    example_of,
+    frame_of,
+    kind_of_estimator,
+    verified_twin,
+)
 from mainspring.registry.runtime import FLOATS, OnnxModel, open_session, probe_columns
 
 SIGNATURE = "signature.json"
@@ -119,13 +129,18 @@ def of_estimator(
     signature = Signature(inputs=inputs, kind=kind, classes=classes, threshold=threshold)
     rows = rows_for(folder, manifest, signature)
     named = getattr(estimator, "feature_names_in_", None) is not None
+
+    def ask(rows: pl.DataFrame) -> NDArray[np.float64]:
+        return answers_of(estimator, rows if named else rows.to_numpy(), signature)
+
     try:
-        ours = answers_of(estimator, rows if named else rows.to_numpy(), signature)
+        ours = ask(rows)
     except Exception as error:  # an estimator may raise anything
         raise InvalidInput(f"the model cannot score a row of its signature: {error}", hint="log it again") from error
     example = {EXAMPLE: example_of(rows, ours)}
+    signature, with_nulls = readable(ask, rows, signature, ())  # MLflow's signatures let any float be null
     try:
-        onnx, difference = twin_of(estimator, ours, rows, signature)
+        onnx, difference, signature = verified_twin(estimator, ask, rows, with_nulls, signature)
     except MainspringError:
         return signature, example, None  # it is served itself
     return signature, {**example, "model.onnx": onnx}, difference

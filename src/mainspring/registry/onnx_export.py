@@ -47,6 +47,7 @@ def export(estimator: Any, signature: Signature, *, packed: bool = False) -> byt
         graph = to_onnx(_joined(estimator, signature), initial_types=inputs, options=options, target_opset=_OPSETS)
         if by_name:
             _pack(graph.graph)
+        _lead_nulls(graph.graph, estimator)
         regress(graph.graph)
         return bytes(graph.SerializeToString())
     except Exception as error:
@@ -82,6 +83,18 @@ def _pack(graph: Any) -> None:
     del graph.input[1:]
     graph.input[0].name = PACKED
     graph.input[0].type.tensor_type.shape.dim[1].dim_value = len(names)
+
+
+def _lead_nulls(graph: Any, estimator: Any) -> None:
+    """Sends missing values the way they go in scikit-learn's trees and forests, which skl2onnx 1.20 leaves out."""
+    last = getattr(estimator, "steps", [("", estimator)])[-1][1]
+    trees = [item.tree_ for item in getattr(last, "estimators_", [last]) if hasattr(item, "tree_")]
+    for node in graph.node:
+        told = {item.name: item.ints for item in node.attribute}
+        if trees and len(told.get("nodes_treeids", ())) == sum(tree.node_count for tree in trees):
+            places = zip(told["nodes_treeids"], told["nodes_nodeids"], strict=True)
+            ways = [int(trees[tree].missing_go_to_left[place]) for tree, place in places]
+            told["nodes_missing_value_tracks_true"][:] = ways
 
 
 def _joined(estimator: Any, signature: Signature) -> Any:

@@ -16,6 +16,7 @@ from mainspring.registry.runtime import Columns, probe_rows, scores_in
 _PROBES = 16
 _DATA = frozenset(
     {
+        "numpy.dtype",
         "sklearn._loss.loss.HalfTweedieLossIdentity",
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
@@ -28,7 +29,7 @@ _DATA = frozenset(
         "sklearn.utils._bunch.Bunch",
     }
 )
-"""Parts of scikit-learn's estimators that hold numbers and run nothing, which skops does not know as such."""
+"""Parts of scikit-learn's estimators that hold numbers, or their type, and run nothing, which skops does not know."""
 
 
 class OriginalModel:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import metadata
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from mainspring.core.signature import Field, FieldType, Signature
 from mainspring.errors import InvalidInput, MissingExtra
 from mainspring.measures.schema import Kind, as_frame, kind_of
 from mainspring.registry import mlmodel
+from mainspring.registry.nulls import readable, required
 from mainspring.registry.onnx_export import export
 
 MAX_CATEGORIES = 200
@@ -42,7 +44,8 @@ def package(
         example: Rows the signature is learnt from and the twin is compared on (at least one): a frame of Polars or
             pandas, or columns: name -> values.
         threshold: A classifier says yes when its score is at least this.
-        nullable: Columns that may be null; by default all numbers. Any column with nulls in ``example`` may, too.
+        nullable: Columns that may be null; by default the numbers without which the model answers. Any column with
+            nulls in ``example`` may, too.
         twin: Whether an estimator without an exact ONNX twin is refused, or served as it is, which takes scikit-learn
             in the serving process and about ten times the time.
         **facts: What else is to be said of a module (`mainspring.registry.pytorch.package_module`: ``kind``,
@@ -56,8 +59,8 @@ def package(
 
     Raises:
         MissingExtra: scikit-learn, skl2onnx or skops is not installed.
-        InvalidInput: A twin is required, and the model cannot be exported or its twin's answers differ by more than
-            0.001.
+        InvalidInput: A column may be null, and the model does not answer rows without it; or a twin is required, and
+            the model cannot be exported or its twin's answers differ by more than 0.001.
     """
     from mainspring.registry.trees import flavor_of, package_trees  # noqa: PLC0415 - it uses this module
 
@@ -92,6 +95,15 @@ def _package_estimator(
     names = [field.name for field in signature.inputs]
     rows = example.select(names).gather_every(max(1, example.height // TWIN_ROWS))
     ours = answers_of(estimator, rows, signature)
+    told = {name for name in names if name in (nullable or ()) or example[name].null_count()}
+    ask = functools.partial(answers_of, estimator, signature=signature)
+    signature, with_nulls = readable(ask, rows, signature, told)
+    onnx, difference = b"", None
+    try:
+        onnx, difference, signature = verified_twin(estimator, ask, rows, with_nulls, signature, told)
+    except InvalidInput:
+        if twin == "required":
+            raise
     dumped = bytes(skops_io.dumps(estimator))
     trusted = skops_io.get_untrusted_types(data=dumped)
     versions = {name: metadata.version(name) for name in ("scikit-learn", "skops", "numpy")}
@@ -101,35 +113,62 @@ def _package_estimator(
         EXAMPLE: example_of(rows, ours),
         **mlmodel.write(signature, trusted, versions),
     }
-    try:
-        onnx, difference = twin_of(estimator, ours, rows, signature)
-    except InvalidInput:
-        if twin == "required":
-            raise
-        return ModelPackage(flavor="sklearn", files=files, signature=signature)
     return ModelPackage(
         flavor="sklearn",
-        files={**files, "model.onnx": onnx},
+        files={**files, "model.onnx": onnx} if onnx else files,
         signature=signature,
         twin_difference=difference,
-        twin_rows=rows.height,
+        twin_rows=rows.height + with_nulls.height if onnx else 0,
     )
+
+
+def verified_twin(
+    estimator: Any,
+    ask: Callable[[pl.DataFrame], NDArray[np.float64]],
+    rows: pl.DataFrame,
+    with_nulls: pl.DataFrame,
+    signature: Signature,
+    told: Collection[str] = (),
+) -> tuple[bytes, float, Signature]:
+    """The twin, how far its scores are off, and the signature for which that holds.
+
+    Args:
+        estimator: Fitted.
+        ask: Its answers for a frame.
+        rows: Rows to compare on.
+        with_nulls: More of them, which `mainspring.registry.nulls.readable` has made.
+        signature: Of the model.
+        told: Columns that have to stay nullable; without any the twin may be one that reads no nulls.
+
+    Raises:
+        InvalidInput: There is no twin that answers as the model does.
+    """
+    everything = pl.concat([rows, with_nulls])
+    try:
+        return *twin_of(estimator, ask(everything), everything, signature), signature
+    except InvalidInput:
+        if told or not with_nulls.height:
+            raise
+    signature = required(signature, rows.columns)
+    return *twin_of(estimator, ask(rows), rows, signature), signature
 
 
 def twin_of(estimator: Any, ours: NDArray[np.float64], rows: pl.DataFrame, signature: Signature) -> tuple[bytes, float]:
     """The twin and how far its scores are off: with all columns in one input where that works, it is far faster."""
+    apart: float | None = None
     for packed in (True, False) if signature.numeric and len(signature.inputs) > 1 else (False,):
         try:
             onnx = export(estimator, signature, packed=packed)
             difference = twin_difference(ours, onnx, rows, signature)
         except InvalidInput:
-            if not packed:
+            if not packed and apart is None:
                 raise
             continue
         if difference <= MAX_TWIN_DIFFERENCE:
             return onnx, difference
+        apart = difference
     raise InvalidInput(
-        f"the ONNX twin answers differently from the model (by {difference:.3g})",
+        f"the ONNX twin answers differently from the model (by {apart:.3g})",
         hint='train on float32 values, use an estimator that skl2onnx converts exactly, or pack with twin="preferred"',
     )
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from mainspring.errors import Conflict, MainspringError, NotFound, Refused, StoreError, Unauthorized, Unreachable
 from mainspring.serving.config import FIXED, is_loopback, load_config
+from mainspring.serving.front import page
 from mainspring.serving.host import Host
 from mainspring.serving.inference import TensorLane
 from mainspring.serving.invocations import ROUTE as INVOCATIONS
@@ -46,7 +47,9 @@ _MORE = {
 }
 """Headers that belong to a refusal's status."""
 _LONGEST_REQUEST = 200
-
+_PROBES = ("/ping", "/health", "/healthz", "/livez", "/readyz")
+"""What SageMaker, MLflow, BentoML and Kubernetes ask by habit: whether it is ready; as `/v2/health/ready`."""
+_FRONT = ("/", "/docs")
 
 C = TypeVar("C", bound=Coming)
 
@@ -112,7 +115,9 @@ class App:
             ("GET", "/metrics"): self._metrics,
             ("GET", "/openapi.json"): lambda _: self._protocol.openapi(name, ""),
             ("POST", "/invocations"): self._invocations.invoke,
-            ("GET", "/ping"): self._invocations.ping,
+            ("POST", "/predict/"): lambda call: predict(self.scoring, call, name),
+            **{("GET", path): self._invocations.ping for path in _PROBES},
+            **{("GET", path): self._front for path in _FRONT},
             ("GET", "/-/status"): self._status,
         }
 
@@ -243,7 +248,7 @@ class App:
             if config.workers > 1 and call.path != "/-/reload":
                 raise Conflict("one worker of several cannot change its models alone", hint="POST /-/reload")
             known = {config.admin_token: "controller"}
-        elif not self._guarded or call.path.startswith("/v2/health/"):
+        elif not self._guarded or call.path in _PROBES or call.path.startswith("/v2/health/"):
             return
         else:
             known = {token: name for name, token in config.tokens.items()}
@@ -262,7 +267,7 @@ class App:
             return handler(call)
         if call.path == "/v2" or call.path.startswith("/v2/"):
             return self._protocol.answer(call)
-        if call.path.startswith("/v1/models/"):
+        if call.path.startswith("/v1/models"):
             return self._invocations.of_model(call)
         if call.path.startswith("/predict/") and method == "POST":
             return predict(self.scoring, call, call.path.removeprefix("/predict/"))
@@ -385,6 +390,13 @@ class App:
     def note(self) -> None:
         """Remembers what was counted, for the figures of the last minute; see `Recent.note`."""
         self._recent.note(time.time(), self._total())
+
+    def _front(self, call: Call) -> Reply:
+        found = self.host.ready(self.config.name)
+        others = sorted({one.name for one in self.host.index()} - {self.config.name})
+        host = call.headers.get(b"host", b"").decode("latin-1") or "127.0.0.1"
+        url = f"{'https' if self.config.tls_cert else 'http'}://{host}"
+        return page(self.config.name, found and found[0], others, url, guarded=self._guarded)
 
     def _metrics(self, call: Call) -> Reply:
         alive = sum(map(bool, self.workers()))

@@ -23,9 +23,11 @@ from mainspring.serving.scoring import After, Scoring, then
 
 ROUTE = "invocations"
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_CSV = "text/csv"
+_LINES = ("application/jsonlines", "application/x-ndjson")
 _HINT = 'send {"dataframe_split": {"columns": […], "data": [[…]]}}, {"instances": [{column: value}]}, or CSV'
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False}
-_encode = msgspec.json.encode
+_encode, _decode = msgspec.json.encode, msgspec.json.decode
 
 
 class Invocations:
@@ -61,6 +63,8 @@ class Invocations:
         Raises:
             NotFound: There is no such address.
         """
+        if call.path.rstrip("/") == "/v1/models" and call.method == "GET":
+            return Reply(200, _encode({"models": sorted({one.name for one in self._scoring.host.index()})}))
         name, colon, verb = call.path.removeprefix("/v1/models/").partition(":")
         if colon and verb == "predict":
             if call.method != "POST":
@@ -78,17 +82,25 @@ class Invocations:
         if not isinstance(served, Lineup):
             raise InvalidInput(f"model `{name}` has no columns", hint=f"POST tensors to /v2/models/{name}/infer")
         batch = read(served.form, call.body, call.headers.get(b"content-type", b"").decode("latin-1"))
-        kind = served.signature.kind
+        kind, as_csv = served.signature.kind, call.headers.get(b"accept", b"").decode("latin-1").startswith(_CSV)
         got = self._scoring.score(name, served, "", batch, start, call)
-        reply = then(got, lambda scored: _told(kind, *scored))
+        reply = then(got, lambda scored: _told(kind, *scored, as_csv))
         return reply if isinstance(reply, Reply) else await reply
 
 
-def _told(kind: str, answer: Answer, after: After) -> Reply:
-    """A value for a regressor, a class for a classifier: 1 and 0 where it tells yes from no."""
+def _told(kind: str, answer: Answer, after: After, as_csv: bool) -> Reply:
+    """A value for a regressor, a class for a classifier: 1 and 0 where it tells yes from no.
+
+    As CSV, which SageMaker's batch jobs ask for, each stands in a line of its own.
+    """
     told: Sequence[Any] = answer.scores
     if kind == "classifier":
         told = [int(label) if isinstance(label, bool) else label for label in answer.told]
+    if as_csv:
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerows([None if value != value else value] for value in told)  # noqa: PLR0124 - not a number
+        return Reply(200, lines.getvalue().encode(), b"text/csv; charset=utf-8", after)
     return Reply(200, _encode({"predictions": told}), after=after)
 
 
@@ -104,10 +116,11 @@ def read(form: Form, body: bytes, kind: str = "") -> Batch:
         Malformed: It cannot be read.
         InvalidInput: It has another form, or a value that the model does not take.
     """
-    if kind.partition(";")[0].strip().lower() == "text/csv":
+    media = kind.partition(";")[0].strip().lower()
+    if media == _CSV:
         return form.check(_of_csv(form.fields, body))
     try:
-        asked = msgspec.json.decode(body)
+        asked = {"instances": msgspec.json.Decoder().decode_lines(body)} if media in _LINES else _decode(body)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the body cannot be read as JSON: {error}", hint=_HINT) from None
     given = [name for name in _FORMS if isinstance(asked, dict) and name in asked]

@@ -207,7 +207,8 @@ class Review(Entity):
         rules: The humility rules that fired.
         caller: Who asked, where tokens have names.
         status: Whether somebody has decided.
-        decision: 1 or 0 for a classifier, a number for a regressor.
+        decision: 1 or 0 for a classifier, a number for a regressor; null where `label` says it.
+        label: The class decided, of a model that tells several apart.
         actor: Who decided.
         decided: When.
         reason: Why.
@@ -226,6 +227,7 @@ class Review(Entity):
     caller: str = ""
     status: Server[Literal["open", "decided"]] = "open"
     decision: Server[float | None] = None
+    label: Server[str] = ""
     actor: Server[str] = ""
     decided: Server[datetime | None] = None
     reason: Server[str] = ""
@@ -298,6 +300,48 @@ class Prediction(Value):
     label: bool | str | None = None
     outcome: float | None = None
     rules: list[str] = []
+
+
+class Origin(Value):
+    """Where an answer comes from: what was asked, what that version was made of, and who let it answer.
+
+    Attributes:
+        prediction: The answer.
+        inputs: Column -> value, as the prediction log has it: masked columns are dropped or hashed.
+        role: What the version was then: ``live``, ``canary`` or ``arm``.
+        caller: Whose token asked, where tokens have names.
+        request: The request's id, if it had one.
+        datasets: Dataset versions that it was trained on.
+        run: Run that trained it, or empty.
+        commit: Git commit of the code that did, with ``+`` where files differed from it; empty outside a repository.
+        trained_by: Who started that run.
+        gates: What the gates found, in words.
+        approved_by: A person's name, or ``policy``; empty where no gates decided.
+        approved: When.
+        approval_reason: Why.
+        release: Number of the release by which it answered; 0 where it was never released.
+        released_by: Who released it.
+        released: When.
+        release_reason: Why, or why it has ended since.
+    """
+
+    prediction: Prediction
+    inputs: dict[str, Any]
+    role: str
+    caller: str = ""
+    request: str = ""
+    datasets: list[str] = []
+    run: str = ""
+    commit: str = ""
+    trained_by: str = ""
+    gates: list[str] = []
+    approved_by: str = ""
+    approved: datetime | None = None
+    approval_reason: str = ""
+    release: int = 0
+    released_by: str = ""
+    released: datetime | None = None
+    release_reason: str = ""
 
 
 class Scoring(Entity):

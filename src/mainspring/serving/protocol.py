@@ -57,11 +57,16 @@ class OpenInference:
             return self._repository(call, method, [unquote(part) for part in parts[1:]])
         if parts == [""]:
             return _get(call, method, self._scoring.server)
+        if parts == ["models"]:
+            return _get(call, method, self._models)
         if parts == ["health", "live"]:
             return _get(call, method, lambda: {"live": True})
         if parts == ["health", "ready"]:
             return _get(call, method, self._ready)
         raise NotFound(f"there is no {call.path}", hint="GET /v2, /v2/health/ready, /v2/models/NAME")
+
+    def _models(self) -> dict[str, Any]:
+        return {"models": sorted({one.name for one in self._scoring.host.index()})}
 
     def _ready(self) -> dict[str, Any]:
         self._check_ready()

@@ -21,6 +21,7 @@ from mainspring.serving.table import Unpacked
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_ELSEWHERE = {"instances", "inputs", "dataframe_split", "dataframe_records"}
 _HINT = 'send {"records": [{column: value}]} or {"columns": {column: [values]}}; `ids` and `times` are optional'
 
 PredictionId = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -318,7 +319,9 @@ class Form:
                         _refuse(name, row, str(error))
             if isinstance(columns, dict):
                 self.check(columns)
-        raise InvalidInput(f"the body does not have the right form: {reason}", hint=_HINT)
+        elsewhere = _ELSEWHERE & set(asked) if isinstance(asked, dict) else ()
+        hint = "POST it to /invocations, or tensors to /v2/models/NAME/infer" if elsewhere else _HINT
+        raise InvalidInput(f"the body does not have the right form: {reason}", hint=hint)
 
 
 def _refuse(column: str, row: int | str | None, reason: str) -> NoReturn:

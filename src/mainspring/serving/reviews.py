@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from mainspring.core.actor import current_actor
 from mainspring.core.ids import new_id
 from mainspring.core.operation import operation
+from mainspring.core.signature import Signature
 from mainspring.deploy.service import Deployments
 from mainspring.errors import Conflict, InvalidInput, NotFound
 from mainspring.serving.log import Frame, Mark
@@ -82,12 +83,13 @@ class Reviews:
         return found
 
     @operation("POST", "/reviews/{id}/decide")
-    def decide(self, id: str, value: float, reason: str, outcome: bool = False) -> Review:
+    def decide(self, id: str, value: float | str, reason: str, outcome: bool = False) -> Review:
         """Decides a row, once and for all.
 
         Args:
             id: The row of the queue.
-            value: 1 or 0 for yes or no of a classifier, a number for a regressor.
+            value: 1 or 0 for yes or no of a classifier, a number for a regressor, the class where a model tells several
+                apart.
             reason: Why.
             outcome: Whether the decision is also what really happened: it is then recorded as the outcome.
 
@@ -100,20 +102,18 @@ class Reviews:
         with self._store.transaction() as tx:
             before = self.show(id)
             if before.status == "decided":
-                told = f"it was decided by {before.actor} on {before.decided:%Y-%m-%d %H:%M}: {before.decision:g}"
+                told = f"it was decided by {before.actor} on {before.decided:%Y-%m-%d %H:%M}: {_said(before)}"
                 raise Conflict(told, hint=f"mainspring reviews show {id}")
-            classifies = self._deployments.signature(before.version).kind == "classifier"
-            if not math.isfinite(value) or (classifies and value not in (0, 1)):
-                raise InvalidInput(f"{value:g} is no decision", hint="1 for yes, 0 for no; a number for a regressor")
+            decided = _decision(value, self._deployments.signature(before.version))
             now, actor = self._store.clock.now(), current_actor().name
-            facts = {"status": "decided", "decision": value, "actor": actor, "decided": now, "reason": reason}
+            facts = {"status": "decided", **decided, "actor": actor, "decided": now, "reason": reason}
             review = tx.update(msgspec.structs.replace(before, **facts))
-            told_facts = {"prediction": review.prediction, "review": id, "decision": value, "reason": reason}
+            said = review.label or review.decision
+            told_facts = {"prediction": review.prediction, "review": id, "decision": said, "reason": reason}
             tx.emit("serving.review.decided", review.deployment, **told_facts, outcome=outcome)
             if outcome:
-                self._predictions.record_outcomes(
-                    review.deployment, [Outcome(id=review.prediction, value=value, time=now)]
-                )
+                known = Outcome(id=review.prediction, value=said, time=now)
+                self._predictions.record_outcomes(review.deployment, [known])
         return review
 
     def waiting(self, deployment: str, moment: datetime) -> tuple[float, int]:
@@ -124,6 +124,29 @@ class Reviews:
         if oldest is None:
             return 0.0, 0
         return (moment - oldest.created) / timedelta(hours=1), self._store.count(Review, *waited, deployment=deployment)
+
+
+def _decision(value: float | str, signature: Signature) -> dict[str, float | str]:
+    """A decision as the queue keeps it.
+
+    Raises:
+        InvalidInput: It is none that the model could answer.
+    """
+    if signature.classes:
+        if value not in signature.classes:
+            raise InvalidInput(f"`{value}` is no decision", hint=f"one of {', '.join(signature.classes)}")
+        return {"label": str(value)}
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or (signature.kind == "classifier" and number not in (0, 1)):
+        raise InvalidInput(f"`{value}` is no decision", hint="1 for yes, 0 for no; a number for a regressor")
+    return {"decision": number}
+
+
+def _said(review: Review) -> str:
+    return review.label or f"{review.decision:g}"
 
 
 def enter(store: Store, deployment: str, frames: Iterable[Frame]) -> None:

@@ -7,7 +7,7 @@ import http.client
 import io
 import itertools
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -25,7 +25,8 @@ from mainspring.ports.artifacts import ArtifactStore
 from mainspring.serving.evidence import Side, ab_course, against_live, keys_of, models_own, sides, version_evidence
 from mainspring.serving.key import key_text
 from mainspring.serving.log import Frame, log_files, read_frames, remove_finished, to_attributions, to_frame
-from mainspring.serving.model import Logged, LogPosition, Outcome, Prediction, Segment, Traffic, Usage
+from mainspring.serving.model import Logged, LogPosition, Origin, Outcome, Prediction, Segment, Traffic, Usage
+from mainspring.serving.origin import Archive, told
 from mainspring.serving.outcomes import OUTCOMES, join
 from mainspring.serving.reviews import enter, made_elsewhere
 from mainspring.serving.usage import add_use, usage
@@ -60,10 +61,11 @@ class Course(NamedTuple):
 class Predictions:
     """Predictions of deployments and their outcomes."""
 
-    def __init__(self, store: Store, deployments: Deployments, artifacts: ArtifactStore) -> None:
+    def __init__(self, store: Store, deployments: Deployments, artifacts: ArtifactStore, archive: Archive) -> None:
         self._store = store
         self._deployments = deployments
         self._artifacts = artifacts
+        self._archive = archive
         self._outcomes = functools.lru_cache(maxsize=_OUTCOME_SEGMENTS)(self._read)
 
     @operation("POST", "/deployments/{deployment}/predict", command="")
@@ -371,7 +373,7 @@ class Predictions:
         strategy, arms = deployment.strategy, [deployment.canary, *deployment.arms]
         if strategy.kind != "ab" or deployment.step_since is None:
             return Course({}, {}, 1.0)
-        rows = self.rows(name, deployment.step_since, self._store.clock.now() + timedelta(days=1))
+        rows = models_own(self.rows(name, deployment.step_since, self._store.clock.now() + timedelta(days=1)))
         kpis = self._deployments.kpi_values(deployment)
         counts = {version: keys_of(rows, version, strategy.key) for version in (deployment.live, *arms)}
         shares = [100 - sum(strategy.shares[: len(arms)]), *strategy.shares[: len(arms)]]
@@ -402,10 +404,28 @@ class Predictions:
             id: Only the one with this id, however old it is.
         """
         limit = min(max(limit, 0), _MOST_LISTED)
-        rows = self._with_id(deployment, id) if id else self._latest(deployment, limit)
-        names = ["id", "time", "version", "score", "label", "class", "outcome", "rules"]
-        told = rows.tail(limit).reverse().select(names).with_columns(pl.col("rules").fill_null([]))
-        return [Prediction(**(row | {"label": row.pop("class") or row["label"]})) for row in told.to_dicts()]
+        rows = self._with_id(deployment, id, self.joined) if id else self._latest(deployment, limit)
+        return told(rows.tail(limit).reverse())
+
+    @operation("GET", "/deployments/{deployment}/predictions/origin", command="origin")
+    def origin(self, deployment: str, id: str) -> Origin:
+        """Tells where an answer comes from: its inputs, the data and the run behind it, and who let it answer.
+
+        Args:
+            deployment: Its name.
+            id: Of the prediction.
+
+        Raises:
+            NotFound: It is not in the log: not yet, not in the sample that is kept, or too old.
+        """
+        rows = self._with_id(deployment, id, self.rows).filter(pl.col("role").is_in(["live", "canary", "arm"]))
+        if not rows.height:
+            self._deployments.show(deployment)
+            raise NotFound(
+                f"no prediction {id} is in the log of {deployment}",
+                hint=f"it is there within seconds, if it is in the sample: mainspring predictions list {deployment}",
+            )
+        return self._archive.origin(deployment, rows.head(1))
 
     def _latest(self, deployment: str, limit: int) -> pl.DataFrame:
         """The latest answered rows, at least so many where there are; older segments are not read."""
@@ -420,15 +440,17 @@ class Predictions:
                 wanted = 2 * held
         return rows
 
-    def _with_id(self, deployment: str, id: str) -> pl.DataFrame:
-        """The answered row with an id: looked for in the ids of one segment after the other, the latest first."""
+    def _with_id(
+        self, deployment: str, id: str, read: Callable[[str, datetime, datetime], pl.DataFrame]
+    ) -> pl.DataFrame:
+        """The rows with an id: looked for in the ids of one segment after the other, the latest first."""
         found = self._segments(deployment, "predictions")
         while True:
             try:
                 latest = sorted(found, key=lambda item: item.end, reverse=True)
                 moments = (time for segment in latest for time in self._times(segment, id))
                 moment = next(moments, datetime.min.replace(tzinfo=UTC))
-                return self.joined(deployment, moment, moment + _MICROSECOND).filter(pl.col("id") == id)
+                return read(deployment, moment, moment + _MICROSECOND).filter(pl.col("id") == id)
             except NotFound:  # as in `_parts`
                 again = self._segments(deployment, "predictions")
                 if again == found:

@@ -139,13 +139,9 @@ def disable(workspace: Workspace, form: Form, name: str) -> str:
 
 def decide(workspace: Workspace, form: Form, id: str) -> str:
     """Decides a row of the people's queue; leads back to the queue."""
-    try:
-        value = float(form.get("value", ""))
-    except ValueError:
-        raise InvalidInput("the decision is not a number", hint="1 for yes, 0 for no") from None
     reason = form.get("reason", "")
     with acting_as(_actor(form), reason=reason):
-        workspace.reviews.decide(id, value, reason, outcome=form.get("outcome") == "yes")
+        workspace.reviews.decide(id, form.get("value", ""), reason, outcome=form.get("outcome") == "yes")
     return "/reviews"
 
 

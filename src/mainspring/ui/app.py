@@ -74,6 +74,7 @@ PAGES: tuple[tuple[str, Maker], ...] = (
     ("/approvals/{version}", approvals.page),
     ("/deployments", deployments.index),
     ("/deployments/{name}", deployments.page),
+    ("/deployments/{name}/prediction", deployments.prediction),
     ("/deployments/{name}/rollout", rollouts.page),
     ("/deployments/{name}/try", trying.page),
     ("/reviews", reviews.index),
@@ -194,6 +195,7 @@ def _form(workspace: Workspace, renderer: Renderer, act: Callable[..., str | Pag
                 made = _explained(error)
             if isinstance(made, str):
                 return RedirectResponse(made, 303, HEADERS)
+            made = msgspec.structs.replace(made, live=False)
             return Response(renderer.html(made, request.url.path), made.status, HEADERS, "text/html")
 
         return await run_in_threadpool(work)

@@ -22,6 +22,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         section: Which entry of the navigation it belongs to.
         crumbs: The way here.
         status: HTTP status.
+        live: Whether it is drawn anew when something happens; what answers a form stays as it is.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     section: str = ""
     crumbs: tuple[Crumb, ...] = ()
     status: int = 200
+    live: bool = True
 
 
 def whole(query: Query, name: str, default: int, low: int = 0, high: int = 10**12) -> int:

@@ -63,7 +63,7 @@ class Renderer:
         }
         shell: dict[str, Any] = {
             "title": page.title, "section": page.section, "crumbs": page.crumbs, "badges": badges, "here": here,
-            "twin": twin(here),
+            "twin": twin(here), "live": page.live,
         }  # fmt: skip
         return self._environment.get_template(page.template).render({**page.context, **shell})
 

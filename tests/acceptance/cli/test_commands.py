@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -279,10 +280,34 @@ def test_trying_a_deployment(lived: Any, mainspring: Any) -> None:
         False,
     )
     assert mainspring("try", "mill", "--explain", "--json").json[0]["explanation"]["contributions"].keys() == {"x"}
+    with Workspace(load_settings(Path.cwd())) as workspace:
+        workspace.predictions.ingest("mill")
+    Path("happened.csv").write_text(f"id,late,known\n{given.json[0]['id']},1,2026-01-05T09:00:00Z\n")
+    for _ in range(2):
+        told = mainspring("predictions", "outcomes", "mill", "happened.csv", "--value", "late", "--time", "known")
+        assert (told.code, "outcomes\t1" in told.out) == (0, True), told.err
+    assert mainspring("predictions", "list", "mill", "--id", given.json[0]["id"], "--json").json[0]["outcome"] == 1.0
+    origin = mainspring("predictions", "origin", "mill", "--id", given.json[0]["id"], "--json").json
+    assert (origin["datasets"], origin["approved_by"]) == (["readings@1"], "policy")
+    lost = mainspring("predictions", "outcomes", "mill", "happened.csv")
+    assert (lost.code, "no column `value`" in lost.err, "late, known" in lost.err) == (2, True, True)
     wrong = mainspring("try", "mill", "--record", '{"y": 1}')
     assert wrong.code != 0
     assert "`x` is missing" in wrong.err
     assert "JSON object" in mainspring("try", "mill", "--record", "[1]").err
+
+
+def test_recommended_rules_are_printed_to_be_copied(lived: Any, mainspring: Any) -> None:
+    told = mainspring("deployments", "recommended-rules", "mill@1")
+    rules = tomllib.loads(told.out)["deployment"]["humility"]
+    assert "# fires on 0.00% of these rows: the 0.05 %" in told.out
+    assert rules[0] | {"low": 0, "high": 0} == {
+        "name": "outlying-x", "when": "outlying_input", "column": "x", "low": 0, "high": 0, "then": "log",
+    }  # fmt: skip
+    project = Path("mainspring.toml")
+    project.write_text(project.read_text() + told.out)
+    assert mainspring("apply").code == 0
+    assert mainspring("deployments", "show", "mill", "--json").json["humility"][0]["name"] == "outlying-x"
 
 
 def test_scoring_a_dataset_and_a_file_gives_the_same_scores(lived: Any, mainspring: Any) -> None:

@@ -15,6 +15,7 @@ from tests.integration.deploy.test_challenges import OF_CLASSES
 from mainspring.core.entity import change
 from mainspring.core.humility import HumilityRule
 from mainspring.deploy.model import Deployment
+from mainspring.errors import Conflict
 from mainspring.server.app import create_app
 from mainspring.ui.app import routes
 
@@ -92,10 +93,19 @@ def test_trying_a_deployment_gives_its_answer_and_the_call_as_code(mill: Mill) -
     status, text = door.ask("/deployments/mill/try", {"v:x": "0.75"})
     assert status == 200
     assert "mill@1 answers yes" in text
+    assert "data-live" not in text, "what happens meanwhile must not sweep the answer away"
+    assert "data-live" in door.ask("/deployments/mill")[1]
     assert "fetch(" in text
     assert "{&#34;x&#34;: 0.75}" in text or '{"x": 0.75}' in text
     mill.workspace.controller.tick()
-    assert len(mill.workspace.predictions.find("mill")) == 1
+    (prediction,) = mill.workspace.predictions.find("mill")
+    link = f"/deployments/mill/prediction?id={prediction.id}"
+    assert f'href="{link}"' in door.ask("/deployments/mill")[1]
+    status, text = door.ask(link)
+    assert (status, "mill@1 answered yes" in text) == (200, True)
+    for said in ("0.75", "readings@1", mill.workspace.models.version("mill@1").run, "policy", "roc_auc"):
+        assert said in text, said
+    assert door.ask("/deployments/mill/prediction?id=nobody")[0] == 404
 
 
 def test_what_cannot_be_asked_is_said_beside_the_form(mill: Mill) -> None:
@@ -107,6 +117,9 @@ def test_what_cannot_be_asked_is_said_beside_the_form(mill: Mill) -> None:
 
 def test_an_ab_test_shows_interval_assignment_and_evidence(mill: Mill) -> None:
     door = Door(mill)
+    rule = HumilityRule(name="far", when="outlying_input", column="x", high=1.5, then="person")
+    mill.workspace.deployments.update("mill", change(Deployment, humility=(rule,)))
+    mill.workspace.controller.tick()
     mill.week()
     mill.workspace.deployments.release("mill", mill.approved(weight=1.3).address, "a steeper curve")
     mill.workspace.controller.tick()
@@ -120,6 +133,8 @@ def test_an_ab_test_shows_interval_assignment_and_evidence(mill: Mill) -> None:
     assert 'class="interval"' in text
     course = mill.workspace.predictions.course("mill")
     assert sum(course.keys.values()) == 360
+    judged = mill.workspace.deployments.releases("mill")[0].holds[-1].last.against["mill@2"]
+    assert course.looks["mill@2"][-1][1] == judged, "what the page draws is what the test is decided by"
     moments = [moment for moment, _ in course.looks["mill@2"]]
     assert moments == sorted(set(moments))
     widths = [item.high - item.low for _, item in course.looks["mill@2"] if item.low is not None]
@@ -151,6 +166,8 @@ def test_what_waits_for_a_person_is_decided_once(mill: Mill) -> None:
     assert "unsure" in text
     mill.workspace.controller.tick()
     (review,) = mill.workspace.reviews.find()
+    assert "1 prediction of mill for a person to decide" in door.ask("/")[1]
+    assert "1 prediction waits in the people" in door.ask("/deployments")[1]
     _, text = door.ask("/reviews?deployment=mill")
     assert "1 prediction waits for a person" in text
     assert "Because of" in text
@@ -178,3 +195,31 @@ def test_a_model_of_several_classes_answers_with_the_class(open_mill: Callable[.
     mill.workspace.predictions.ingest("mill")
     status, text = Door(mill).ask("/deployments/mill")
     assert (status, "<td>hot</td>" in text) == (200, True)
+
+
+def test_a_person_decides_which_of_several_classes_it_is(open_mill: Callable[..., Mill]) -> None:  # noqa: F811
+    mill = open_mill()
+    mill.apply().register()
+    mill.edit("pipeline.py", "    return sign(weight)", OF_CLASSES)
+    workspace = mill.workspace
+    rule = HumilityRule(name="far", when="outlying_input", column="x", high=2.0, then="person")
+    workspace.deployments.update("mill", change(Deployment, humility=(rule,)))
+    version = mill.candidate().address
+    workspace.models.set_status(version, "approved")
+    workspace.deployments.release("mill", version, skip_checks="they have tests of their own")
+    workspace.deployments.reconcile("mill")
+    workspace.predictions.ask("mill", {"records": [{"x": 9.0}], "ids": ["p"]})
+    workspace.predictions.ingest("mill")
+    door, review = Door(mill), workspace.reviews.decision("mill", "p")
+    _, text = door.ask("/reviews")
+    assert "<option>cold</option>" in text
+    assert "far (x above 2)" in text
+    form = {"actor": "ann", "value": "1", "reason": "felt it", "outcome": "yes"}
+    assert door.ask(f"/reviews/{review.id}/decide", form)[0] == 422
+    assert door.ask(f"/reviews/{review.id}/decide", form | {"value": "mild"})[0] == 303
+    decided = workspace.reviews.decision("mill", "p")
+    assert (decided.label, decided.decision) == ("mild", None)
+    assert workspace.predictions.find("mill")[0].outcome is None, "nothing was answered that could be right"
+    with pytest.raises(Conflict, match="mild"):
+        workspace.reviews.decide(review.id, "hot", "no")
+    assert ">mild</td>" in door.ask("/reviews")[1]

@@ -99,7 +99,7 @@ def test_a_shadow_never_answers_and_is_promoted_by_what_it_said(mill: Any) -> No
     mill.workspace.controller.tick()
     release = mill.workspace.deployments.releases("mill")[0]
     hold = release.holds[-1]
-    assert (hold.step, hold.last.reason) == (0, "the shadow lasts at least 1 hours")
+    assert (hold.step, hold.last.reason) == (0, "the shadow lasts at least 1 hour")
     figures = hold.last.canary.figures
     assert figures["agreement"].value == 1.0
     assert 0 < figures["score_distance"].value < 0.5
@@ -261,5 +261,5 @@ def test_the_history_says_who_did_what_and_why(mill: Any) -> None:
         assert entry in told
     reasons = {item.what: item.reason for item in deployments.history("mill")}
     assert reasons["rolled_back"] == "a bad feeling"
-    assert "the shadow lasts at least 1 hours (1 look since 2026-01-05 09:00)" in reasons["verdict: hold"]
+    assert "the shadow lasts at least 1 hour (1 look since 2026-01-05 09:00)" in reasons["verdict: hold"]
     assert "live mill@1" in reasons["routed"]

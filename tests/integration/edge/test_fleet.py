@@ -128,9 +128,10 @@ def test_the_device_obeys_signature_and_rules(fleet: Fleet) -> None:
         assert said in done.stderr
 
 
-def test_a_device_is_brought_up_to_date_and_told_of(fleet: Fleet) -> None:
+def test_a_device_is_brought_up_to_date_and_told_of(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     home = fleet.device("d1")
     assert "is in force" in fleet.agent(home)
+    monkeypatch.setattr(fleet.mill.workspace.artifacts, "read", lambda digest: pytest.fail("the device has it"))
     assert fleet.agent(home) == "up to date"
     assert fleet.states() == {"d1": ("mill@1", True)}
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from tritonclient.utils import InferenceServerException
 
 from mainspring.adapters.targets.process import ProcessTarget
 from mainspring.errors import InvalidInput
@@ -57,6 +58,22 @@ def test_tls(serve: Serve, models: dict[str, str], certificate: tuple[str, str])
     with pytest.raises((http.client.HTTPException, OSError)):
         plain.getresponse()
     plain.close()
+    assert server.end() == 0
+
+
+def test_grpc_speaks_tls_with_the_same_certificate(
+    serve: Serve, models: dict[str, str], certificate: tuple[str, str]
+) -> None:
+    client = pytest.importorskip("tritonclient.grpc")
+    cert, key = certificate
+    server = serve(routes=live(models), tls_cert=cert, tls_key=key, grpc_port=0).ready()
+    while "answers gRPC at port" not in server.said():
+        time.sleep(0.01)
+    place = "localhost:" + server.said().partition("answers gRPC at port ")[2].split()[0]
+    with client.InferenceServerClient(place, ssl=True, root_certificates=cert) as connection:
+        assert connection.is_model_ready("flights")
+    with client.InferenceServerClient(place) as connection, pytest.raises(InferenceServerException):
+        connection.is_model_ready("flights", client_timeout=5)
     assert server.end() == 0
 
 

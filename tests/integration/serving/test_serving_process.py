@@ -165,8 +165,10 @@ def test_token(serve: Serve, models: dict[str, str]) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "}):
         assert server.ask("/predict", body, headers)[0] == 401
     assert server.ask("/predict", body, {"Authorization": "Bearer sesame"})[0] == 200
-    assert server.ask("/v2/health/ready")[0] == 200
-    assert server.ask("/-/status")[0] == 401
+    for probe in ("/v2/health/ready", "/ping", "/readyz"):
+        assert server.ask(probe)[0] == 200
+    for path in ("/-/status", "/", "/openapi.json", "/v1/models"):
+        assert server.ask(path)[0] == 401
 
 
 def refused(server: Server) -> tuple[int, str]:

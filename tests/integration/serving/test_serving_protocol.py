@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from mainspring.serving.app import App
@@ -254,6 +257,30 @@ def test_openapi(door: Door, path: str) -> None:
         assert row["properties"]["dep_delay"]["type"] == ["number", "null"]
 
 
+def test_openapi_describes_what_is_asked_and_answered(door: Door) -> None:
+    components = door.json("/v2/models/flights/openapi.json")["components"]
+
+    def fits(schema: str, value: Any) -> bool:
+        found = Draft202012Validator({"$ref": f"#/components/schemas/{schema}", "components": components})
+        return bool(found.is_valid(value))
+
+    rows = {"records": [RECORD], "ids": ["a"], "time": "2026-01-05T09:00:00Z"}
+    columns = {"columns": {name: [value] for name, value in RECORD.items()}}
+    for asked in (rows, columns):
+        assert fits("Rows", asked)
+        assert fits("Predictions", door.json("/predict/flights", asked))
+    kinds = {"dep_delay": "FP64", "distance": "FP64", "month": "INT64", "carrier": "BYTES"}
+    inputs = [{"name": name, "shape": [1], "datatype": kind, "data": [RECORD[name]]} for name, kind in kinds.items()]
+    assert fits("Inference", {"inputs": inputs, "outputs": [{"name": "score"}]})
+    assert fits("Inferred", door.json("/v2/models/flights/infer", {"inputs": inputs}))
+    less = {name: value for name, value in RECORD.items() if name != "month"}
+    for record in (less, RECORD | {"month": "May"}, RECORD | {"distance": None}, RECORD | {"colour": "red"}):
+        assert not fits("Rows", {"records": [record]})
+        assert door.ask("/predict/flights", {"records": [record]}).status == 422
+    assert fits("Error", json.loads(door.ask("/predict/flights", {}).body))
+    assert fits("Error", json.loads(door.ask("/v2/models/flights/infer", {}).body))
+
+
 def test_predict_of_any_model(door: Door) -> None:
     row = {"c0": 1, "c1": 2, "c2": 3}
     assert door.json("/predict/sum", {"records": [row]})["predictions"][0]["score"] == 6
@@ -353,8 +380,41 @@ def test_callers_of_other_servers(door: Door) -> None:
         answer = door.ask("/invocations", text.encode(), headers={"content-type": "text/csv; charset=utf-8"})
         assert json.loads(answer.body) == {"predictions": wanted}, text
     assert door.json("/v1/models/sum:predict", {"instances": [[1, 2, 3], [4, 5, 6]]}) == {"predictions": [6.0, 15.0]}
-    assert door.json("/ping") == {}
+    for kind, lines in (("application/jsonlines", records), ("application/x-ndjson; charset=utf-8", rows)):
+        text = "\n".join(json.dumps(line) for line in lines)
+        answer = door.ask("/invocations", text.encode(), headers={"content-type": kind})
+        assert json.loads(answer.body) == {"predictions": wanted}
+    answer = door.ask("/invocations", {"instances": rows}, headers={"accept": "text/csv"})
+    assert (answer.body, answer.kind) == (b"1\n0\n", b"text/csv; charset=utf-8")
+    answer = door.ask("/v1/models/sum:predict", {"instances": [[1, 2, 3]]}, headers={"accept": "text/csv"})
+    assert answer.body == b"6.0\n"
+    for probe in ("/ping", "/health", "/healthz", "/livez", "/readyz"):
+        assert door.json(probe) == {}
+    assert {"flights", "sum", "identity"} <= set(door.json("/v1/models")["models"])
+    assert door.json("/v1/models") == door.json("/v2/models")
     assert door.json("/v1/models/sum") == {"name": "sum", "ready": True}
+
+
+def test_a_browser_is_told_how_to_ask(door: Door) -> None:
+    for path in ("/", "/docs"):
+        reply = door.ask(path, headers={"host": 'a.example:80"><script>'})
+        assert (reply.status, reply.kind) == (200, b"text/html; charset=utf-8")
+        text = html.unescape(reply.body.decode())
+        for said in ("flights@1", "curl http://a.example:80", "dep_delay", "-30 to 600", "may be null", "AA, B6, UA"):
+            assert said in text
+        assert b"<script" not in reply.body
+        assert b"default-src 'none'" in reply.headers
+    call = re.search(r"-d '(.*?)'</pre>", text)
+    assert call
+    assert door.json("/predict/flights", json.loads(call[1]))["predictions"][0]["version"] == "flights@1"
+    assert door.json("/predict/", {"records": [RECORD]})["predictions"][0]["label"] is True
+
+
+def test_who_asks_at_the_wrong_door_is_shown_the_right_one(door: Door) -> None:
+    for body in ({"instances": [[1]]}, {"dataframe_split": {}}, {"inputs": []}):
+        reply = door.ask("/predict/flights", body)
+        assert reply.status == 422
+        assert "/invocations" in json.loads(reply.body)["error"]["hint"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from mainspring.ui.charts.svg import element, finite, fitted, label, picture, ti
 from mainspring.ui.formats import number
 
 _MOST = 12
-_NAMES, _SIDE, _ROOM = 168.0, 150.0, 58.0
+_NAMES, _SIDE, _ROOM = 190.0, 100.0, 52.0
 _ROW = 26.0
 
 

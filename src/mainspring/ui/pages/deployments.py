@@ -8,7 +8,8 @@ from mainspring.deploy.model import Deployment, Difference, Release
 from mainspring.errors import MainspringError
 from mainspring.monitoring.model import Incident
 from mainspring.ports.target import TargetStatus
-from mainspring.serving.model import Prediction, Traffic
+from mainspring.serving.model import Prediction, Review, Traffic
+from mainspring.ui.formats import decision
 from mainspring.ui.page import Page, Query
 from mainspring.ui.pages.trying import calls
 from mainspring.workspace import Workspace
@@ -33,7 +34,8 @@ def index(workspace: Workspace, query: Query) -> Page:
     )
     if rolling:
         title += f", {rolling} rolling out"
-    return Page(title=title, template="deployments/index.html", context={"rows": rows}, section="deployments")
+    context = {"rows": rows, "waiting": workspace.store.count(Review, status="open")}
+    return Page(title=title, template="deployments/index.html", context=context, section="deployments")
 
 
 def page(workspace: Workspace, query: Query, name: str) -> Page:
@@ -67,6 +69,22 @@ def page(workspace: Workspace, query: Query, name: str) -> Page:
         context=context,
         section="deployments",
         crumbs=crumbs,
+    )
+
+
+def prediction(workspace: Workspace, query: Query, name: str) -> Page:
+    """One prediction: what was asked and answered, and everything that stands behind the answer."""
+    origin = workspace.predictions.origin(name, query.get("id", ""))
+    found = origin.prediction
+    said = "nothing" if found.score is None else f"{found.score:.4g}"
+    if found.score is not None and found.label is not None:
+        said = f"{decision(found.label)} ({said})"
+    return Page(
+        title=f"{found.version} answered {said}",
+        template="deployments/prediction.html",
+        context={"name": name, "origin": origin, "prediction": found},
+        section="deployments",
+        crumbs=(("Deployments", "/deployments"), (name, f"/deployments/{name}"), ("Prediction", "")),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import sqlalchemy as sa
 
@@ -11,6 +12,7 @@ from mainspring.data.model import DatasetVersion
 from mainspring.deploy.model import Deployment
 from mainspring.governance.model import Approval
 from mainspring.monitoring.model import Incident
+from mainspring.serving.model import Review
 from mainspring.tracking.model import Run
 from mainspring.ui import address, sentence
 from mainspring.ui.page import Page, Query
@@ -42,6 +44,23 @@ def page(workspace: Workspace, query: Query) -> Page:
         "timeline": [sentence.tell(event) for event in important(workspace, 12)],
     }
     return Page(title=title, template="home.html", context=context, section="home")
+
+
+def _queues(workspace: Workspace) -> list[dict[str, Any]]:
+    """What humility rules have left to people, one line for each deployment."""
+    store, review = workspace.store, workspace.store.columns(Review)
+    counted = sa.select(review.deployment, sa.func.count(), sa.func.min(review.created))
+    queues = counted.where(review.status == "open").group_by(review.deployment).order_by(review.deployment)
+    return [
+        {
+            "status": "waiting",
+            "text": f"{count} {'prediction' if count == 1 else 'predictions'} of {name} for a person to decide",
+            "detail": "the callers have no answer yet",
+            "href": f"/reviews?{urlencode({'deployment': name})}",
+            "time": oldest,
+        }
+        for name, count, oldest in tuples_of(store, queues.limit(20))
+    ]
 
 
 def overview(workspace: Workspace) -> list[dict[str, Any]]:
@@ -97,6 +116,7 @@ def _waiting(workspace: Workspace) -> list[dict[str, Any]]:
         }
         for item in store.find(Incident, incident.status.in_(["open", "acknowledged"]), order="-created", limit=20)
     ]
+    found += _queues(workspace)
     since = workspace.clock.now() - _RECENT
     found += [
         {

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+from mainspring.core.humility import HumilityRule
+from mainspring.core.signature import Signature
+from mainspring.serving.model import Review
 from mainspring.ui.page import Page, Query
 from mainspring.workspace import Workspace
 
@@ -13,7 +19,10 @@ def index(workspace: Workspace, query: Query) -> Page:
     deployment, rule = query.get("deployment", ""), query.get("rule", "")
     waiting = workspace.reviews.find(deployment, "open", rule, limit=_OPEN)
     decided = workspace.reviews.find(deployment, "decided", rule, limit=_DECIDED)
-    kinds = {item.version: workspace.models.version(item.version).signature.kind for item in waiting}
+    signatures = {item.version: workspace.models.version(item.version).signature for item in waiting}
+    rules = {(item.name, rule.name): rule for item in workspace.deployments.find(limit=200) for rule in item.humility}
+    fired = {item.id: {name: rules.get((item.deployment, name)) for name in item.rules} for item in waiting}
+    inputs = {item.id: _ordered(item, fired[item.id].values(), signatures[item.version]) for item in waiting}
     count = len(waiting)
     if count:
         more = " or more" if count == _OPEN else ""
@@ -23,7 +32,9 @@ def index(workspace: Workspace, query: Query) -> Page:
     context = {
         "waiting": waiting,
         "decided": decided,
-        "kinds": kinds,
+        "signatures": signatures,
+        "inputs": inputs,
+        "because": {id: ", ".join(map(_words, found, found.values())) for id, found in fired.items()},
         "deployment": deployment,
         "rule": rule,
         "deployments": [item.name for item in workspace.deployments.find(limit=200)],
@@ -32,3 +43,23 @@ def index(workspace: Workspace, query: Query) -> Page:
         title=title, template="reviews.html", context=context, section="deployments",
         crumbs=(("Deployments", "/deployments"), ("People's queue", "")),
     )  # fmt: skip
+
+
+def _ordered(item: Review, rules: Iterable[HumilityRule | None], signature: Signature) -> dict[str, Any]:
+    """The inputs as a person reads them: first what a rule looked at, then in the order of the model."""
+    names = [rule.column for rule in rules if rule] + [field.name for field in signature.inputs] + list(item.inputs)
+    return {name: item.inputs[name] for name in dict.fromkeys(names) if name in item.inputs}
+
+
+def _words(name: str, rule: HumilityRule | None) -> str:
+    """A rule as it is now; only its name, where there is none of that name any more."""
+    if rule is None:
+        return name
+    bounds = [
+        f"below {rule.low:g}" if rule.low is not None else "",
+        f"above {rule.high:g}" if rule.high is not None else "",
+    ]
+    if rule.when == "uncertain_score":
+        return f"{name} (a score from {rule.low:g} to {rule.high:g})"
+    said = " or ".join(filter(None, bounds)) or rule.when.replace("_", " ")
+    return f"{name} ({rule.column} {said})" if rule.column else f"{name} ({said})"

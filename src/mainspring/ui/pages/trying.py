@@ -168,7 +168,7 @@ def _example(workspace: Workspace, version: ModelVersion, place: int) -> dict[st
             rows = pl.scan_parquet(local_copy(workspace.artifacts, digest)).select(names).head(_EXAMPLES).collect()
             if rows.height:
                 return {
-                    key: round(value, 6) if isinstance(value, float) else value
+                    key: float(f"{value:.7g}") if isinstance(value, float) else value  # as many as a float32 has
                     for key, value in rows.row(place % rows.height, named=True).items()
                 }
     return {field.name: field.example() for field in version.signature.inputs}
