@@ -47,6 +47,7 @@ from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.service import Runs
 from mainspring.tracking.traces import Traces
+from mainspring.tracking.trash import Trash
 from mainspring.usecases.service import UseCases
 
 SERVICES: dict[str, type] = {
@@ -56,6 +57,7 @@ SERVICES: dict[str, type] = {
     "runs": Runs,
     "logged": LoggedModels,
     "traces": Traces,
+    "trash": Trash,
     "pipelines": Pipelines,
     "models": Models,
     "approvals": Approvals,
@@ -125,6 +127,8 @@ class Workspace:
             self.store, self.usecases, self.runs, self.datasets, self.pipelines, self.deployments, self.predictions,
             artifacts, desk,
         )  # fmt: skip
+        self.trash = Trash(self.store)
+        self.trash.keepers += [self.models.resting_on, self.scorings.resting_on, self.simulations.resting_on]
         self.projects = Projects(
             self.store, self.usecases, self.datasets, self.pipelines, self.models,
             self.approvals, self.deployments, self.monitors, self.notifications, self.rules,
