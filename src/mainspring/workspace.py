@@ -43,6 +43,7 @@ from mainspring.serving.reviews import Reviews
 from mainspring.serving.service import Predictions
 from mainspring.settings import Settings, load_settings
 from mainspring.store import Store
+from mainspring.tracking.evaluations import Evaluations
 from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.service import Runs
@@ -57,6 +58,7 @@ SERVICES: dict[str, type] = {
     "runs": Runs,
     "logged": LoggedModels,
     "traces": Traces,
+    "evaluations": Evaluations,
     "trash": Trash,
     "pipelines": Pipelines,
     "models": Models,
@@ -127,6 +129,7 @@ class Workspace:
             self.store, self.usecases, self.runs, self.datasets, self.pipelines, self.deployments, self.predictions,
             artifacts, desk,
         )  # fmt: skip
+        self.evaluations = Evaluations(self.store, self.experiments)
         self.trash = Trash(self.store)
         self.trash.keepers += [self.models.resting_on, self.scorings.resting_on, self.simulations.resting_on]
         self.projects = Projects(
@@ -198,7 +201,7 @@ class Workspace:
         """What MLflow's protocol is spoken over."""
         return Rooms(
             self.store, self.experiments, self.runs, self.artifacts, self.logged, self.models, self.traces,
-            self.registry_hooks,
+            self.registry_hooks, self.evaluations,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:
