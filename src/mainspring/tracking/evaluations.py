@@ -192,10 +192,10 @@ def _fields(known: dict[str, Any], questions: Sequence[Question]) -> dict[str, A
     """What records have, with that of new ones; the type that a field was first seen with stays."""
     found: dict[str, Any] = {part: known.get(part, {}) for part in ("inputs", "outputs", "expectations")}
     for question in questions:
-        for part in found:
+        for part, before in found.items():
             value = getattr(question, part)
-            if isinstance(value, dict) and isinstance(found[part], dict):
-                found[part] = {name: _TYPES.get(type(item), "unknown") for name, item in value.items()} | found[part]
-            elif value not in (None, msgspec.UNSET) and not found[part]:
+            if isinstance(value, dict) and isinstance(before, dict):
+                found[part] = {name: _TYPES.get(type(item), "unknown") for name, item in value.items()} | before
+            elif value not in (None, msgspec.UNSET) and not before:
                 found[part] = _TYPES.get(type(value), "unknown")
     return found
