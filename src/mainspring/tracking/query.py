@@ -229,7 +229,7 @@ class Search:
         if self._upto is None:
             return among
         # The sign keeps the planner from beginning with the index of numbers: nearly all runs are below.
-        return Part(f"{among.text} AND +r.number <= ?", (*among.values, self._upto))
+        return Part(f"{among.text} AND +{self._lead} <= ?", (*among.values, self._upto))
 
     def _condition(self, clause: Clause) -> Part:
         if clause.kind == "attribute":
