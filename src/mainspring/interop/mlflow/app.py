@@ -15,6 +15,7 @@ from urllib.parse import quote
 from mainspring.errors import MainspringError
 from mainspring.interop.mlflow import (
     artifacts,
+    evaluations,
     experiments,
     logged,
     messages,
@@ -51,7 +52,7 @@ MAX_WAITING = 512
 """More requests than this at once are told to come back: the client does, by itself."""
 _ROOTS = ("/api/", "/ajax-api/")
 _ABSENT = (
-    "scorers", "gateway", "datasets",
+    "scorers", "gateway",
     "prompt-optimization", "assessments", "label-schemas", "review-queues", "issues", "workspaces", "artifacts",
     "jobs", "users", "permissions", "gateway-proxy", "runs/create-promptlab-run",
 )  # fmt: skip
@@ -95,6 +96,7 @@ _ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     **{key: Endpoint(*value) for key, value in traces.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in older_traces.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in webhooks.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in evaluations.ENDPOINTS.items()},
     ("GET", "server-info"): Endpoint(messages.Empty, _info),
 }
 _PATHS = {
@@ -295,7 +297,7 @@ def _is_file(method: str, path: str) -> bool:
 
 def _named(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
     """The endpoint of an address that names a thing, and its names; None for other addresses."""
-    if not any(part in path for part in ("/logged-models/", "/traces/", "/webhooks/")):
+    if not any(part in path for part in ("/logged-models/", "/traces/", "/webhooks/", "/datasets/")):
         return None
     for wanted, pattern, endpoint in _PATTERNS:
         if wanted == method and (found := pattern.fullmatch(path)) is not None:
