@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,8 @@ import sqlalchemy as sa
 from mainspring.errors import MainspringError, StoreError, Unreachable
 from mainspring.store.failure import translated
 
+MAX_ROWS, FEW_ROWS = 100, 10
+"""SQLite takes so many rows in one statement, or any number up to a few: other numbers would be ever new statements."""
 Values = Sequence[Any] | Callable[[], Sequence[Any]]
 """Values of a statement, or what makes them: its errors are told as the database's own."""
 
@@ -102,7 +105,13 @@ class Driver:
         if len(rows) == 1:
             self.later(f"INSERT INTO {into} VALUES ({marks}) {clash}", rows[0])
         elif self.dialect == "sqlite":
-            self._many(f"INSERT INTO {into} VALUES ({marks}) {clash}", rows)
+            for first in range(0, len(rows), MAX_ROWS):
+                some = rows[first : first + MAX_ROWS]
+                if len(some) == MAX_ROWS or len(some) <= FEW_ROWS:
+                    groups = ", ".join([f"({marks})"] * len(some))
+                    self._run(f"INSERT INTO {into} VALUES {groups} {clash}", list(chain.from_iterable(some)))
+                else:
+                    self._many(f"INSERT INTO {into} VALUES ({marks}) {clash}", some)
         else:
             arrays = ", ".join(f"?::{kind}[]" for kind in kinds)
             columns = zip(kinds, zip(*rows, strict=True), strict=True)

@@ -24,7 +24,7 @@ from mainspring.tracking.environment import is_alive, this_process
 from mainspring.tracking.experiments import Experiments, home_of
 from mainspring.tracking.files import Files
 from mainspring.tracking.journal import Journal, no_run
-from mainspring.tracking.model import Lifecycle, Point, Run, RunArtifact, RunStatus
+from mainspring.tracking.model import Experiment, Lifecycle, Point, Run, RunArtifact, RunStatus
 from mainspring.tracking.store import Logged, Place, microseconds, moment, next_run, put_labels
 from mainspring.tracking.table import Table
 
@@ -181,8 +181,13 @@ class Runs:
         offset: int = 0,
     ) -> list[Run]:
         """Lists runs that are not deleted, newest first."""
-        given = {"experiment": experiment, "use_case": use_case, "pipeline": pipeline, "status": status}
-        equals = {name: value for name, value in given.items() if value}
+        given = {"use_case": use_case, "pipeline": pipeline, "status": status}
+        equals: dict[str, Any] = {name: value for name, value in given.items() if value}
+        if experiment:
+            found = self._store.first(Experiment, name=experiment)
+            if found is None:
+                return []
+            equals["experiment_number"] = found.number
         return self._store.find(Run, order="-created", limit=limit, offset=offset, lifecycle="active", **equals)
 
     @operation("POST", "/runs/search", command="")

@@ -215,10 +215,10 @@ def add_points(driver: Driver, place: Place, points: list[Logged], last: Last | 
     driver.insert(
         "metric (run, key, time, step, value, nan)",
         ("bigint", "text", "bigint", "bigint", "float8", "smallint"),
-        [
-            (run, key, time, step, 0.0, 1) if math.isnan(value) else (run, key, time, step, value, 0)
+        sorted(  # as they are kept
+            (run, key, time, step, 0.0, 1) if value != value else (run, key, time, step, value, 0)  # noqa: PLR0124
             for key, value, time, step in points
-        ],
+        ),
         "ON CONFLICT DO NOTHING",
     )
     if last is None:
@@ -232,10 +232,10 @@ def add_points(driver: Driver, place: Place, points: list[Logged], last: Last | 
     driver.insert(
         "run_metric (run, key, value, step, time, experiment, started)",
         ("bigint", "text", "float8", "bigint", "bigint", "bigint", "bigint"),
-        [
-            (run, key, None if math.isnan(value) else value, step, time, place.experiment, place.started)
+        sorted(
+            (run, key, None if value != value else value, step, time, place.experiment, place.started)  # noqa: PLR0124
             for key, value, time, step in changed.values()
-        ],
+        ),
         "ON CONFLICT (run, key) DO UPDATE SET value = excluded.value, step = excluded.step, time = excluded.time",
     )
     return {key: point.value for key, point in changed.items()}
