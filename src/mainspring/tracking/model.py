@@ -83,7 +83,7 @@ class Run(Entity):
 
     __table__: ClassVar[str] = "run"
     __unique__ = (("name",), ("number",), ("pipeline", "cause"))
-    __index__ = (("experiment", "created"), ("experiment_number", "created"), ("created",), ("status",))
+    __index__ = (("experiment_number", "created"), ("created",), ("status",))
     name: Server[str]
     number: Server[int]
     title: str = ""
