@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mainspring.cli.options import Command, Context, pass_context
-from mainspring.cli.render import note, show
+from mainspring.cli.render import in_words, note, show
 from mainspring.errors import InvalidInput
 from mainspring.settings import PROJECT_FILE, SETTINGS, load_settings
 
@@ -56,7 +56,7 @@ def _show(context: Context, changes: list[Change], verb: str) -> None:
         if not context.quiet:
             click.echo(f"{signs[change.action]} {change.kind} {change.name}")
             for field, (before, after) in change.fields.items():
-                click.echo(f"    {field}: {before} -> {after}")
+                click.echo(f"    {field}: {in_words(before) or 'none'} -> {in_words(after) or 'none'}")
     same = len(changes) - len(different)
     note(
         context,

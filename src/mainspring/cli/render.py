@@ -59,7 +59,7 @@ def _table(rows: list[Any], columns: Sequence[str]) -> None:
     if not sys.stdout.isatty():
         click.echo("\t".join(names))
         for row in rows:
-            click.echo("\t".join(_text(row.get(name)) for name in names))
+            click.echo("\t".join(in_words(row.get(name)) for name in names))
         return
     from rich.console import Console  # noqa: PLC0415 - only on a terminal
     from rich.table import Table  # noqa: PLC0415
@@ -69,8 +69,8 @@ def _table(rows: list[Any], columns: Sequence[str]) -> None:
     for name in names:
         table.add_column(name.replace("_", " "), justify="right" if _numeric(rows, name) else "left")
     for row in rows:
-        cells = [(_text(row.get(name)), STATUS_COLOURS.get(str(row.get(name)), "")) for name in names]
-        table.add_row(*[Text(text, style=colour) for text, colour in cells])
+        cells = [(in_words(row.get(name)), STATUS_COLOURS.get(str(row.get(name)), "")) for name in names]
+        table.add_row(*[Text(words, style=colour) for words, colour in cells])
     Console().print(table)
 
 
@@ -80,7 +80,7 @@ def _record(record: dict[str, Any]) -> None:
     for name, value in record.items():
         if name not in _HIDDEN:
             shown = f"{name.replace('_', ' '):<{width}} " if terminal else name
-            click.echo(f"{shown}{' ' if terminal else chr(9)}{_text(value)}")
+            click.echo(f"{shown}{' ' if terminal else chr(9)}{in_words(value)}")
 
 
 def _short(rows: list[dict[str, Any]], name: str) -> bool:
@@ -93,7 +93,8 @@ def _numeric(rows: list[dict[str, Any]], name: str) -> bool:
     return all(isinstance(row.get(name), (int, float)) and not isinstance(row.get(name), bool) for row in rows)
 
 
-def _text(value: Any) -> str:
+def in_words(value: Any) -> str:
+    """A value in one line."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -103,7 +104,7 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
     if isinstance(value, dict):
-        return ", ".join(f"{key}={_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key}={in_words(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(_text(item) for item in value)
+        return ", ".join(in_words(item) for item in value)
     return " ".join(str(value).split())

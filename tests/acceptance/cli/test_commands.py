@@ -306,6 +306,7 @@ def test_recommended_rules_are_printed_to_be_copied(lived: Any, mainspring: Any)
     }  # fmt: skip
     project = Path("mainspring.toml")
     project.write_text(project.read_text() + told.out)
+    assert "humility: none -> name=outlying-x, when=outlying_input, column=x, " in mainspring("plan").out
     assert mainspring("apply").code == 0
     assert mainspring("deployments", "show", "mill", "--json").json["humility"][0]["name"] == "outlying-x"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mainspring.adapters.targets.process import ProcessTarget
+from mainspring.errors import InvalidInput
 from mainspring.ports.target import Route, TargetSpec
 from mainspring.testing.models import RECORD, write_model
 from mainspring.testing.targets import TargetContract, ask
@@ -119,3 +120,24 @@ def test_prediction_log_stays_after_removal(target: ProcessTarget, models: list[
     ask(status.url, "/predict", {"records": [RECORD]})
     target.remove("flights")
     assert list(Path(status.log_dir).glob("*.frames"))
+
+
+@pytest.mark.parametrize(("kills", "refused"), [(2, False), (3, True)])
+def test_a_process_that_is_killed_while_it_starts_is_started_again(
+    target: ProcessTarget,
+    models: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kills: int,
+    refused: bool,
+) -> None:
+    killed, python = tmp_path / "killed", tmp_path / "python"
+    script = f'echo >> "{killed}"\n[ $(wc -l < "{killed}") -le {kills} ] && kill -9 $$\nexec "{sys.executable}" "$@"\n'
+    python.write_text("#!/bin/sh\n" + script)
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    if refused:
+        with pytest.raises(InvalidInput, match="ended by signal 9"):
+            target.apply(spec(models))
+    else:
+        assert target.apply(spec(models)).state == "running"

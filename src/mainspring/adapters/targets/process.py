@@ -30,6 +30,7 @@ _END_SECONDS = 15.0
 _ASK_SECONDS = 5.0
 _RELOAD_SECONDS = 60.0
 _ATTEMPTS = 5
+_STARTS = 3
 _POLL_SECONDS = 0.01
 _LOG_LIMIT = 8 << 20
 _FIXED = (
@@ -49,6 +50,10 @@ class _Config(TargetSpec, frozen=True, kw_only=True):
 
     state_dir: str
     admin_token: str
+
+
+class _Killed(InvalidInput):
+    """The process was killed while it started: by somebody, or by the system for its memory."""
 
 
 class ProcessTarget:
@@ -175,6 +180,16 @@ class ProcessTarget:
             )
 
     def _start(self, folder: Path, name: str) -> None:
+        """Starts the process; one that is killed meanwhile is started again, for that says nothing of its version."""
+        for start in range(_STARTS):
+            try:
+                self._start_once(folder, name)
+                return
+            except _Killed:
+                if start == _STARTS - 1:
+                    raise
+
+    def _start_once(self, folder: Path, name: str) -> None:
         log = folder / "server.log"
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))
@@ -191,8 +206,9 @@ class ProcessTarget:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if (code := child.poll()) is not None:
-                reason = self._last_words(folder) or f"the server ended with code {code}"
-                raise InvalidInput(f"`{name}` does not start: {reason}", hint=f"read {log}")
+                killed = f"the server was ended by signal {-code}" if code < 0 else f"the server ended with code {code}"
+                reason = self._last_words(folder) or killed
+                raise (_Killed if code < 0 else InvalidInput)(f"`{name}` does not start: {reason}", hint=f"read {log}")
             address = _read_address(folder)
             if address and address.pid == child.pid and self._answering(folder):
                 return
