@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -34,7 +33,13 @@ def saved(folder: Path, save: Any, **arguments: Any) -> Path:
 
 
 def registered(mill: Any, folder: Path) -> ModelVersion:
-    """A version of the files in a folder."""
+    """A version of the files in a folder, made where MLflow cannot be imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "mlflow", None)
+        return _registered(mill, folder)
+
+
+def _registered(mill: Any, folder: Path) -> ModelVersion:
     space = mill.workspace
     model = space.logged.create(draft(LoggedModel, name="net", experiment=0))
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
@@ -55,8 +60,10 @@ def mlflow_id(model: LoggedModel) -> str:
 
 
 def score(mill: Any, version: ModelVersion, tmp_path: Path, rows: pd.DataFrame) -> Any:
-    loaded = load_model(mill.workspace.models.unpack(version.address, tmp_path / "unpacked"))
-    return loaded, loaded.score({name: rows[name].tolist() for name in rows.columns}, len(rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "mlflow", None)
+        loaded = load_model(mill.workspace.models.unpack(version.address, tmp_path / "unpacked"))
+        return loaded, loaded.score({name: rows[name].tolist() for name in rows.columns}, len(rows))
 
 
 def classifier(columns: list[str]) -> Any:
@@ -217,49 +224,3 @@ def test_mlflow_loads_what_we_pack(mill: Any, tmp_path: Path) -> None:
     assert list(answers) == classifier(columns).predict(ROWS[columns]).tolist()
     version = registered(mill, tmp_path)
     assert version.signature == packed.signature
-
-
-WITHOUT = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("mlflow", "pandas"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-from pathlib import Path
-import mainspring as ms
-from mainspring.core.entity import draft
-from mainspring.registry.model import Model
-from mainspring.tracking.model import Run
-project, logged = map(Path, sys.argv[1:])
-with ms.connect(project=project) as client:
-    run = client.runs.start(draft(Run)).name
-    for path in logged.rglob("*"):
-        if path.is_file():
-            client.runs.add_artifact(run, f"model/{path.relative_to(logged)}", *client.put_artifact(path))
-    client.models.create(draft(Model, name="theirs"))
-    version = client.models.register("theirs", f"runs:/{run}/model")
-    loaded = client.models.load(version.address, project / "loaded")
-    print(loaded.platform, version.twin_difference < 1e-3, *loaded.score({"a": [0.5], "b": [-0.5]}, 1))
-"""
-
-
-def test_what_mlflow_wrote_is_read_where_it_is_not_installed(tmp_path: Path) -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    rows = ROWS[["a", "b"]].fillna(0.0)
-    model = LogisticRegression().fit(rows, TRUTH)
-    folder = saved(
-        tmp_path / "logged", mlflow.sklearn.save_model, sk_model=model, serialization_format="skops",
-        signature=infer_signature(rows, model.predict(rows)), input_example=rows.head(5),
-    )  # fmt: skip
-    (tmp_path / "mainspring.toml").write_text("")
-    command = [sys.executable, "-W", "error", "-c", WITHOUT, str(tmp_path), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    platform, close, score = done.stdout.split()
-    assert (platform, close) == ("onnx", "True")
-    one = pd.DataFrame({"a": [0.5], "b": [-0.5]})
-    assert float(score) == pytest.approx(model.predict_proba(one)[0, 1], abs=1e-4)
