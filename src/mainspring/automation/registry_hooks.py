@@ -108,7 +108,8 @@ class RegistryHooks:
         hook = self.show(id)
         facts: dict[str, Any] = {
             "name": "example_model", "version": "1", "source": "models:/m-1", "run_id": None, "tags": {},
-            "description": None, "key": "example_key", "value": "example_value", "alias": "example_alias", "template": "Hello {{name}}",
+            "description": None, "key": "example_key", "value": "example_value", "alias": "example_alias",
+            "template": "Hello {{name}}",
         }  # fmt: skip
         return self._call(hook, f"{new_id()}", Told(event, {name: facts[name] for name in _PAYLOADS[event]}))
 
