@@ -15,13 +15,24 @@ from mainspring.core.events import Event
 from mainspring.core.ids import new_id
 from mainspring.errors import InvalidInput, MainspringError, Unreachable
 from mainspring.ports import outbound
-from mainspring.registry.model import PROMPT_TAG, Model, ModelVersion
+from mainspring.registry.model import PROMPT_TAG, PROMPT_TEXT, Model, ModelVersion
 from mainspring.store import Store
 
-EVENTS = (
-    "REGISTERED_MODEL.CREATED", "MODEL_VERSION.CREATED", "MODEL_VERSION_TAG.SET", "MODEL_VERSION_TAG.DELETED",
-    "MODEL_VERSION_ALIAS.CREATED", "MODEL_VERSION_ALIAS.DELETED",
-)  # fmt: skip
+_PAYLOADS = {
+    "REGISTERED_MODEL.CREATED": ("name", "tags", "description"),
+    "MODEL_VERSION.CREATED": ("name", "version", "source", "run_id", "tags", "description"),
+    "MODEL_VERSION_TAG.SET": ("name", "version", "key", "value"),
+    "MODEL_VERSION_TAG.DELETED": ("name", "version", "key"),
+    "MODEL_VERSION_ALIAS.CREATED": ("name", "alias", "version"),
+    "MODEL_VERSION_ALIAS.DELETED": ("name", "alias"),
+    "PROMPT.CREATED": ("name", "tags", "description"),
+    "PROMPT_VERSION.CREATED": ("name", "version", "template", "tags", "description"),
+    "PROMPT_VERSION_TAG.SET": ("name", "version", "key", "value"),
+    "PROMPT_VERSION_TAG.DELETED": ("name", "version", "key"),
+    "PROMPT_ALIAS.CREATED": ("name", "alias", "version"),
+    "PROMPT_ALIAS.DELETED": ("name", "alias"),
+}
+EVENTS = tuple(_PAYLOADS)
 MAX_ATTEMPTS = 8
 _PAGE = 500
 
@@ -98,16 +109,9 @@ class RegistryHooks:
         facts: dict[str, Any] = {
             "name": "example_model", "version": "1", "source": "models:/m-1", "run_id": None, "tags": {},
             "description": None, "key": "example_key", "value": "example_value", "alias": "example_alias",
+            "template": "Hello {{name}}",
         }  # fmt: skip
-        wanted = {
-            "REGISTERED_MODEL.CREATED": ("name", "tags", "description"),
-            "MODEL_VERSION.CREATED": ("name", "version", "source", "run_id", "tags", "description"),
-            "MODEL_VERSION_TAG.SET": ("name", "version", "key", "value"),
-            "MODEL_VERSION_TAG.DELETED": ("name", "version", "key"),
-            "MODEL_VERSION_ALIAS.CREATED": ("name", "alias", "version"),
-            "MODEL_VERSION_ALIAS.DELETED": ("name", "alias"),
-        }[event]
-        return self._call(hook, f"{new_id()}", Told(event, {name: facts[name] for name in wanted}))
+        return self._call(hook, f"{new_id()}", Told(event, {name: facts[name] for name in _PAYLOADS[event]}))
 
     def deliver_due(self) -> None:
         """Tells every hook what it has not heard yet (for the controller); one that is away, later."""
@@ -137,33 +141,31 @@ class RegistryHooks:
             return tx.update(msgspec.structs.replace(hook, **fields))
 
     def _told(self, event: Event) -> Iterator[Told]:
+        """What an event means: of a prompt, which is kept as a model, in the words for prompts."""
         data = event.data
         name, _, number = event.subject.rpartition("@")
+        model = self._store.first(Model, name=name or event.subject)
+        prompt = model is not None and model.tags.get(PROMPT_TAG) == "true"
+        whole, part = ("PROMPT", "PROMPT_VERSION") if prompt else ("REGISTERED_MODEL", "MODEL_VERSION")
+        alias = "PROMPT_ALIAS" if prompt else "MODEL_VERSION_ALIAS"
         match event.type:
             case "registry.model.created":
-                model = self._store.first(Model, name=event.subject)
                 tags, description = (model.tags, model.description) if model else ({}, "")
-                if tags.get(PROMPT_TAG) != "true":
-                    facts = {"name": event.subject, "tags": tags, "description": description or None}
-                    yield Told("REGISTERED_MODEL.CREATED", facts)
+                facts = {"name": event.subject, "tags": tags, "description": description or None}
+                yield Told(f"{whole}.CREATED", facts)
             case "registry.version.proposed" | "registry.version.registered":
                 version = self._store.first(ModelVersion, address=event.subject)
-                if version is not None and version.tags.get(PROMPT_TAG) != "true":
-                    facts = {
-                        "name": name, "version": number, "source": version.source, "run_id": version.run or None,
-                        "tags": version.tags, "description": version.description or None,
-                    }  # fmt: skip
-                    yield Told("MODEL_VERSION.CREATED", facts)
+                if version is not None:
+                    yield Told(f"{part}.CREATED", _version(name, number, version, prompt=prompt))
             case "registry.version.changed":
                 for key, value in (data.get("tags") or {}).items():
-                    yield Told("MODEL_VERSION_TAG.SET", {"name": name, "version": number, "key": key, "value": value})
+                    yield Told(f"{part}_TAG.SET", {"name": name, "version": number, "key": key, "value": value})
                 for key in data.get("tags_removed") or ():
-                    yield Told("MODEL_VERSION_TAG.DELETED", {"name": name, "version": number, "key": key})
+                    yield Told(f"{part}_TAG.DELETED", {"name": name, "version": number, "key": key})
             case "registry.alias.set":
-                alias = {"name": name, "alias": data.get("alias"), "version": number}
-                yield Told("MODEL_VERSION_ALIAS.CREATED", alias)
+                yield Told(f"{alias}.CREATED", {"name": name, "alias": data.get("alias"), "version": number})
             case "registry.alias.deleted":
-                yield Told("MODEL_VERSION_ALIAS.DELETED", {"name": name, "alias": data.get("alias")})
+                yield Told(f"{alias}.DELETED", {"name": name, "alias": data.get("alias")})
 
     def _call(self, hook: RegistryHook, identity: str, told: Told) -> int:
         now = self._store.clock.now()
@@ -182,3 +184,12 @@ class RegistryHooks:
         wrong = [item for item in events if item not in EVENTS]
         if wrong or not events:
             raise InvalidInput(f"`{wrong[0] if wrong else ''}` is no event", hint=f"one of {', '.join(EVENTS)}")
+
+
+def _version(name: str, number: str, version: ModelVersion, *, prompt: bool) -> dict[str, Any]:
+    """The facts of a new version; of a prompt without the tags that MLflow keeps it in."""
+    about = {"name": name, "version": number, "description": version.description or None}
+    if not prompt:
+        return about | {"source": version.source, "run_id": version.run or None, "tags": version.tags}
+    tags = {key: value for key, value in version.tags.items() if not key.startswith("mlflow.prompt.")}
+    return about | {"template": version.tags.get(PROMPT_TEXT, ""), "tags": tags}

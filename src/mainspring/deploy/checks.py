@@ -19,8 +19,8 @@ import msgspec
 from mainspring.core.entity import Value
 from mainspring.core.package import EXAMPLE, Example
 from mainspring.core.signature import Signature
-from mainspring.deploy.compatibility import added_columns, breaking_changes
 from mainspring.deploy.model import Check, Checks, Deployment
+from mainspring.registry.compatibility import added_columns, breaking_changes
 from mainspring.registry.model import ModelVersion
 
 Examiner = Callable[[Deployment, ModelVersion], Check | None]

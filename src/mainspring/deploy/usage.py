@@ -8,7 +8,7 @@ from mainspring.store import Store
 
 
 class Usage:
-    """Speaks for the deployments when a model or a version is to go (see `mainspring.registry.service.Follower`).
+    """Speaks for the deployments when a model or a version is to go (see `mainspring.registry.follower.Follower`).
 
     Args:
         store: The database.

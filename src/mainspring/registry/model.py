@@ -13,6 +13,7 @@ from mainspring.errors import InvalidInput
 VersionStatus = Literal["candidate", "approved", "refused", "retired"]
 Stage = Literal["None", "Staging", "Production", "Archived"]
 PROMPT_TAG = "mlflow.prompt.is_prompt"
+PROMPT_TEXT = "mlflow.prompt.text"
 """Templates of prompts are kept as models by other systems' clients; this tag, ``true``, marks them."""
 SOURCE, PICKLE = "source", "pickle"
 """Words among trusted types: models may bring Python files, or anything that runs when it is read."""

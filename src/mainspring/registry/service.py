@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,6 +17,8 @@ from mainspring.core.package import ModelPackage
 from mainspring.errors import Conflict, InvalidInput, NotFound, unknown_name
 from mainspring.pipelines.service import Pipelines
 from mainspring.ports.artifacts import ArtifactStore, Blob
+from mainspring.registry.compatibility import Compatibility, breaking_changes
+from mainspring.registry.follower import Follower
 from mainspring.registry.model import PICKLE, PROMPT_TAG, SOURCE, Alias, Model, ModelVersion, Stage, VersionStatus
 from mainspring.registry.sources import Source, Sources
 from mainspring.store import Store
@@ -28,18 +30,6 @@ if TYPE_CHECKING:
     from mainspring.registry.load import Model as LoadedModel
 
 LISTING = "mainspring models list"
-
-
-class Follower(Protocol):
-    """A room that keeps the names of models and versions; it is called in the transaction of the change."""
-
-    def removed(self, model: str, address: str) -> None:
-        """A model (the address is empty) or a version of it is removed: the room forgets it, or raises `Conflict`."""
-        ...
-
-    def renamed(self, model: str, to: str) -> None:
-        """A model gets another name: the room follows, or raises `Conflict`."""
-        ...
 
 
 class Models:
@@ -179,6 +169,21 @@ class Models:
         if newest is None:
             raise NotFound(f"model `{name}` has no version", hint=f"mainspring models propose {name} --run RUN")
         return newest
+
+    @operation("GET", "/model-versions/{address}/compatibility", command="compare")
+    def compare(self, address: str, before: str = "") -> Compatibility:
+        """Tells which callers of an earlier version would break with this one, in words.
+
+        Args:
+            address: The version.
+            before: The earlier one; by default the newest below it.
+        """
+        new, column = self.version(address), self._store.columns(ModelVersion)
+        known = {"model": new.model, "lifecycle": "active"}
+        old = self.version(before) if before else self._store.first(
+            ModelVersion, column.number < new.number, order="-number", **known
+        )  # fmt: skip
+        return Compatibility(old.address, breaking_changes(old.signature, new.signature)) if old else Compatibility()
 
     @operation("POST", "/models/{name}/versions")
     def propose(self, name: str, run: str) -> ModelVersion:

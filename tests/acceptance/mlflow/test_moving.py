@@ -28,6 +28,7 @@ from mainspring.interop.mlflow.moving.opening import open_source
 from mainspring.interop.mlflow.moving.report import Report
 from mainspring.ports.artifacts import digest_of
 from mainspring.settings import load_settings
+from mainspring.tracking.carried import Carried
 from mainspring.tracking.model import Run, RunArtifact
 from mainspring.tracking.rules import finite
 from mainspring.workspace import Workspace
@@ -401,3 +402,22 @@ def test_everything_can_be_taken_back(
         assert client.get_experiment_by_name("old").lifecycle_stage == "deleted"
     finally:
         lone.close()
+
+
+def test_points_that_do_not_arrive_as_told_are_told_and_brought_by_the_next_import(
+    stores: Callable[[str], Filled], sqlite_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk or a database that loses something on the way is what the comparison is for."""
+    filled = stores("sqlite")
+    enter = Carried.points
+    with monkeypatch.context() as patched:
+        patched.setattr(Carried, "points", lambda self, run, points: enter(self, run, points[:-1]))
+        report = bring(sqlite_workspace, filled.uri)
+    assert {item.kind for item in report.left} == {"runs"}
+    assert all("other points are here than were told" in item.why for item in report.left)
+    assert counts(report)["runs"][0] + len(report.left) == 4
+    again = bring(sqlite_workspace, filled.uri)
+    assert again.left == []
+    assert counts(again)["runs"] == (len(report.left), 4 - len(report.left), 0)
+    first = sqlite_workspace.runs.journal.curve(from_hex(filled.runs["first"]), "loss")
+    assert len(first) == POINTS

@@ -25,12 +25,13 @@ def test_webhooks_are_declared_changed_and_removed(client: MlflowClient, server:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://example.org/x", "file:///etc/passwd", "https://user:pw@example.org/", "x", "https://"]
+    "url", ["http://example.org/x", "file:///etc/passwd", "https://user:pw@example.org/", "x", "https://", "  "]
 )
 def test_addresses_that_are_not_called(server: Server, url: str) -> None:
     events = [{"entity": "MODEL_VERSION", "action": "CREATED"}]
     answer = server.call("webhooks", name="x", url=url, events=events)
     assert (answer.status, answer.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert "Webhook URL cannot be empty" in answer.json["message"] or "Invalid webhook URL" in answer.json["message"]
 
 
 def test_a_machine_of_ones_own_network_is_not_called(server: Server) -> None:

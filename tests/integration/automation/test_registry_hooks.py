@@ -17,7 +17,7 @@ from mainspring.automation.model import RegistryHook
 from mainspring.automation.registry_hooks import EVENTS, MAX_ATTEMPTS, RegistryHooks
 from mainspring.automation.secrets import Secrets
 from mainspring.core.entity import change, draft
-from mainspring.registry.model import Model, ModelVersion
+from mainspring.registry.model import PROMPT_TAG, PROMPT_TEXT, Model, ModelVersion
 
 
 class Receiver:
@@ -90,6 +90,27 @@ def test_what_happens_to_models_is_told_signed_and_in_order(
         signed = f"{headers['x-mlflow-delivery-id']}.{headers['x-mlflow-timestamp']}.".encode() + body
         digest = base64.b64encode(hmac.new(b"secret", signed, hashlib.sha256).digest()).decode()
         assert headers["x-mlflow-signature"] == f"v1,{digest}"
+
+
+def test_prompts_are_told_in_words_of_their_own(mill: Any, hooks: RegistryHooks, receiver: Receiver) -> None:
+    models, prompt = mill.workspace.models, {PROMPT_TAG: "true"}
+    hooks.create(draft(RegistryHook, name="ci", url=receiver.url, events=list(EVENTS)))
+    models.create(draft(Model, name="greet", tags={**prompt, "team": "a"}))
+    models.register("greet", "prompt", tags={**prompt, PROMPT_TEXT: "Hello {{name}}", "tone": "kind"})
+    tags = models.version("greet@1").tags
+    models.edit("greet@1", change(ModelVersion, tags={**tags, "e": "f"}))
+    models.set_alias("greet", "live", 1)
+    models.delete_alias("greet", "live")
+    hooks.deliver_due()
+    version = {"name": "greet", "version": "1"}
+    made = {**version, "template": "Hello {{name}}", "tags": {"tone": "kind", "e": "f"}, "description": None}
+    assert receiver.told() == [
+        ("prompt", "created", {"name": "greet", "tags": {**prompt, "team": "a"}, "description": None}),
+        ("prompt_version", "created", made),
+        ("prompt_version_tag", "set", {**version, "key": "e", "value": "f"}),
+        ("prompt_alias", "created", {**version, "alias": "live"}),
+        ("prompt_alias", "deleted", {"name": "greet", "alias": "live"}),
+    ]
 
 
 def test_a_receiver_that_is_away_hears_later_and_not_for_ever(

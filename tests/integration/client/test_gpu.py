@@ -56,3 +56,16 @@ def test_a_library_without_a_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(nvml, "nvmlInit", fails, raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     assert not [key for key in Load(os.getpid()).look() if "gpu" in key]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the load of a machine is read from /proc")
+def test_the_load_of_this_machine_is_told_in_numbers_that_can_be() -> None:
+    load = Load(os.getpid())
+    load.look()
+    while not sum(number * number for number in range(200_000)):
+        pass
+    told = load.look()
+    assert 0 < told["system/process_cpu_percent"] <= 100 * (os.cpu_count() or 1) + 50
+    assert 0 <= told["system/cpu_percent"] <= 100
+    assert any("memory" in key and value > 1 for key, value in told.items())
+    assert all(value >= 0 for value in told.values())

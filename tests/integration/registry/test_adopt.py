@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,13 @@ def saved(folder: Path, save: Any, **arguments: Any) -> Path:
 
 
 def registered(mill: Any, folder: Path) -> ModelVersion:
-    """A version of the files in a folder."""
+    """A version of the files in a folder, made where MLflow cannot be imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "mlflow", None)
+        return _registered(mill, folder)
+
+
+def _registered(mill: Any, folder: Path) -> ModelVersion:
     space = mill.workspace
     model = space.logged.create(draft(LoggedModel, name="net", experiment=0))
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
@@ -53,8 +60,10 @@ def mlflow_id(model: LoggedModel) -> str:
 
 
 def score(mill: Any, version: ModelVersion, tmp_path: Path, rows: pd.DataFrame) -> Any:
-    loaded = load_model(mill.workspace.models.unpack(version.address, tmp_path / "unpacked"))
-    return loaded, loaded.score({name: rows[name].tolist() for name in rows.columns}, len(rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "mlflow", None)
+        loaded = load_model(mill.workspace.models.unpack(version.address, tmp_path / "unpacked"))
+        return loaded, loaded.score({name: rows[name].tolist() for name in rows.columns}, len(rows))
 
 
 def classifier(columns: list[str]) -> Any:

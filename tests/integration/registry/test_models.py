@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mainspring.errors import Conflict, CorruptArtifact, InvalidInput, NotFound
+from mainspring.registry.compatibility import Compatibility
 
 
 def test_a_run_becomes_one_candidate(mill: Any) -> None:
@@ -42,6 +44,23 @@ def test_addresses(mill: Any) -> None:
         models.set_alias("mill", "best", 9)
     with pytest.raises(InvalidInput):
         models.version("a/b@1")
+
+
+def test_who_calls_an_earlier_version_is_told_what_would_break(mill: Any) -> None:
+    models = mill.workspace.models
+    mill.register()
+    first, second = mill.candidate(), mill.candidate(weight=2.0)
+    assert models.compare("mill@1") == Compatibility()
+    assert models.compare("mill") == Compatibility("mill@1", [])
+    field = msgspec.structs.replace(first.signature.inputs[0], name="y", nullable=False)
+    narrower = msgspec.structs.replace(first.signature, inputs=(*second.signature.inputs, field))
+    with mill.workspace.store.transaction() as tx:
+        tx.update(msgspec.structs.replace(second, signature=narrower))
+    told = models.compare("mill@2", before="mill@1")
+    assert told.breaks == ["callers do not send `y`, which it cannot do without"]
+    assert models.compare("mill@1", before="mill@2").breaks == ["callers send `y`, which it does not know"]
+    with pytest.raises(NotFound):
+        models.compare("mill@2", before="mill@9")
 
 
 def test_a_model_without_versions(mill: Any) -> None:

@@ -16,9 +16,9 @@ from tests.integration.serving.test_serving_protocol import Door
 import mainspring as ms
 from mainspring.core.humility import HumilityRule
 from mainspring.core.signature import Signature
-from mainspring.deploy.compatibility import breaking_changes
 from mainspring.errors import InvalidInput
 from mainspring.ports.target import Route
+from mainspring.registry.compatibility import breaking_changes
 from mainspring.registry.load import judged, load_model
 from mainspring.serving.app import App
 from mainspring.serving.batch import score_table

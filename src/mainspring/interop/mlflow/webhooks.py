@@ -49,6 +49,13 @@ def _id(rooms: Rooms, request: WebhookRef) -> str:
     return found
 
 
+def _refused(url: str, error: InvalidInput) -> MlflowError:
+    if url and not url.strip():
+        return MlflowError(INVALID, "Webhook URL cannot be empty or just whitespace")
+    what = "Invalid webhook URL" if url.startswith("https:") else "Invalid webhook URL scheme"
+    return MlflowError(INVALID, f"{what}: {error.message}. {error.hint}")
+
+
 def _create(rooms: Rooms, request: WebhookRef) -> bytes:
     for name in ("name", "url", "events"):
         if not getattr(request, name):
@@ -60,7 +67,7 @@ def _create(rooms: Rooms, request: WebhookRef) -> bytes:
     try:
         return _encode({"webhook": _tell(rooms.hooks.create(new, request.secret or ""))})
     except InvalidInput as error:
-        raise MlflowError(INVALID, f"Invalid webhook: {error.message}. {error.hint}") from None
+        raise _refused(request.url or "", error) from None
 
 
 def _list(rooms: Rooms, request: WebhookRef) -> bytes:
@@ -91,7 +98,7 @@ def _update(rooms: Rooms, request: WebhookRef) -> bytes:
     try:
         return _encode({"webhook": _tell(rooms.hooks.update(_id(rooms, request), changed, request.secret or ""))})
     except InvalidInput as error:
-        raise MlflowError(INVALID, f"Invalid webhook: {error.message}. {error.hint}") from None
+        raise _refused(request.url or "", error) from None
 
 
 def _delete(rooms: Rooms, request: WebhookRef) -> bytes:

@@ -81,6 +81,7 @@ def version(workspace: Workspace, found: ModelVersion) -> Page:
         "aliases": aliases,
         "logged": _logged(workspace, found),
         "obstacle": _obstacle(found),
+        "compatible": workspace.models.compare(found.address),
         "inputs": [msgspec.to_builtins(field) for field in found.signature.inputs],
         "sizes": _sizes(workspace, found),
     }

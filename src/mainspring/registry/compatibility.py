@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from mainspring.core.signature import Field, Signature
+
+
+class Compatibility(msgspec.Struct, frozen=True):
+    """What callers of one version may expect of another.
+
+    Attributes:
+        before: The earlier version; empty when there is none.
+        breaks: Which of its callers would break, a sentence each; none: all can go on.
+    """
+
+    before: str = ""
+    breaks: list[str] = []
+
 
 _READS = {"float": ("float", "int", "bool"), "int": ("int", "bool"), "string": ("string",), "bool": ("bool",)}
 
 
 def breaking_changes(live: Signature, new: Signature) -> list[str]:
     """Which callers would break once the new signature is in force, one sentence each; empty when none would."""
+    if not live.inputs:
+        return []
+    if not new.inputs:
+        return ["nobody knows what it reads"]
     before = {field.name: field for field in live.inputs}
     after = {field.name: field for field in new.inputs}
     added = [name for name in after if name not in before]

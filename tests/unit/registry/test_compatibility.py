@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mainspring.core.signature import Field, Signature
-from mainspring.deploy.compatibility import breaking_changes
+from mainspring.registry.compatibility import breaking_changes
 
 BASE: dict[str, Any] = {
     "delay": {"type": "float", "nullable": True},
