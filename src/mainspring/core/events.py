@@ -50,7 +50,8 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 def event_hash(event: Event) -> str:
     """SHA-256 (hex) over the event's fields in canonical JSON, the previous hash among them."""
-    body = {name: getattr(event, name) for name in event.__struct_fields__ if name != "hash"}
+    body = msgspec.structs.asdict(event)
+    del body["hash"]
     return hashlib.sha256(_encoder.encode(body)).hexdigest()
 
 

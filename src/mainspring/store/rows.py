@@ -14,6 +14,7 @@ from mainspring.store.tables import table_of
 
 E = TypeVar("E", bound=Entity)
 Convert = Callable[[Any], Any]
+_ZONE = len("+00:00")
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -46,7 +47,7 @@ class Shape:
 
     def values(self, entity: Entity) -> list[Any]:
         """The entity's fields as the driver takes them."""
-        row = [getattr(entity, name) for name in self._fields]
+        row = list(msgspec.structs.astuple(entity))
         for place, convert in self._write:
             if row[place] is not None:
                 row[place] = convert(row[place])
@@ -123,8 +124,8 @@ def plain_time(value: datetime, dialect: str) -> str | datetime:
     """A moment as the driver takes it: SQLite has no times, they are text in UTC there."""
     if value.tzinfo is None:
         raise ValueError(f"a time needs a time zone: {value!r}")
-    utc = value.astimezone(UTC)
-    return utc.replace(tzinfo=None).isoformat(" ", "microseconds") if dialect == "sqlite" else utc
+    utc = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return utc.isoformat(" ", "microseconds")[:-_ZONE] if dialect == "sqlite" else utc
 
 
 def _read_text(value: str) -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.actor import current_actor
@@ -145,13 +146,14 @@ class Transaction:
         self._head = (row[0], row[1]) if row else (0, GENESIS)
 
     def _plain(self, event: Event) -> list[Any]:
-        row = [getattr(event, name) for name in _FIELDS]
-        row[_FIELDS.index("time")] = plain_time(event.time, self._dialect)
-        row[_FIELDS.index("data")] = plain_json(event.data)
+        row = list(msgspec.structs.astuple(event))
+        row[_TIME] = plain_time(event.time, self._dialect)
+        row[_DATA] = plain_json(event.data)
         return row
 
 
 _FIELDS = Event.__struct_fields__
+_TIME, _DATA = _FIELDS.index("time"), _FIELDS.index("data")
 _APPEND = f"INSERT INTO event ({', '.join(_FIELDS)}) VALUES ({', '.join('?' * len(_FIELDS))})"
 _LAST = "SELECT seq, hash FROM event ORDER BY seq DESC LIMIT 1"
 _OWN = "INSERT INTO artifact_owner (digest, owner, size) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"

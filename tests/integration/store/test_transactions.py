@@ -224,6 +224,73 @@ def test_rows_counted_in_a_block_stay_true_until_it_ends(store: Store, use_case:
     assert sorted(item.name for item in store.find(UseCase)) == sorted(f"case-{number}" for number in range(30))
 
 
+def test_what_is_read_first_is_read_when_the_turn_has_come(store: Store, use_case: UseCaseMaker) -> None:
+    other = Store(store.url.render_as_string(hide_password=False), store.clock)
+    held, seen = threading.Event(), []
+
+    def late() -> None:
+        held.wait(10)
+        with other.transaction() as tx:
+            tx.announce()
+            seen.append(tx.driver.row("SELECT count(*) FROM use_case"))
+            tx.emit("test.thing.happened", "second")
+
+    thread = threading.Thread(target=late)
+    thread.start()
+    try:
+        with store.transaction() as tx:
+            tx.insert(use_case("churn"))
+            tx.emit("test.thing.happened", "first")
+            held.set()
+            time.sleep(0.3)
+    finally:
+        thread.join(30)
+        other.close()
+    assert seen == [(1,)]
+    assert store.verify_events() == 2
+
+
+def test_a_refusal_of_what_nobody_waited_for_ends_its_block_alone(
+    store: Store, use_case: UseCaseMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "MAX_BATCH_SECONDS", 60)
+    with store.transaction() as tx:
+        tx.insert(use_case("taken"))
+    entered = threading.Event()
+
+    def work(number: int) -> None:
+        if number:
+            entered.wait(10)
+        with store.transaction() as tx:
+            if number == 0:
+                entered.set()
+                while store._writer._waiting < 5:
+                    time.sleep(0.001)
+            tx.insert(use_case("taken" if number % 2 == 0 else f"case-{number}"), free=True)
+            tx.emit("test.thing.happened", f"case-{number}")
+
+    errors = in_threads(6, work)
+    assert [type(error) for error in errors] == [Conflict, type(None)] * 3
+    assert sorted(item.name for item in store.find(UseCase)) == ["case-1", "case-3", "case-5", "taken"]
+    assert store.verify_events() == 3
+
+
+def test_a_lone_block_that_is_refused_at_its_end_stores_nothing(store: Store, use_case: UseCaseMaker) -> None:
+    with store.transaction() as tx:
+        tx.insert(use_case("taken"))
+
+    def again() -> None:
+        with store.transaction() as tx:
+            tx.emit("test.thing.happened", "taken")
+            tx.insert(use_case("taken"), free=True)
+
+    for _ in range(4):
+        with pytest.raises(Conflict):
+            again()
+    assert store.verify_events() == 0
+    assert store.count(UseCase) == 1
+
+
 @pytest.fixture
 def writers(store: Store, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts processes that write and print what has been answered."""
