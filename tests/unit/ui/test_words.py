@@ -109,7 +109,7 @@ def test_every_word_of_a_room_has_one_of_seven_states() -> None:
     assert state_of("nobody knows") == "waiting"
 
 
-def event(kind: str, subject: str, **data: object) -> Event:
+def event(kind: str, subject: str, /, **data: object) -> Event:
     return Event(
         seq=1,
         id="e",
