@@ -44,10 +44,12 @@ from mainspring.serving.reviews import Reviews
 from mainspring.serving.service import Predictions
 from mainspring.settings import Settings, load_settings
 from mainspring.store import Store
+from mainspring.tracking.evaluations import Evaluations
 from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.service import Runs
 from mainspring.tracking.traces import Traces
+from mainspring.tracking.trash import Trash
 from mainspring.usecases.service import UseCases
 
 SERVICES: dict[str, type] = {
@@ -57,6 +59,8 @@ SERVICES: dict[str, type] = {
     "runs": Runs,
     "logged": LoggedModels,
     "traces": Traces,
+    "evaluations": Evaluations,
+    "trash": Trash,
     "pipelines": Pipelines,
     "models": Models,
     "approvals": Approvals,
@@ -127,6 +131,9 @@ class Workspace:
             self.store, self.usecases, self.runs, self.datasets, self.pipelines, self.deployments, self.predictions,
             artifacts, desk,
         )  # fmt: skip
+        self.evaluations = Evaluations(self.store, self.experiments)
+        self.trash = Trash(self.store)
+        self.trash.keepers += [self.models.resting_on, self.scorings.resting_on, self.simulations.resting_on]
         self.projects = Projects(
             self.store, self.usecases, self.datasets, self.pipelines, self.models,
             self.approvals, self.deployments, self.monitors, self.notifications, self.rules,
@@ -196,7 +203,7 @@ class Workspace:
         """What MLflow's protocol is spoken over."""
         return Rooms(
             self.store, self.experiments, self.runs, self.artifacts, self.logged, self.models, self.traces,
-            self.registry_hooks,
+            self.registry_hooks, self.evaluations,
         )  # fmt: skip
 
     def services(self) -> dict[str, Any]:

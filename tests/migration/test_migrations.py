@@ -184,8 +184,10 @@ def test_a_migration_gives_up_soon_when_a_writer_holds_the_database(
     monkeypatch.setattr(schema, "MIGRATIONS", hasty)
     store = Store(postgres_url)
     store.prepare()
-    with store.transaction(), pytest.raises(StoreError, match="locked by another program"):
-        schema.upgrade(postgres_url)
+    with store.transaction() as tx:
+        tx.emit("test.thing.happened", "writing")
+        with pytest.raises(StoreError, match="locked by another program"):
+            schema.upgrade(postgres_url)
     store.close()
 
 

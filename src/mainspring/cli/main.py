@@ -56,11 +56,13 @@ NOUNS: dict[str, str] = {
     "experiments": "Groups of runs.",
     "logged": "Models that scripts have logged.",
     "traces": "What calls of applications did.",
+    "evaluations": "Datasets that applications are tried on.",
+    "trash": "What is deleted, until it is removed for good.",
     "reports": "Counts of models that others serve.",
     "simulations": "Policies tried on the past.",
     "streams": "What answers messages of brokers.",
 }
-RARE = ("edge", "challenges", "experiments", "logged", "traces", "reports", "streams")
+RARE = ("edge", "challenges", "experiments", "logged", "traces", "evaluations", "trash", "reports", "streams")
 RARE_COMMANDS = ("report", "import", "export-mlflow")
 """What the first page of help only names."""
 _EXAMPLES = """

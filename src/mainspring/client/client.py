@@ -13,6 +13,7 @@ from mainspring.automation.simulation.service import Simulations
 from mainspring.automation.streams import Streams
 from mainspring.client.http import HttpTransport
 from mainspring.core.actor import become
+from mainspring.core.shown import Shown
 from mainspring.data.model import DatasetVersion
 from mainspring.data.service import Datasets, parquet_bytes, read_table
 from mainspring.delivery.service import Projects
@@ -29,9 +30,12 @@ from mainspring.serving.challenges import Challenges
 from mainspring.serving.jobs import Scorings
 from mainspring.serving.service import Predictions
 from mainspring.settings import Settings, load_settings
+from mainspring.tracking.evaluations import Evaluations
 from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.service import Runs
+from mainspring.tracking.traces import Traces
+from mainspring.tracking.trash import Trash
 from mainspring.usecases.service import UseCases
 from mainspring.workspace import SERVICES, Workspace
 
@@ -45,6 +49,9 @@ class Client:
         experiments: Experiments: groups of runs.
         runs: Runs, metrics, artifacts.
         logged: Models that scripts have logged.
+        traces: What calls of applications did.
+        evaluations: Datasets that applications are tried on.
+        trash: What is deleted, until it is removed for good.
         pipelines: Pipelines and their runs.
         models: Models, versions, aliases.
         approvals: Gates and decisions.
@@ -68,6 +75,9 @@ class Client:
     experiments: Experiments
     runs: Runs
     logged: LoggedModels
+    traces: Traces
+    evaluations: Evaluations
+    trash: Trash
     pipelines: Pipelines
     models: Models
     approvals: Approvals
@@ -140,6 +150,18 @@ class Client:
         if isinstance(self._transport, Workspace):
             return self._transport.artifacts.read(digest)
         return self._transport.artifact(digest)
+
+    def __repr__(self) -> str:
+        return f"<mainspring {self._place}>"
+
+    def _repr_html_(self) -> str:
+        href = "" if isinstance(self._transport, Workspace) else self._transport.url
+        facts = {"in": "this process" if self.embedded else "a server", "knows": list(SERVICES)}
+        return Shown("mainspring", self._place, facts, href=href).html()
+
+    @property
+    def _place(self) -> str:
+        return self._transport.settings.root.name if isinstance(self._transport, Workspace) else self._transport.url
 
     def close(self) -> None:
         """Gives back what is open."""

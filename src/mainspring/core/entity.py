@@ -203,8 +203,8 @@ else:
 
 
 def born(entity: type[E], payload: Any, **server: Any) -> E:
-    """The new entity made of a create payload and the fields that the system sets."""
-    return entity(**{name: getattr(payload, name) for name in payload.__struct_fields__}, **server)
+    """The new entity made of a create payload and the fields that the system sets, or sets otherwise."""
+    return entity(**(msgspec.structs.asdict(payload) | server))
 
 
 def patched(entity: E, payload: Any) -> tuple[E, dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mainspring.core.shown import Shown
 from mainspring.core.signature import Signature
 
 EXAMPLE = "example.json"
@@ -46,3 +47,14 @@ class ModelPackage(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     twin_difference: float | None = None
     twin_rows: int = 0
+
+    def __repr__(self) -> str:
+        return f"<{self.flavor} model of {len(self.signature.inputs)} columns, {len(self.files)} files>"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "inputs": [field.name for field in self.signature.inputs], "kind": self.signature.kind,
+            "files": {path: f"({len(content)} bytes)" for path, content in self.files.items()},
+            "twin_difference": self.twin_difference,
+        }  # fmt: skip
+        return Shown("model", self.flavor, facts).html()

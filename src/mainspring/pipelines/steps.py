@@ -22,6 +22,7 @@ from contextvars import ContextVar
 from typing import Any, Generic, ParamSpec, TypeVar, get_args, get_origin, overload
 
 from mainspring.core.graph import topological_order
+from mainspring.core.shown import Shown
 from mainspring.errors import InvalidInput, nearest
 from mainspring.pipelines.fingerprint import code_fingerprint
 from mainspring.pipelines.model import Argument, DataRef, Plan, PlannedStep, Ref
@@ -128,6 +129,9 @@ class Step(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<step {self.name}>"
 
+    def _repr_html_(self) -> str:
+        return Shown("step", self.name, {"does": inspect.getdoc(self.function) or ""}).html()
+
 
 @overload
 def step(function: Callable[P, R]) -> Step[P, R]: ...
@@ -199,6 +203,9 @@ class Pipeline(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<pipeline {self.name}>"
+
+    def _repr_html_(self) -> str:
+        return Shown("pipeline", self.name, {"does": inspect.getdoc(self.function) or ""}).html()
 
 
 def pipeline(function: Callable[P, R]) -> Pipeline[P, R]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mainspring.core.signature import Signature
 from mainspring.errors import InvalidInput, MissingExtra
+from mainspring.registry.onnx_trees import regress
 
 _OPSETS = {"": 18, "ai.onnx.ml": 3}
 PACKED = "columns"
@@ -47,6 +48,7 @@ def export(estimator: Any, signature: Signature, *, packed: bool = False) -> byt
         if by_name:
             _pack(graph.graph)
         _lead_nulls(graph.graph, estimator)
+        regress(graph.graph)
         return bytes(graph.SerializeToString())
     except Exception as error:
         name = type(estimator).__name__

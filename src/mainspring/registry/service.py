@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -458,6 +458,11 @@ class Models:
         from mainspring.registry.load import load_model  # noqa: PLC0415 - loads ONNX Runtime
 
         return load_model(self.unpack(address, folder), trusted=self.trusted_of(self.version(address).model))
+
+    def resting_on(self, runs: Sequence[str]) -> dict[str, str]:
+        """Runs that versions came from -> which version (not an operation)."""
+        found = self._store.find(ModelVersion, self._store.columns(ModelVersion).run.in_(runs), limit=10_000)
+        return {item.run: f"{item.address} came from it" for item in found if item.lifecycle == "active"}
 
     def trusted_of(self, model: str) -> tuple[str, ...]:
         """What versions of a model may be made of wherever they are loaded (not an operation)."""

@@ -19,6 +19,7 @@ from mainspring.core.signature import Signature
 from mainspring.errors import InvalidInput, MissingExtra
 from mainspring.registry import boosters, mlmodel
 from mainspring.registry.onnx_export import PACKED
+from mainspring.registry.onnx_trees import regress
 from mainspring.registry.packaging import (
     EXAMPLE_ROWS,
     MAX_TWIN_DIFFERENCE,
@@ -152,6 +153,7 @@ def _exported(content: bytes, flavor: str, columns: int) -> bytes:
 
                 grown = lightgbm.Booster(model_str=content.decode())
                 graph = onnxmltools.convert_lightgbm(grown, initial_types=types, target_opset=_OPSET, zipmap=False)
+        regress(graph.graph)
         return bytes(graph.SerializeToString())
     except Exception as error:
         raise InvalidInput(

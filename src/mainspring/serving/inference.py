@@ -309,6 +309,9 @@ class TensorLane(RowReader):
 
 
 def _items(values: Sequence[Any]) -> bytes:
+    first = values[0] if values else None
+    if isinstance(first, str) and values.count(first) == len(values):  # versions nearly always
+        return b",".join([_encoder.encode(first)] * len(values))
     return _encoder.encode(values)[1:-1]
 
 

@@ -141,6 +141,11 @@ class Scorings:
         """Lists batch jobs, newest first."""
         return self._store.find(Scoring, order="-created", limit=limit)
 
+    def resting_on(self, runs: Sequence[str]) -> dict[str, str]:
+        """Runs that are batch jobs -> that they are (not an operation)."""
+        found = self._store.find(Scoring, self._store.columns(Scoring).run.in_(runs), limit=10_000)
+        return {item.run: "it is a batch job" for item in found}
+
     @operation("GET", "/scorings/{run}")
     def show(self, run: str) -> Scoring:
         """Shows a batch job."""

@@ -45,6 +45,7 @@ class _Scored(NamedTuple):
 
 
 _serial = count()
+_ends: list[str] = []
 _process = new_id()[:10] + secrets.token_hex(4)
 
 
@@ -215,8 +216,13 @@ class Lineup:
 
     @staticmethod
     def make_ids(rows: int) -> list[str]:
-        """Prediction ids for rows that came without."""
-        return [f"{_process}-{number}" for number in islice(_serial, rows)]
+        """Prediction ids for rows that came without; they differ in their ends, which are made once for all."""
+        begin = f"{_process}-{next(_serial)}"
+        if rows == 1:
+            return [begin]
+        if rows > len(_ends):
+            _ends.extend(f"-{row}" for row in range(len(_ends), rows))
+        return [begin + end for end in islice(_ends, rows)]
 
     def watch(self, batch: Batch, ids: list[str], caller: str | list[str], keep: Callable[[Frame], None]) -> None:
         """Has the shadows score what was answered: see `shadows`.

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -99,7 +100,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     roles: list[str]
     scores: list[float]
     labels: list[bool | None]
-    columns: dict[str, Sequence[Any]]
+    columns: Mapping[str, Sequence[Any]]
     latency_us: int | list[int]
     caller: str | list[str] = ""
     route: str = ""
@@ -149,7 +150,7 @@ class PredictionLog:
         self._size = 0
         self._pending: list[bytes] = []
         self._pending_size = 0
-        self._encoder = msgspec.msgpack.Encoder()
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=dict)  # columns that are not lists yet
 
     def append(self, frame: Frame) -> None:
         """Puts a frame on record. It is encoded at once: kept as it is until it is written, it would cost more.
@@ -213,9 +214,10 @@ class PredictionLog:
 
 
 def _block(frames: list[bytes]) -> bytes:
-    payload = b"".join((b"\xdd", len(frames).to_bytes(4), *frames))  # MessagePack's mark of an array
-    head = struct.pack("<II", len(payload), zlib.crc32(payload))
-    return head + zlib.crc32(head).to_bytes(4, "little") + payload
+    payload = [b"\xdd" + len(frames).to_bytes(4), *frames]  # MessagePack's mark of an array
+    check = functools.reduce(lambda so_far, part: zlib.crc32(part, so_far), payload, 0)
+    head = struct.pack("<II", sum(map(len, payload)), check)
+    return b"".join((head, zlib.crc32(head).to_bytes(4, "little"), *payload))
 
 
 def log_files(folder: Path) -> list[Path]:

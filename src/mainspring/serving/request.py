@@ -17,6 +17,7 @@ from mainspring.core.mending import accepted, mending
 from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
 from mainspring.serving.log import Mark
+from mainspring.serving.table import Unpacked
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -47,13 +48,13 @@ class Batch(NamedTuple):
         keys: What rows stick to an arm by, one per row, None where there is none; see `Lineup.keyed`.
     """
 
-    columns: dict[str, Sequence[Any]]
+    columns: Mapping[str, Sequence[Any]]
     rows: int
     ids: list[str] | None = None
     times: list[int] | None = None
     columnar: bool = False
     packed: NDArray[Any] | None = None
-    sent: dict[str, Sequence[Any]] | None = None
+    sent: Mapping[str, Sequence[Any]] | None = None
     keys: list[str | None] | None = None
 
     def pick(self, places: Sequence[int]) -> Batch:
@@ -243,9 +244,9 @@ class Form:
                 hint=self._offer(),
             )
         finite = values.dtype.kind != "f" or bool(np.isfinite(values).all())
-        columns = dict(zip(self._packs, values.T.tolist(), strict=True))
         if finite and not self._bounded and not self._whole and values.dtype.itemsize <= 4:
-            return Batch(columns, len(values), packed=values)
+            return Batch(Unpacked(self._packs, values), len(values), packed=values)
+        columns = dict(zip(self._packs, values.T.tolist(), strict=True))
         if values.dtype.kind == "f":
             columns = {field.name: _as_sent(field, columns[field.name]) for field in self.fields[: len(columns)]}
         batch = self.check(columns)
@@ -263,7 +264,7 @@ class Form:
                 columns[name] = [None if value is UNSET else value for value in values]
         return columns
 
-    def mend(self, columns: dict[str, Any], rows: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    def mend(self, columns: Mapping[str, Any], rows: int) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
         """What the signature puts in the place of values, and what was there before if that differs."""
         if not self._mends:
             return columns, None

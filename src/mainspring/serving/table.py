@@ -1,8 +1,9 @@
-"""Columns of numbers in single precision, as the prediction log has them."""
+"""Columns of numbers that came as one tensor: as requests have them, and as the prediction log does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,6 +11,31 @@ import msgspec
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+class Unpacked(Mapping[str, Sequence[float]]):
+    """The columns of rows that came as one array; they become lists only if somebody looks at them.
+
+    Args:
+        names: The columns.
+        values: The rows, ``[rows, columns]``.
+    """
+
+    def __init__(self, names: Sequence[str], values: NDArray[Any]) -> None:
+        self._names, self._values = names, values
+
+    @cached_property
+    def _lists(self) -> dict[str, list[float]]:
+        return dict(zip(self._names, self._values.T.tolist(), strict=True))
+
+    def __getitem__(self, name: str) -> Sequence[float]:
+        return self._lists[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class Table(msgspec.Struct, array_like=True, gc=False):

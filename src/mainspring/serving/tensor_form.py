@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import operator
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+import simdjson
 from numpy.typing import NDArray
 
 from mainspring.core.mending import SINGLE
@@ -17,6 +18,7 @@ from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
 from mainspring.serving.codecs import AS_THEY_ARE
 from mainspring.serving.request import Batch, PredictionId, list_of, value_type
+from mainspring.serving.table import Unpacked
 
 _WHOLE = tuple(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
 ACCEPTED: dict[str, tuple[str, ...]] = {
@@ -28,6 +30,11 @@ ACCEPTED: dict[str, tuple[str, ...]] = {
 """Type of a column -> datatypes that a tensor for it may have."""
 
 _LARGEST = np.finfo(np.float32).max
+_LONG = 1000
+"""Bytes of a body from which on its numbers are read into an array at once, not as objects."""
+_BRACKETS = 3
+"""How often an array begins in a request of one tensor with flat data: its inputs, its shape, its data."""
+_flat_parser = simdjson.Parser()
 
 
 class Wanted(msgspec.Struct):
@@ -60,10 +67,13 @@ class Asked(msgspec.Struct, gc=False):
     parameters: Parameters = PLAIN
 
 
+_NOTHING_ELSE = Asked()
+
+
 class Read(NamedTuple):
     """Checked columns, their number of rows, what else was asked, and the rows as one array where they came as one."""
 
-    columns: dict[str, Sequence[Any]]
+    columns: Mapping[str, Sequence[Any]]
     rows: int
     asked: Asked
     packed: NDArray[np.float32] | None = None
@@ -109,6 +119,9 @@ class TensorForm:
         return read
 
     def _together(self, body: bytes) -> Read | None:
+        if len(body) > _LONG and (found := _flat(body, len(self._all))) is not None:
+            name, asked, values, singles = found
+            return None if name in self._known else Read(Unpacked(self._all, values), len(values), asked, singles)
         try:
             asked = _together.decode(body)
         except (ValueError, RecursionError):
@@ -178,6 +191,33 @@ def _packed(numbers: Sequence[float], rows: int, width: int) -> NDArray[np.float
     # becomes the largest number may have been beyond it.
     packed = np.frombuffer(struct.pack(f"{len(numbers)}f", *numbers), np.float32).reshape(rows, width)
     return packed if (np.abs(packed) < _LARGEST).all() else None
+
+
+def _flat(body: bytes, width: int) -> tuple[str, Asked, NDArray[np.float64], NDArray[np.float32]] | None:
+    """Name and rows, twice, of the one tensor of a request that may have an id and says nothing else; None for others.
+
+    As it is where a number is beyond single precision.
+    """
+    place = -1
+    for _ in range(_BRACKETS):
+        place = body.find(b"[", place + 1)  # many times as fast as to count them
+    if body.find(b"[", place + 1) >= 0:
+        return None
+    try:
+        whole: Any = _flat_parser.parse(body)
+        (tensor,) = whole["inputs"]
+        name, shape = tensor["name"], tensor["shape"].as_list()
+        id = whole["id"] if len(whole) > 1 else None
+        if len(whole) > 2 or len(tensor) != 4 or tensor["datatype"] != "FP32":
+            return None
+        if [type(length) for length in shape] != [int, int] or shape[1] != width or not isinstance(name, str):
+            return None
+        values = np.frombuffer(tensor["data"].as_buffer(of_type="d")).reshape(shape)
+        asked = _NOTHING_ELSE if id is None else msgspec.convert({"id": id}, Asked)
+        with np.errstate(over="raise"):
+            return name, asked, values, values.astype(np.float32)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return None  # the parser raises all of these; who looks closer can tell
 
 
 class RowReader:

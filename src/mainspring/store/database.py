@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -89,6 +90,10 @@ class Store:
             connection.execute(f"SET idle_in_transaction_session_timeout = '{10 * LOCK_SECONDS}s'")
             connection.commit()
 
+        @sa.event.listens_for(engine, "before_cursor_execute")
+        def settle(connection: sa.Connection, *_: Any) -> None:
+            Driver.of(connection.connection, "postgresql").settle()
+
         @sa.event.listens_for(engine, "checkout")
         def look(connection: Any, _: Any, __: Any) -> None:
             if is_cut(connection):  # the pool opens another one; asking the server would cost as much as a query
@@ -105,11 +110,13 @@ class Store:
         """
         schema.prepare(self.engine, self.transaction)
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self) -> AbstractContextManager[Transaction]:
         """A block whose changes are stored together, durably, when it ends (see `mainspring.store.transaction`)."""
-        with self._writer.transaction() as transaction:
-            yield transaction
+        return self._writer.transaction()
+
+    def together(self) -> AbstractContextManager[Transaction]:
+        """A block for many others inside it, which cost no savepoint each: when one of them fails, all of it does."""
+        return self._writer.together()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,8 @@ import sqlalchemy as sa
 from mainspring.errors import MainspringError, StoreError, Unreachable
 from mainspring.store.failure import translated
 
+MAX_ROWS, FEW_ROWS = 100, 10
+"""SQLite takes so many rows in one statement, or any number up to a few: other numbers would be ever new statements."""
 Values = Sequence[Any] | Callable[[], Sequence[Any]]
 """Values of a statement, or what makes them: its errors are told as the database's own."""
 
@@ -58,8 +61,36 @@ class Driver:
         """Carries out a statement; how many rows it touched."""
         return int(self._run(statement, values).rowcount)
 
+    def later(self, statement: str, values: Values = (), then: Callable[[Any], None] | None = None) -> None:
+        """Carries out a statement for whose outcome nobody waits.
+
+        On PostgreSQL it travels with the next one that somebody waits for, and so does its error; the transaction's
+        end is one at the latest.
+
+        Args:
+            statement: What changes something or, with ``then``, reads.
+            values: Its values.
+            then: Takes the first row of what was read, or None.
+        """
+        if self.dialect == "sqlite":
+            answer = self._run(statement, values)
+            if then is not None:
+                then(answer.fetchone())
+            return
+        try:
+            given = values() if callable(values) else values
+            taken = None if then is None else lambda answer: then(answer.fetchone())
+            self._connection.later(_spelled(statement, self.dialect), given, taken)
+        except Exception as error:
+            raise self._told(error) from error
+
+    def settle(self) -> None:
+        """Waits until what was to be carried out `later` is done."""
+        if self.dialect != "sqlite":
+            self._control(self._connection.settle)
+
     def insert(self, into: str, kinds: Sequence[str], rows: Iterable[Sequence[Any]], clash: str = "") -> None:
-        """Inserts rows.
+        """Inserts rows, `later`.
 
         Args:
             into: Table and columns, such as ``metric (run, key)``.
@@ -72,14 +103,20 @@ class Driver:
             return
         marks = ", ".join("?" * len(kinds))
         if len(rows) == 1:
-            self._run(f"INSERT INTO {into} VALUES ({marks}) {clash}", rows[0])
+            self.later(f"INSERT INTO {into} VALUES ({marks}) {clash}", rows[0])
         elif self.dialect == "sqlite":
-            self._many(f"INSERT INTO {into} VALUES ({marks}) {clash}", rows)
+            for first in range(0, len(rows), MAX_ROWS):
+                some = rows[first : first + MAX_ROWS]
+                if len(some) == MAX_ROWS or len(some) <= FEW_ROWS:
+                    groups = ", ".join([f"({marks})"] * len(some))
+                    self._run(f"INSERT INTO {into} VALUES {groups} {clash}", list(chain.from_iterable(some)))
+                else:
+                    self._many(f"INSERT INTO {into} VALUES ({marks}) {clash}", some)
         else:
             arrays = ", ".join(f"?::{kind}[]" for kind in kinds)
             columns = zip(kinds, zip(*rows, strict=True), strict=True)
             literals = [array(kind, column) for kind, column in columns]
-            self._run(f"INSERT INTO {into} SELECT * FROM unnest({arrays}) {clash}", literals)
+            self.later(f"INSERT INTO {into} SELECT * FROM unnest({arrays}) {clash}", literals)
 
     def begin(self, turn: int) -> None:
         """Begins a transaction that writes.
@@ -97,9 +134,9 @@ class Driver:
         sqlite = self.dialect == "sqlite"
         self._control(self._connection.execute if sqlite else self._connection.control, statement)
 
-    def _control(self, carry_out: Callable[[Any], Any], what: Any) -> None:
+    def _control(self, carry_out: Callable[..., Any], *what: Any) -> None:
         try:
-            carry_out(what)
+            carry_out(*what)
         except Exception as error:
             raise self._told(error) from error
 
@@ -121,15 +158,6 @@ class Driver:
             return Unreachable(f"the connection to the database is lost: {error}", hint="is it running?")
         known = translated(error)
         return known if isinstance(known, MainspringError) else StoreError(f"the database refused: {error}")
-
-
-def control(connection: sa.Connection, statement: str) -> None:
-    """Ends something, or begins a part of it, on one of SQLAlchemy's connections.
-
-    Raises:
-        StoreError: The database refuses, or another of the errors that `translated` gives.
-    """
-    Driver.of(connection.connection, connection.dialect.name).control(statement)
 
 
 def array(kind: str, values: Sequence[Any]) -> str:

@@ -21,6 +21,7 @@ class Shape:
     """How an entity's rows look in one database; made by `shape_of`.
 
     Attributes:
+        add: Statement that stores a row.
         insert: Statement that stores a row unless a key of it is taken.
         update: Statement that replaces the row of an id, which comes last.
         names: The columns, in the order of the entity's fields.
@@ -31,7 +32,8 @@ class Shape:
         quoted = [f'"{field.name}"' for field in fields]
         self.names = ", ".join(quoted)
         marks = ", ".join("?" * len(fields))
-        self.insert = f'INSERT INTO "{table.name}" ({self.names}) VALUES ({marks}) ON CONFLICT DO NOTHING'
+        self.add = f'INSERT INTO "{table.name}" ({self.names}) VALUES ({marks})'
+        self.insert = f"{self.add} ON CONFLICT DO NOTHING"
         assigned = ", ".join(f"{name} = ?" for name in quoted)
         self.update = f'UPDATE "{table.name}" SET {assigned} WHERE id = ?'
         self._select = f'SELECT {self.names} FROM "{table.name}" WHERE '

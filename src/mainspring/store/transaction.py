@@ -24,23 +24,31 @@ class Transaction:
 
     Args:
         connection: The writer's connection, with a transaction begun.
+        driver: The same, the short way.
         clock: Tells the time of events.
     """
 
-    def __init__(self, connection: sa.Connection, clock: Clock) -> None:
+    def __init__(self, connection: sa.Connection, driver: Driver, clock: Clock) -> None:
         self.connection = connection
+        self.driver = driver
         self._clock = clock
-        self._dialect = connection.dialect.name
-        self.driver = Driver.of(connection.connection, self._dialect)
+        self._dialect = driver.dialect
         self._head: tuple[int, str] | None = None
 
-    def insert(self, entity: E) -> E:
+    def insert(self, entity: E, *, free: bool = False) -> E:
         """Stores a new entity.
+
+        Args:
+            entity: It.
+            free: Its keys are known to be free, so that nobody need wait for it (see `Driver.later`).
 
         Raises:
             Conflict: A unique key is taken.
         """
         shape = shape_of(type(entity), self._dialect)
+        if free:
+            self.driver.later(shape.add, lambda: shape.values(entity))
+            return entity
         # A taken key must not raise in the database: PostgreSQL would end the whole transaction, SQLite would not.
         if self.driver.run(shape.insert, lambda: shape.values(entity)) == 0:
             spoken = tables.spoken(type(entity))
@@ -83,9 +91,17 @@ class Transaction:
         """Runs a room's own statement in this transaction."""
         return self.connection.execute(statement, rows)
 
+    def announce(self) -> None:
+        """Says that an event will be appended: the end of the chain is read along with the next question."""
+        if self._head is None:
+            self.driver.later(_LAST, (), self._take_head)
+
     def emit(self, kind: str, subject: str, **data: Any) -> Event:
         """Appends an event to the log; it becomes visible with the change it tells of, or not at all."""
-        seq, previous = self._head or self._read_head()
+        if self._head is None:
+            self._take_head(self.driver.row(_LAST))
+        assert self._head is not None
+        seq, previous = self._head
         actor = current_actor()
         event = sealed(
             Event(
@@ -102,13 +118,13 @@ class Transaction:
                 previous=previous,
             )
         )
-        self.driver.run(_APPEND, lambda: self._plain(event))
+        self.driver.later(_APPEND, lambda: self._plain(event))
         self._head = (event.seq, event.hash)
         return event
 
     def own(self, digest: str, owner: str, size: int) -> None:
         """Records that ``owner`` needs an artifact; artifacts without an owner are swept."""
-        self.driver.run(_OWN, (digest, owner, size))
+        self.driver.later(_OWN, (digest, owner, size))
 
     def disown(self, digest: str, owner: str) -> None:
         """Records that ``owner`` needs an artifact no more."""
@@ -125,9 +141,8 @@ class Transaction:
         """After a rollback to a savepoint the end of the chain that was read may be gone."""
         self._head = None
 
-    def _read_head(self) -> tuple[int, str]:
-        row = self.driver.row(_LAST)
-        return (row[0], row[1]) if row else (0, GENESIS)
+    def _take_head(self, row: tuple[Any, ...] | None) -> None:
+        self._head = (row[0], row[1]) if row else (0, GENESIS)
 
     def _plain(self, event: Event) -> list[Any]:
         row = [getattr(event, name) for name in _FIELDS]

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from mainspring.core.clock import Clock
 from mainspring.errors import StoreError
-from mainspring.store.driver import Driver, control
+from mainspring.store.driver import Driver
 from mainspring.store.transaction import Transaction
 
 try:
@@ -42,18 +42,19 @@ class _Batch:
 
     def __init__(self, transaction: Transaction) -> None:
         self.transaction = transaction
-        self.committed = threading.Event()
+        self.committed = threading.Lock()  # held until it is
+        self.committed.acquire()
         self.error: BaseException | None = None
         self.blocks = 0
         self.wrote = False
-        self.over = False
         self.lost = False
+        self.last = False
         self.opened = time.monotonic()
 
     @property
     def complete(self) -> bool:
         """Whether it takes no further block."""
-        return self.over or self.blocks >= MAX_BATCH or time.monotonic() - self.opened > MAX_BATCH_SECONDS
+        return self.blocks >= MAX_BATCH or time.monotonic() - self.opened > MAX_BATCH_SECONDS
 
 
 class Writer:
@@ -70,6 +71,7 @@ class Writer:
         self._clock = clock
         self._turn_file = turn_file if fcntl is not None else None
         self._connection: sa.Connection | None = None
+        self._driver: Driver | None = None
         self._turn = threading.Lock()
         self._count = threading.Lock()
         self._waiting = 0
@@ -85,6 +87,9 @@ class Writer:
     def transaction(self) -> Iterator[Transaction]:
         """A block whose changes are all stored, durably, when it ends, or none of them when it raises."""
         if (outer := self.current) is not None:
+            if getattr(self._local, "joined", False):
+                yield outer
+                return
             with _savepoint(outer):
                 yield outer
             return
@@ -97,13 +102,24 @@ class Writer:
                     yield batch.transaction
             finally:
                 self._local.transaction = None
-                if self._waiting == 0 or batch.complete:
+                if batch.last:
                     self._close(batch)
         finally:
             self._turn.release()
-        batch.committed.wait()
+        with batch.committed:
+            pass
         if batch.error is not None:
             raise batch.error
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[Transaction]:
+        """A block that the blocks inside it become one with: when one of them fails, this one must, too."""
+        with self.transaction() as transaction:
+            self._local.joined = True
+            try:
+                yield transaction
+            finally:
+                self._local.joined = False
 
     def close(self) -> None:
         """Gives the connection back; the next transaction opens it anew."""
@@ -131,28 +147,33 @@ class Writer:
         try:
             if batch.blocks == 1:  # nothing to preserve: when it fails, the whole transaction is rolled back
                 yield
+                batch.last = self._waiting == 0 or batch.complete
+                if not batch.last:  # what fails is this block's; otherwise it goes with the commit
+                    batch.transaction.driver.settle()
             else:
                 with _savepoint(batch.transaction):
                     yield
+                batch.last = self._waiting == 0 or batch.complete
             batch.wrote = True
         except _TransactionLost as lost:
-            batch.over = batch.lost = True
+            batch.last = batch.lost = True
             raise lost.error from lost.error.__cause__
         except BaseException:
-            batch.over |= batch.blocks == 1
+            batch.last = batch.blocks == 1 or self._waiting == 0 or batch.complete
             raise
 
     def _open(self) -> _Batch:
         self._await_turn()
         try:
-            if self._connection is None:
+            if self._connection is None or self._driver is None:
                 self._connection = self._connect()
-            Driver.of(self._connection.connection, self._connection.dialect.name).begin(TURN_LOCK)
+                self._driver = Driver.of(self._connection.connection, self._connection.dialect.name)
+            self._driver.begin(TURN_LOCK)
         except BaseException:
             self._drop_connection()
             self._pass_turn()
             raise
-        self._batch = _Batch(Transaction(self._connection, self._clock))
+        self._batch = _Batch(Transaction(self._connection, self._driver, self._clock))
         return self._batch
 
     def _close(self, batch: _Batch) -> None:
@@ -162,13 +183,13 @@ class Writer:
                 raise StoreError(
                     "the database ended the transaction and stored nothing of it", hint="repeat the command"
                 )
-            control(batch.transaction.connection, "COMMIT" if batch.wrote else "ROLLBACK")
+            batch.transaction.driver.control("COMMIT" if batch.wrote else "ROLLBACK")
         except BaseException as error:  # noqa: BLE001 - every block of the batch must hear of it
             batch.error = error
             self._drop_connection()
         finally:
             self._pass_turn()
-            batch.committed.set()
+            batch.committed.release()
 
     def _drop_connection(self) -> None:
         if self._connection is not None:
@@ -178,7 +199,7 @@ class Writer:
                 self._connection.close()
             with contextlib.suppress(Exception):  # what cut this one cut those that wait in the pool, too
                 self._connection.engine.dispose()
-            self._connection = None
+            self._connection = self._driver = None
 
     def _await_turn(self) -> None:
         """Waits until no other process writes; the kernel passes the turn on when a writer dies.
@@ -210,18 +231,18 @@ class _TransactionLost(Exception):
 
 @contextlib.contextmanager
 def _savepoint(transaction: Transaction) -> Iterator[None]:
-    connection = transaction.connection
+    control = transaction.driver.control
     try:
-        control(connection, "SAVEPOINT block")
+        control("SAVEPOINT block")
         yield
-        control(connection, "RELEASE SAVEPOINT block")
+        control("RELEASE SAVEPOINT block")
     except _TransactionLost:
         raise
     except BaseException as error:
         transaction.forget_head()
         try:
-            control(connection, "ROLLBACK TO SAVEPOINT block")
-            control(connection, "RELEASE SAVEPOINT block")
+            control("ROLLBACK TO SAVEPOINT block")
+            control("RELEASE SAVEPOINT block")
         except Exception:  # noqa: BLE001 - however it says so, there is no savepoint any more
             raise _TransactionLost(error) from None
         raise

@@ -96,7 +96,7 @@ class Carried:
         with self._store.transaction() as tx:
             before = self._store.first(Run, id=run.id)
             if before is None:
-                number, name = next_run(tx.driver, run.id)
+                number, name, _ = next_run(tx.driver, run.id, run.experiment_number)
                 run = tx.insert(msgspec.structs.replace(run, number=number, name=name, title=run.title or name))
             else:
                 kept = {"number": before.number, "name": before.name, "title": run.title or before.name}

@@ -89,20 +89,6 @@ class Experiments:
             raise _unnumbered(number)
         return found
 
-    def home(self, number: int) -> Home:
-        """The active experiment with this number, as far as a new run must know it (not an operation).
-
-        Raises:
-            NotFound: There is none.
-            Conflict: It is deleted.
-        """
-        with self._store.driver() as driver:
-            row = driver.row("SELECT name, location, lifecycle FROM experiment WHERE number = ?", (number,))
-        if row is None:
-            raise _unnumbered(number)
-        rules.check_lifecycle("experiment", str(number), row[2])
-        return Home(number, row[0], row[1])
-
     def ensure(self, name: str) -> Experiment:
         """The active experiment of this name, made when there is none (not an operation).
 
@@ -166,6 +152,20 @@ class Experiments:
             tx.driver.run("UPDATE run SET lifecycle = ? WHERE experiment_number = ?", (to, after.number))
             tx.emit(f"tracking.experiment.{'deleted' if to == 'deleted' else 'restored'}", name, number=after.number)
         return after
+
+
+def home_of(number: int, found: tuple[str, str, str] | None) -> Home:
+    """What a new run must know of an active experiment, out of its name, location and lifecycle.
+
+    Raises:
+        NotFound: There is none.
+        Conflict: It is deleted.
+    """
+    if found is None:
+        raise _unnumbered(number)
+    name, location, lifecycle = found
+    rules.check_lifecycle("experiment", str(number), lifecycle)  # type: ignore[arg-type]
+    return Home(number, name, location)
 
 
 def _check_name(name: str) -> None:

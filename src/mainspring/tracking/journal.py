@@ -21,6 +21,7 @@ from mainspring.tracking import rules
 from mainspring.tracking.model import Lifecycle, Run
 from mainspring.tracking.store import (
     Input,
+    Last,
     Logged,
     Place,
     add_points,
@@ -33,11 +34,15 @@ from mainspring.tracking.store import (
     put_inputs,
     put_labels,
     put_models,
+    rank,
 )
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(dict[str, Any], strict=False).decode
 _STATE = "SELECT number, experiment_number, created, lifecycle, params, tags, metrics FROM run WHERE "
+_STATE_AND_LAST = """SELECT number, experiment_number, created, lifecycle, params, tags, metrics, m.step, m.time,
+    m.value
+FROM run LEFT JOIN run_metric m ON m.run = run.number AND m.key = ? WHERE run.id = ?"""
 _RUN = """
 SELECT run.number, run.id, run.name, run.title, run.experiment_number, experiment.location, run.actor, run.status,
        run.created, run.ended, run.lifecycle, run.params, run.tags,
@@ -114,14 +119,14 @@ class Journal:
         """
         with self._store.transaction() as tx:
             driver = tx.driver
-            row = driver.row(_STATE + "id = ?", (run,))
+            row, last = _state(driver, run, points)
             if row is None:
                 raise no_run(run)
             rules.check_lifecycle("run", to_hex(run), row[3])
             place = Place(row[0], row[1], microseconds(as_moment(row[2])))
             changes: dict[str, Any] = {}
             if points:
-                changed = add_points(driver, place, list(points))
+                changed = add_points(driver, place, list(points), last)
                 known = msgspec.json.decode(row[6])
                 now = {key: value for key, value in (known | changed).items() if not math.isnan(value)}
                 if now != known:
@@ -272,7 +277,19 @@ def milliseconds(value: Any) -> int:
     return microseconds(as_moment(value)) // 1000
 
 
+def _state(driver: Driver, run: str, points: Sequence[Logged]) -> tuple[tuple[Any, ...] | None, Last | None]:
+    """A run as `_STATE` tells it and, where there is but one point, what is known of the last one of its curve."""
+    if len(points) != 1:
+        return driver.row(_STATE + "id = ?", (run,)), None
+    key = points[0].key
+    row = driver.row(_STATE_AND_LAST, (key, run))
+    if row is None or row[7] is None:
+        return row, {}
+    step, time, value = row[7:]
+    return row, {key: rank(step, time, value)}
+
+
 def _change(driver: Driver, run: int, changes: dict[str, Any]) -> None:
     if changes:
         assigned = ", ".join(f"{name} = ?" for name in changes)
-        driver.run(f"UPDATE run SET {assigned} WHERE number = ?", (*changes.values(), run))
+        driver.later(f"UPDATE run SET {assigned} WHERE number = ?", (*changes.values(), run))

@@ -83,7 +83,7 @@ class Run(Entity):
 
     __table__: ClassVar[str] = "run"
     __unique__ = (("name",), ("number",), ("pipeline", "cause"))
-    __index__ = (("experiment", "created"), ("experiment_number", "created"), ("created",), ("status",))
+    __index__ = (("experiment_number", "created"), ("created",), ("status",))
     name: Server[str]
     number: Server[int]
     title: str = ""
@@ -250,6 +250,61 @@ class TraceSpan(Entity):
     kind: str = ""
     status: str = "UNSET"
     attributes: dict[str, str] = {}
+
+
+class EvaluationDataset(Entity):
+    """Questions that an application is tried on, with what is expected of its answers.
+
+    Attributes:
+        name: What it is called; need not be unique.
+        changed: When it last changed.
+        experiments: Numbers of the experiments that it belongs to.
+        tags: Free labels.
+        fields: What its records have: ``inputs``, ``outputs`` and ``expectations``, each name -> type.
+        records: How many there are.
+        actor: Who made it.
+        editor: Who last changed its records.
+    """
+
+    __table__: ClassVar[str] = "evaluation_dataset"
+    name: Fixed[str]
+    changed: Server[datetime]
+    experiments: list[int] = []
+    tags: dict[str, str] = {}
+    fields: Server[dict[str, Any]] = {}
+    records: Server[int] = 0
+    actor: Server[str] = ""
+    editor: Server[str] = ""
+
+
+class EvaluationRecord(Entity):
+    """One question of an evaluation dataset; no two of one dataset ask the same.
+
+    Attributes:
+        dataset: Id of the dataset.
+        key: Fingerprint of what is asked.
+        changed: When it last changed.
+        inputs: What the application is asked.
+        outputs: What it has answered.
+        expectations: What is expected: name -> value.
+        tags: Free labels.
+        source: Where it comes from, such as a trace or a person, as it was told.
+        actor: Who added it.
+        editor: Who last changed it.
+    """
+
+    __table__: ClassVar[str] = "evaluation_record"
+    __unique__ = (("dataset", "key"),)
+    dataset: str
+    key: str
+    changed: datetime
+    inputs: dict[str, Any]
+    outputs: Any = None
+    expectations: dict[str, Any] = {}
+    tags: dict[str, str] = {}
+    source: dict[str, Any] = {}
+    actor: str = ""
+    editor: str = ""
 
 
 class Point(Value):

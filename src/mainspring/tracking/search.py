@@ -322,6 +322,12 @@ EXPERIMENTS = Grammar(
     listed=frozenset({"name"}),
     sortable={"experiment_id": "experiment_id"},
 )
+EVALUATIONS = Grammar(
+    frozenset({"tag", "attribute"}),
+    texts={"name": "name", "created_by": "created_by", "last_updated_by": "last_updated_by"},
+    numbers={"created_time": "created_time", "last_update_time": "last_update_time"},
+    listed=frozenset({"name"}),
+)
 LOGGED = Grammar(
     frozenset({"metric", "param", "tag", "attribute"}),
     texts={

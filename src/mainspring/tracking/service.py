@@ -21,10 +21,10 @@ from mainspring.store import Store, Transaction
 from mainspring.tracking import rules
 from mainspring.tracking.curves import Curves
 from mainspring.tracking.environment import is_alive, this_process
-from mainspring.tracking.experiments import Experiments, Home
+from mainspring.tracking.experiments import Experiments, home_of
 from mainspring.tracking.files import Files
 from mainspring.tracking.journal import Journal, no_run
-from mainspring.tracking.model import Lifecycle, Point, Run, RunArtifact, RunStatus
+from mainspring.tracking.model import Experiment, Lifecycle, Point, Run, RunArtifact, RunStatus
 from mainspring.tracking.store import Logged, Place, microseconds, moment, next_run, put_labels
 from mainspring.tracking.table import Table
 
@@ -76,39 +76,32 @@ class Runs:
             if new.cause and (before := self._store.first(Run, pipeline=new.pipeline, cause=new.cause)):
                 return before, ""
             if experiment is None:
-                known = self._experiments.ensure(new.experiment)
-                home = Home(known.number, known.name, known.location)
-            else:
-                home = self._experiments.home(experiment)
-            run = self._born(tx, new, at or self._store.clock.now(), actor, home, run_id)
-            tx.insert(run)
-            place = Place(run.number, home.number, microseconds(run.created))
+                experiment = self._experiments.ensure(new.experiment).number
+            tx.announce()
+            run_id = run_id or new_id()
+            number, name, found = next_run(tx.driver, run_id, experiment)
+            home, by = home_of(experiment, found), current_actor()
+            run = born(
+                Run,
+                new,
+                id=run_id,
+                created=at or self._store.clock.now(),
+                name=name,
+                number=number,
+                title=new.title or name,
+                cause=new.cause or None,
+                experiment=home.name,
+                experiment_number=experiment,
+                actor=actor or by.name,
+                actor_kind=by.kind,
+            )
+            tx.insert(run, free=True)  # names and numbers were looked up just now
+            place = Place(number, experiment, microseconds(run.created))
             put_labels(tx.driver, "run_param", place, {key: rules.text_of(item) for key, item in run.params.items()})
             put_labels(tx.driver, "run_tag", place, run.tags)
-            tx.emit(
-                "tracking.run.started",
-                run.name,
-                pipeline=run.pipeline,
-                use_case=run.use_case,
-                trigger=run.trigger,
-                datasets=run.datasets,
-            )
+            told = {"pipeline": run.pipeline, "use_case": run.use_case, "trigger": run.trigger}
+            tx.emit("tracking.run.started", name, **told, datasets=run.datasets)
         return run, home.location
-
-    def _born(self, tx: Transaction, new: Create[Run], at: datetime, actor: str, home: Home, run_id: str) -> Run:
-        run_id, by = run_id or new_id(), current_actor()
-        number, name = next_run(tx.driver, run_id)
-        return born(
-            Run,
-            msgspec.structs.replace(new, cause=new.cause or None, title=new.title or name, experiment=home.name),
-            id=run_id,
-            created=at,
-            name=name,
-            number=number,
-            experiment_number=home.number,
-            actor=actor or by.name,
-            actor_kind=by.kind,
-        )
 
     @operation("POST", "/runs/replay", command="")
     def replay(self, run: str, new: dict[str, Any], at: int) -> str:
@@ -188,8 +181,13 @@ class Runs:
         offset: int = 0,
     ) -> list[Run]:
         """Lists runs that are not deleted, newest first."""
-        given = {"experiment": experiment, "use_case": use_case, "pipeline": pipeline, "status": status}
-        equals = {name: value for name, value in given.items() if value}
+        given = {"use_case": use_case, "pipeline": pipeline, "status": status}
+        equals: dict[str, Any] = {name: value for name, value in given.items() if value}
+        if experiment:
+            found = self._store.first(Experiment, name=experiment)
+            if found is None:
+                return []
+            equals["experiment_number"] = found.number
         return self._store.find(Run, order="-created", limit=limit, offset=offset, lifecycle="active", **equals)
 
     @operation("POST", "/runs/search", command="")

@@ -119,11 +119,11 @@ def trace_of(name: str, experiment: int, spans: Sequence[Span], run: str = "") -
         metadata[RUN] = run
     return Trace(
         id="", created=_EPOCH + timedelta(microseconds=start // 1000), name=name, experiment=experiment,
-        title=root.name if root else "",
+        title=_text(root.name) if root else "",
         status=("error" if root.status == "error" else "ok") if root and ended else "in_progress",
         duration=max(0, (root.end - root.start) // 1_000_000) if root and ended else None,
         request=_first(noted, _ASKED), response=_first(noted, _ANSWERED), metadata=metadata,
-        tags={key.removeprefix(_TAG): _text(value) for key, value in noted.items() if key.startswith(_TAG)},
+        tags={_text(key).removeprefix(_TAG): _text(value) for key, value in noted.items() if key.startswith(_TAG)},
     )  # fmt: skip
 
 
@@ -152,10 +152,10 @@ def searched(span: Span, trace: str, at: datetime, id: str) -> TraceSpan:
         at: When it is entered.
         id: Of the entry.
     """
-    noted = {key: _text(value) for key, value in span.attributes.items()}
+    noted = {_text(key): _text(value) for key, value in span.attributes.items()}
     kind = next((noted[key] for key in _KINDS if key in noted), "")
     return TraceSpan(
-        id=id, created=at, trace=trace, span=span.id, name=span.name, kind=kind, status=span.status.upper(),
+        id=id, created=at, trace=trace, span=span.id, name=_text(span.name), kind=kind, status=span.status.upper(),
         attributes=noted,
     )  # fmt: skip
 
@@ -167,7 +167,7 @@ def of_library(content: bytes) -> list[Span]:
     """
     try:
         return [_of_library(item) for item in msgspec.json.decode(content)["spans"]]
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return []
 
 
@@ -233,4 +233,6 @@ def _first(noted: dict[str, Any], keys: Sequence[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """A value as text, without the character NUL, which one of the databases cannot hold."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text.replace("\0", "")

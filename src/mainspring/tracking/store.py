@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 from msgspec.json import decode as json_decode
@@ -23,6 +23,8 @@ from mainspring.tracking.model import DEFAULT_EXPERIMENT, Experiment
 
 HEAD = 250
 """So many characters of a value are in the index: PostgreSQL's index rows are limited to a third of a page."""
+_NEXT = """SELECT last.number + 1, EXISTS (SELECT 1 FROM run WHERE name = ?), e.name, e.location, e.lifecycle
+FROM (SELECT coalesce(max(number), 0) AS number FROM run) last LEFT JOIN experiment e ON e.number = ?"""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -115,6 +117,10 @@ class Logged(NamedTuple):
     step: int
 
 
+Last: TypeAlias = dict[str, tuple[int, int, float]]
+"""Metric -> `rank` of the last point of its curve."""
+
+
 class Input(NamedTuple):
     """A dataset as a run has read it.
 
@@ -168,22 +174,39 @@ def moment(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def next_run(driver: Driver, run: str) -> tuple[int, str]:
-    """The next free number, and a name that can be said, which no run has yet, by the run's id."""
-    number = 1
+def next_run(driver: Driver, run: str, experiment: int) -> tuple[int, str, tuple[str, str, str] | None]:
+    """The next free number, a name that can be said, which no run has yet, and what is known of the experiment.
+
+    Args:
+        driver: Where to read, in a transaction.
+        run: The run's id, out of which the name is made.
+        experiment: The experiment's number.
+
+    Returns:
+        The number, the name, and of the experiment its name, where its artifacts are kept and its lifecycle, if it is
+        there.
+    """
+    number, home = 1, None
     for attempt in range(8):
         name = spoken_name(f"{run}{attempt}")
-        row = driver.row("SELECT coalesce(max(number), 0) + 1, (SELECT 1 FROM run WHERE name = ?) FROM run", (name,))
+        row = driver.row(_NEXT, (name, experiment))
         assert row is not None
-        number, taken = row
+        number, taken, *found = row
+        home = (found[0], found[1], found[2]) if found[0] is not None else None
         if not taken:
-            return number, name
+            return number, name, home
     # Of 400,000 names so many are taken that a few letters are shorter.
-    return number, f"{spoken_name(run)}-{run[-4:]}"
+    return number, f"{spoken_name(run)}-{run[-4:]}", home
 
 
-def add_points(driver: Driver, place: Place, points: list[Logged]) -> dict[str, float]:
+def add_points(driver: Driver, place: Place, points: list[Logged], last: Last | None = None) -> dict[str, float]:
     """Appends points to their curves; a point that is there already stays one.
+
+    Args:
+        driver: Where to write, in a transaction.
+        place: The run.
+        points: They.
+        last: The last points of these curves, where they have been read already; it is changed.
 
     Returns:
         Metric -> value, of the metrics whose last value this changes (NaN among them).
@@ -192,32 +215,38 @@ def add_points(driver: Driver, place: Place, points: list[Logged]) -> dict[str, 
     driver.insert(
         "metric (run, key, time, step, value, nan)",
         ("bigint", "text", "bigint", "bigint", "float8", "smallint"),
-        [
-            (run, key, time, step, 0.0, 1) if math.isnan(value) else (run, key, time, step, value, 0)
+        sorted(  # as they are kept
+            (run, key, time, step, 0.0, 1) if value != value else (run, key, time, step, value, 0)  # noqa: PLR0124
             for key, value, time, step in points
-        ],
+        ),
         "ON CONFLICT DO NOTHING",
     )
-    last = _last(driver, run, {point.key for point in points})
+    if last is None:
+        last = _last(driver, run, {point.key for point in points})
     changed: dict[str, Logged] = {}
     for point in points:
-        rank = (point.step, point.time, -math.inf if math.isnan(point.value) else point.value)
-        if point.key not in last or rank >= last[point.key]:
-            last[point.key] = rank
+        now = (point.step, point.time, -math.inf if math.isnan(point.value) else point.value)
+        if point.key not in last or now >= last[point.key]:
+            last[point.key] = now
             changed[point.key] = point
     driver.insert(
         "run_metric (run, key, value, step, time, experiment, started)",
         ("bigint", "text", "float8", "bigint", "bigint", "bigint", "bigint"),
-        [
-            (run, key, None if math.isnan(value) else value, step, time, place.experiment, place.started)
+        sorted(
+            (run, key, None if value != value else value, step, time, place.experiment, place.started)  # noqa: PLR0124
             for key, value, time, step in changed.values()
-        ],
+        ),
         "ON CONFLICT (run, key) DO UPDATE SET value = excluded.value, step = excluded.step, time = excluded.time",
     )
     return {key: point.value for key, point in changed.items()}
 
 
-def _last(driver: Driver, run: int, keys: set[str]) -> dict[str, tuple[int, int, float]]:
+def rank(step: int, time: int, value: float | None) -> tuple[int, int, float]:
+    """What decides which of a curve's points is the last: the step, then the time, then the value; NaN is least."""
+    return step, time, -math.inf if value is None else value
+
+
+def _last(driver: Driver, run: int, keys: set[str]) -> Last:
     """Step, time and value of the present last points."""
     columns, most = "SELECT key, step, time, value FROM run_metric WHERE run = ?", 2 * len(keys)
     # A run whose metrics are mostly asked for is read as one range, which takes a fifth of looking each of them up.
@@ -225,7 +254,7 @@ def _last(driver: Driver, run: int, keys: set[str]) -> dict[str, tuple[int, int,
     if len(keys) == 1 or len(rows) > most:
         where, chosen = among(driver, "key", "text", sorted(keys))
         rows = driver.rows(f"{columns} AND {where}", (run, chosen))
-    return {key: (step, time, -math.inf if value is None else value) for key, step, time, value in rows}
+    return {key: rank(step, time, value) for key, step, time, value in rows}
 
 
 def put_labels(driver: Driver, table: str, place: Place, labels: Mapping[str, str]) -> None:

@@ -150,19 +150,19 @@ class Table:
         value, joined = self._grouped(by)
         with self._store.driver() as driver:
             part = Search(driver, asked.experiments, asked.clauses).matching()
-            source = f"FROM ({part.text}) s CROSS JOIN run r{joined.text} WHERE r.number = s.number"
-            source = source.replace("SELECT r.number FROM", "SELECT r.number AS number FROM", 1)
+            matching = part.text.replace("SELECT r.number FROM", "SELECT r.number AS number FROM", 1)
+            source, chosen = f"FROM ({matching}) s CROSS JOIN run r{joined.text}", "WHERE r.number = s.number"
             values = (*part.values, *joined.values)
             counted = driver.rows(
-                f"SELECT {value}, count(*) {source} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {GROUPS}", values
+                f"SELECT {value}, count(*) {source} {chosen} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {GROUPS}", values
             )
             found = {row[0]: Group(row[0], row[1], {}) for row in counted}
             if metrics:
                 named, keys = among(driver, "m.key", "text", list(metrics))
-                measured = source.replace(" WHERE r.number", " CROSS JOIN run_metric m WHERE r.number", 1)
                 rows = driver.rows(
-                    f"SELECT {value}, m.key, count(m.value), min(m.value), avg(m.value), max(m.value) {measured} "
-                    f"AND m.run = s.number AND {named} AND m.value IS NOT NULL GROUP BY 1, 2",
+                    f"SELECT {value}, m.key, count(m.value), min(m.value), avg(m.value), max(m.value) {source} "
+                    f"CROSS JOIN run_metric m {chosen} AND m.run = s.number AND {named} AND m.value IS NOT NULL "
+                    "GROUP BY 1, 2",
                     (*values, keys),
                 )
                 for label, key, *figures in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -25,6 +26,9 @@ from mainspring.tracking.store import moment
 from mainspring.tracking.trace_query import is_of_span, judged, of_one_span
 
 LISTING = "mainspring traces list"
+MAX_FILE = 64 * 1024 * 1024
+"""Bytes of a file of spans that is read to make them searchable."""
+_OF_LIBRARY = re.compile(rf"\d+/traces/([\w.-]+)/artifacts/{re.escape(LIBRARY_FILE)}", re.ASCII)
 _COLUMNS = {
     "trace_id": "name", "name": "title", "status": "status", "duration": "duration", "timestamp": "created",
     "client": "client", "experiment": "experiment",
@@ -118,6 +122,21 @@ class Traces:
                 self._files.put("", _span_file(entered, 0), blob.digest, blob.size)
                 self._index(tx, entered, spans)
         return True
+
+    def read_file(self, path: str) -> None:
+        """Makes the spans of a library's own file searchable, once it is kept among the artifacts (not an operation).
+
+        Args:
+            path: Of any file that belongs to no run; those that are no such file are passed over.
+        """
+        named = _OF_LIBRARY.fullmatch(path)
+        trace = self._store.first(Trace, name=named[1]) if named else None
+        file = self._store.first(RunArtifact, run="", path=path) if trace else None
+        if trace is None or file is None or file.size > MAX_FILE:
+            return
+        spans = of_library(self._artifacts.read(file.digest))
+        with self._store.transaction() as tx:
+            self._index(tx, trace, spans)
 
     def _index(self, tx: Transaction, trace: Trace, spans: Sequence[Span]) -> None:
         """Keeps what a trace is searched by, of the latest state of each span."""

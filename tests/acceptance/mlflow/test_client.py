@@ -215,6 +215,19 @@ def test_runs_are_searched_filtered_ordered_and_paged(client: MlflowClient, expe
     assert pages == [[11, 10, 9, 7, 6], [5, 3, 2, 1, 8], [4, 0]]
 
 
+def test_runs_that_begin_meanwhile_shift_no_page(client: MlflowClient, experiment: str) -> None:
+    made = [client.create_run(experiment, start_time=1000 + n).info.run_id for n in range(6)]
+    for order in (None, ["attributes.start_time DESC"]):
+        found, token = [], None
+        while True:
+            page = client.search_runs([experiment], max_results=2, page_token=token, order_by=order)
+            found += [item.info.run_id for item in page if item.info.run_id in made]
+            client.create_run(experiment, start_time=2000)  # comes first in both orders
+            if not (token := page.token):
+                break
+        assert found == made[::-1]
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [

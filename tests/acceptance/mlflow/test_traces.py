@@ -102,6 +102,17 @@ def test_spans_of_any_sender_of_otlp(client: MlflowClient, server: Server, exper
     assert client.delete_traces(experiment, trace_ids=[f"tr-{trace}"]) == 1
 
 
+def test_a_text_with_a_character_that_databases_refuse_loses_no_trace(client: MlflowClient, experiment: str) -> None:
+    mlflow.set_experiment(experiment_id=experiment)
+    with mlflow.start_span("read\0") as span:
+        span.set_inputs({"page": "a\0b"})
+        span.set_outputs("c\0d")
+        span.set_attribute("k\0", "v\0")
+    mlflow.flush_trace_async_logging()
+    (found,) = client.search_traces(locations=[experiment], filter_string="span.attributes.k = 'v'")
+    assert found.data.spans[0].outputs == "c\0d"
+
+
 def test_what_is_no_otlp_is_refused(server: Server, experiment: str) -> None:
     for headers, content, status in (
         ({"content-type": "text/plain"}, b"{}", 400),
@@ -171,6 +182,37 @@ def test_traces_are_searched_by_their_spans(client: MlflowClient, experiment: st
             found(wrong)
     client.delete_traces(experiment, trace_ids=[chat])
     assert found("span.type = 'LLM'") == []
+
+
+def test_spans_that_came_as_a_file_are_searched(
+    client: MlflowClient, server: Server, experiment: str, traced: list[str]
+) -> None:
+    """As clients before 3.4 send them: the trace first, then its file; which may come again, with more in it."""
+    content = server.ask("GET", f"/ajax-api/2.0/mlflow/get-trace-artifact?request_id={traced[0]}").json
+    name = "tr-" + os.urandom(16).hex()
+    info = {"trace_id": name, "trace_location": {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {
+        "experiment_id": experiment}}, "request_time": "2026-01-01T00:00:00Z", "state": "OK"}  # fmt: skip
+    place = f"/api/2.0/mlflow-artifacts/artifacts/{experiment}/traces/{name}/artifacts/traces.json"
+    assert server.ask("PUT", place, content).status == 200, "a file of no trace is a file"
+    assert server.ask("POST", "/api/3.0/mlflow/traces", {"trace": {"trace_info": info}}).status == 200
+
+    def found(text: str) -> bool:
+        traces = client.search_traces(locations=[experiment], filter_string=f"{text} AND trace_id = '{name}'")
+        return [item.info.trace_id for item in traces] == [name]
+
+    assert found("span.name = 'outer'") is False
+    for spans in (content["spans"][:1], content["spans"]):
+        assert server.ask("PUT", place, {"spans": spans}).status == 200
+        assert found("span.name = 'answer' AND span.attributes.kind = 'sum'")
+        assert found("span.name = 'inner'") == (len(spans) == 2)
+    for wrong in (b"", b"{", b'{"spans": 7}', b'{"spans": [7]}', b"[" * 100_000):
+        assert server.ask("PUT", place, wrong).status == 200
+    first = content["spans"][0]
+    odd = first | {"name": "a\0b", "attributes": first["attributes"] | {"k\0": json.dumps("v\0")}}
+    assert server.ask("PUT", place, {"spans": [odd]}).status == 200
+    assert found("span.name = 'ab' AND span.attributes.k = 'v'")
+    assert client.delete_traces(experiment, trace_ids=[name]) == 1
+    assert found("span.name = 'answer'") is False
 
 
 def test_traces_are_searched_by_what_is_thought_of_them(

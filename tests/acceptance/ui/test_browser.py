@@ -13,8 +13,10 @@ import pytest
 import uvicorn
 
 from mainspring.core.actor import acting_as
+from mainspring.core.entity import draft
 from mainspring.core.ids import to_hex
 from mainspring.server.app import create_app
+from mainspring.tracking.model import Point, Run
 from mainspring.ui.app import routes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -209,4 +211,73 @@ def test_everything_reads_and_acts_without_javascript(chromium: Any, url: str, w
     page.click("details button")
     page.wait_for_url("**/deployments/churn-eu")
     assert workspace.deployments.show("churn-eu").canary == ""
+    page.context.close()
+
+
+def test_a_filter_is_completed_word_by_word_and_stays_in_the_address(chromium: Any, url: str) -> None:
+    page, trouble = opened(chromium, viewport=WIDE)
+    page.goto(url + "/runs")
+    offers = "[...document.getElementById('words').options]"
+    page.click("form.filters input[name=q]")
+    page.keyboard.type("metr")
+    assert "metrics.roc_auc" in page.evaluate(f"{offers}.map(o => o.value)")
+    page.fill("form.filters input[name=q]", "")
+    page.keyboard.type("metrics.roc_auc > 0.85 AND sta")
+    first = "metrics.roc_auc > 0.85 AND status"
+    assert first in page.evaluate(f"{offers}.map(o => o.value)"), "what stands before is part of every offer"
+    page.fill("form.filters input[name=q]", "metrics.roc_auc > 0.85")
+    page.select_option("select[name=group]", "status")
+    page.click("form.filters button")
+    page.wait_for_url("**/runs?**group=status**")
+    assert "metrics.roc_auc" in page.url
+    assert page.input_value("form.filters input[name=q]") == "metrics.roc_auc > 0.85"
+    page.go_back()
+    assert page.input_value("select[name=group]") == ""
+    assert trouble == []
+    page.context.close()
+
+
+def test_a_comparison_is_drawn_as_its_address_says(chromium: Any, url: str) -> None:
+    page, trouble = opened(chromium, viewport=WIDE)
+    page.goto(url + "/runs")
+    for name in ("calm-otter-1", "calm-otter-3"):
+        page.check(f"input[type=checkbox][value='{name}']")
+    page.click("button:has-text('Compare')")
+    page.wait_for_url("**/runs/compare?**")
+    page.select_option("select[name=base]", "calm-otter-3")
+    page.select_option("select[name=smooth]", "0.9")
+    page.select_option("select[name=y]", "metrics.log_loss")
+    page.check("input[name=logy]")
+    page.click("form.filters button")
+    page.wait_for_url("**logy=1**")
+    for part in ("base=calm-otter-3", "smooth=0.9", "y=metrics.log_loss"):
+        assert part in page.url
+    shared = page.url
+    page.goto(url + "/")
+    page.goto(shared)
+    assert page.is_checked("input[name=logy]")
+    headings = page.locator("h2").all_inner_texts()
+    assert "Parallel coordinates" in headings
+    assert any(text.startswith("metrics.log_loss against") for text in headings)
+    chart = "section:has(h2:text-is('loss')) svg"
+    assert page.locator(f"{chart} path.series:not(.faint)").count() == 2
+    assert page.locator(f"{chart} path.series.faint").count() == 2, "the values behind a smoothed curve stay to be seen"
+    assert trouble == []
+    page.context.close()
+
+
+def test_a_curve_grows_while_its_run_logs(chromium: Any, url: str, workspace: Any) -> None:
+    run = workspace.runs.start(draft(Run, experiment="live", params={"depth": 3}))
+    page, trouble = opened(chromium, viewport=WIDE)
+    workspace.runs.log(run.name, [Point(key="auc", value=step / 10, step=step) for step in range(4)])
+    workspace.runs.log(run.name, [Point(key="system/cpu_percent", value=50.0 + step, step=step) for step in range(3)])
+    page.goto(f"{url}/runs/{run.name}")
+    page.wait_for_selector("#stream[data-state=live]")
+    assert "cpu_percent" in page.inner_text("main")
+    page.evaluate("window.kept = 1")
+    workspace.runs.log(run.name, [Point(key="auc", value=0.75, step=9)])
+    page.wait_for_selector("main :text('0.75')", timeout=8000)
+    workspace.runs.finish(run.name)
+    assert page.evaluate("window.kept") == 1  # swapped, not loaded anew
+    assert trouble == []
     page.context.close()

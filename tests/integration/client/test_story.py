@@ -10,8 +10,10 @@ import pytest
 
 from mainspring.client.client import Client
 from mainspring.core.entity import change, draft
+from mainspring.core.ids import to_hex
 from mainspring.errors import Conflict, CorruptArtifact, InvalidInput, NotFound
-from mainspring.tracking.model import Point, Run
+from mainspring.tracking.evaluations import Merged, Question
+from mainspring.tracking.model import EvaluationDataset, Point, Run
 from mainspring.usecases.model import Kpi, KpiValue, UseCase
 from mainspring.workspace import Workspace
 
@@ -91,6 +93,21 @@ def test_a_metric_that_is_no_number_is_refused_and_nothing_of_the_call_is_kept(c
     with pytest.raises(InvalidInput):
         client.runs.log(run.name, [Point(key="a", value=1.0), Point(key="a", value=float("inf"))])
     assert client.runs.history(run.name, "a") == []
+
+
+def test_questions_are_kept_by_what_they_ask(client: Client) -> None:
+    made = client.evaluations.create(draft(EvaluationDataset, name="support", tags={"team": "a"}))
+    told = [Question(inputs={"q": "a"}, outputs="b"), Question(inputs={"q": "c"}, expectations={"answer": 1})]
+    assert client.evaluations.merge("support", told) == Merged(inserted=2, updated=0)
+    assert client.evaluations.merge("support", [Question(inputs={"q": "a"})]) == Merged(inserted=0, updated=1)
+    first, second = client.evaluations.records(f"d-{to_hex(made.id)}")
+    assert (first.outputs, second.expectations) == ("b", {"answer": 1})
+    assert client.evaluations.forget("support", [f"dr-{to_hex(first.id)}"]) == 1
+    assert client.evaluations.show("support").records == 1
+    with pytest.raises(NotFound):
+        client.evaluations.update("support", change(EvaluationDataset, experiments=[77]))
+    client.evaluations.delete("support")
+    assert client.evaluations.find() == []
 
 
 @pytest.mark.parametrize("size", [0, 1, 30_000_000])

@@ -49,7 +49,7 @@ def fill(store: Store) -> None:
     point = {"run": 7, "key": "k", "step": 0, "time": 0, "value": 0.5, "nan": 0}
     with store.transaction() as tx:
         copy(
-            tx.connection, tables.table_of(Run), tables.to_row(run), ["id", "name"], "experiment",
+            tx.connection, tables.table_of(Run), tables.to_row(run), ["id", "name"], "experiment_number",
             counted="number", moving="created",
         )  # fmt: skip
         copy(tx.connection, tables.table_of(StepRun), tables.to_row(step), ["id", "run", "key"], "step")
@@ -72,6 +72,8 @@ def copy(
     texts = {name: f"'{name}-' || {number}" for name in unique} | {
         group: f"'g-' || {number.replace('n', '(n % 1000)', 1)}"
     }
+    if isinstance(table.c[group].type, sa.BigInteger):
+        texts[group] = "n % 1000"
     if counted:
         texts[counted] = "n + 1"
     if moving:
@@ -113,7 +115,7 @@ QUERIES = {
     "the newest event": lambda store: store.events(newest=True, limit=1),
     "events of one subject": lambda store: store.events(subject="g-7"),
     "newest runs": lambda store: store.find(Run, order="-created", limit=100),
-    "newest runs of an experiment": lambda store: store.find(Run, order="-created", limit=100, experiment="g-7"),
+    "newest runs of an experiment": lambda store: store.find(Run, order="-created", limit=100, experiment_number=7),
     "a run by name": lambda store: store.first(Run, name="name-77"),
     "a step's result by key": lambda store: store.first(StepRun, key="key-77"),
     "the steps of a run": lambda store: store.find(StepRun, order="position", run="run-77"),

@@ -15,8 +15,9 @@ import pytest
 import sqlalchemy as sa
 
 from mainspring.errors import Conflict, StoreError
-from mainspring.store import Store, driver
+from mainspring.store import Store
 from mainspring.store import writer as writer_module
+from mainspring.store.driver import Driver
 from mainspring.usecases.model import UseCase
 
 UseCaseMaker = Callable[..., UseCase]
@@ -27,13 +28,14 @@ WRITER = Path(__file__).with_name("writing_process.py")
 def commits(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every COMMIT and ROLLBACK that the store sends."""
     seen: list[str] = []
+    control = Driver.control
 
-    def note(connection: sa.Connection, statement: str) -> None:
+    def note(driver: Driver, statement: str) -> None:
         if statement in {"COMMIT", "ROLLBACK"}:
             seen.append(statement)
-        driver.control(connection, statement)
+        control(driver, statement)
 
-    monkeypatch.setattr(writer_module, "control", note)
+    monkeypatch.setattr(Driver, "control", note)
     return seen
 
 
@@ -91,14 +93,15 @@ def test_a_commit_that_fails_is_told_to_every_block_of_it(
 ) -> None:
     monkeypatch.setattr(writer_module, "MAX_BATCH_SECONDS", 60)
     entered, armed = threading.Event(), [True]
+    control = Driver.control
 
-    def refuse(connection: sa.Connection, statement: str) -> None:
+    def refuse(driver: Driver, statement: str) -> None:
         if statement == "COMMIT" and armed[0]:
             armed[0] = False
             raise StoreError("the disk went away")
-        driver.control(connection, statement)
+        control(driver, statement)
 
-    monkeypatch.setattr(writer_module, "control", refuse)
+    monkeypatch.setattr(Driver, "control", refuse)
 
     def work(number: int) -> None:
         if number:

@@ -53,6 +53,23 @@ def test_groups_are_what_plain_python_finds(runs: Runs) -> None:
         runs.table.groups(runs.table.asked(), "nonsense", [])
 
 
+@pytest.mark.parametrize(
+    "filters", ["metrics.auc > 0.5", "params.depth = '3'", "tags.team = 'a' AND metrics.auc > 0.1"]
+)
+@pytest.mark.parametrize("few", [0, 1000])  # so many may match for the search to begin with them
+def test_groups_of_a_search_are_what_plain_python_finds(
+    runs: Runs, filters: str, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mainspring.tracking.query.FEW", few)
+    found = runs.search(filters, limit=1000)
+    for by in ("status", "params.depth", ""):
+        told = runs.table.groups(runs.table.asked(filters), by, ["auc"])
+        assert sum(item.runs for item in told) == len(found)
+        values = [run.metrics["auc"] for run in found if "auc" in run.metrics]
+        assert max(item.metrics["auc"][3] for item in told if item.metrics) == max(values)
+        assert sum(item.metrics["auc"][0] for item in told if item.metrics) == len(values)
+
+
 def test_searching_counts_sorts_and_pages_over_all_runs(runs: Runs) -> None:
     every = runs.find(limit=1000)
     best = sorted((run for run in every if run.metrics.get("auc", 0) > 0.4), key=lambda run: -run.metrics["auc"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mainspring.core.mending import SINGLE
 from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
+from mainspring.serving import tensor_form
 from mainspring.serving.request import Form
 from mainspring.serving.tensor_form import TensorForm
 
@@ -122,3 +123,34 @@ def test_one_tensor_of_all_columns_is_read_as_a_closer_look_reads_it(
         key: [row[place] for row in rows] for place, key in enumerate("abc")
     }
     assert tensors.read(sent) is not None  # and again, now that the form is the usual one
+
+
+ODD = st.sampled_from(["1", True, None, [1.0], [[]], 1e39, -1e39, 10**30, 2**63])
+
+
+@given(st.data())
+def test_a_long_request_is_read_as_a_short_one(data: st.DataObject) -> None:
+    form = Form(NUMBERS)
+    rows = data.draw(st.integers(0, 40))
+    number = st.floats(-1e38, 1e38) | st.integers(-(2**62), 2**62)
+    flat = data.draw(st.lists(number, min_size=rows * 3, max_size=rows * 3))
+    shape = data.draw(st.sampled_from([[rows, 3]] * 3 + [[rows, 2], [rows], [rows, 3, 1], [float(rows), 3], [True, 3]]))
+    if flat and data.draw(st.booleans()):
+        flat[data.draw(st.integers(0, len(flat) - 1))] = data.draw(ODD)
+    tensor: dict[str, Any] = {"name": data.draw(st.sampled_from(["rows", "[", "a"])), "shape": shape, "data": flat}
+    tensor["datatype"] = data.draw(st.sampled_from(["FP32", "FP32", "INT64", "FP64"]))
+    tensor |= data.draw(st.sampled_from([{}, {}, {"parameters": {"content_type": "np"}}, {"more": 1}]))
+    more = data.draw(st.sampled_from([{}, {}, {"id": "x"}, {"id": ""}, {"id": 0}, {"id": None}, {"outputs": []}]))
+    sent = body(*[tensor] * data.draw(st.sampled_from([1, 1, 1, 2, 0])), **more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensor_form, "_LONG", len(sent))
+        short = TensorForm(form.fields, form.required, packs=True).read(sent)
+        patch.setattr(tensor_form, "_LONG", 0)
+        long = TensorForm(form.fields, form.required, packs=True).read(sent)
+    assert (short is None) == (long is None)
+    if short and long:
+        assert {name: tuple(values) for name, values in long.columns.items()} == {
+            name: tuple(values) for name, values in short.columns.items()
+        }
+        assert (long.rows, long.asked.id, long.asked.outputs) == (short.rows, short.asked.id, short.asked.outputs)
+        np.testing.assert_array_equal(long.packed, short.packed)

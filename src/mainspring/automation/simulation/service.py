@@ -242,6 +242,11 @@ class Simulations:
         equals: dict[str, Any] = {"use_case": use_case} if use_case else {}
         return self._store.find(Simulation, order="-created", limit=limit, **equals)
 
+    def resting_on(self, runs: Sequence[str]) -> dict[str, str]:
+        """Runs that are simulations -> that they are (not an operation)."""
+        found = self._store.find(Simulation, self._store.columns(Simulation).run.in_(runs), limit=10_000)
+        return {item.run: "it is a simulation" for item in found}
+
     @operation("GET", "/simulations/{run}")
     def show(self, run: str) -> Simulation:
         """Shows a simulation: what is replayed, and what it recommends."""

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from mainspring.errors import MainspringError
 from mainspring.interop.mlflow import (
     artifacts,
+    evaluations,
     experiments,
     logged,
     messages,
@@ -29,7 +30,7 @@ from mainspring.interop.mlflow import (
 )
 from mainspring.interop.mlflow.errors import INVALID, MlflowError, not_offered, told
 from mainspring.interop.mlflow.rooms import Rooms
-from mainspring.interop.mlflow.threads import Tell, Threads
+from mainspring.interop.mlflow.threads import Grouped, Tell, Threads
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -51,7 +52,7 @@ MAX_WAITING = 512
 """More requests than this at once are told to come back: the client does, by itself."""
 _ROOTS = ("/api/", "/ajax-api/")
 _ABSENT = (
-    "scorers", "gateway", "datasets",
+    "scorers", "gateway",
     "prompt-optimization", "assessments", "label-schemas", "review-queues", "issues", "workspaces", "artifacts",
     "jobs", "users", "permissions", "gateway-proxy", "runs/create-promptlab-run",
 )  # fmt: skip
@@ -95,8 +96,11 @@ _ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     **{key: Endpoint(*value) for key, value in traces.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in older_traces.ENDPOINTS.items()},
     **{key: Endpoint(*value) for key, value in webhooks.ENDPOINTS.items()},
+    **{key: Endpoint(*value) for key, value in evaluations.ENDPOINTS.items()},
     ("GET", "server-info"): Endpoint(messages.Empty, _info),
 }
+_WRITING = [("POST", f"runs/{name}") for name in ("create", "log-metric", "log-parameter", "log-batch", "set-tag")]
+"""What only writes to the database, and may be done again when it was undone."""
 _PATHS = {
     f"{root}{version}/mlflow/{path}" for _, path in _ENDPOINTS for root in _ROOTS for version in ("2.0", "2.11", "3.0")
 }
@@ -124,6 +128,8 @@ class Answers:
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
         self._threads = Threads(THREADS, "mlflow")
+        self._grouped = Grouped(rooms.store.together, _told, "mlflow-writer")
+        self._writing = frozenset(_ENDPOINTS[key] for key in _WRITING)
         # Reading one run of SQLite takes less than handing it to a thread; PostgreSQL may make the loop wait.
         quick = rooms.store.engine.dialect.name == "sqlite"
         self._at_once = frozenset({_ENDPOINTS["GET", "runs/get"]}) if quick else frozenset()
@@ -159,7 +165,8 @@ class Answers:
                 tell(content, None)
             return
         self._admit()
-        self._threads.tell(tell, _done, endpoint.handle, self.rooms, request)
+        do = self._grouped if endpoint in self._writing else self._threads
+        do.tell(tell, _done, endpoint.handle, self.rooms, request)
 
     async def work(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Does something in a thread.
@@ -181,7 +188,7 @@ class Answers:
         return await self.work(endpoint.handle, self.rooms, request)
 
     def _admit(self) -> None:
-        if self._threads.waiting >= MAX_WAITING:
+        if self._threads.waiting + self._grouped.waiting >= MAX_WAITING:
             raise MlflowError("TEMPORARILY_UNAVAILABLE", "the server is busy, try again")
 
 
@@ -276,12 +283,16 @@ def _done(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except MlflowError:
         raise
-    except MainspringError as error:
-        raise told(error) from error
     except Exception as error:
-        # The text of an unforeseen error may hold secrets: it goes to the log, not out.
-        logging.getLogger(__name__).exception("a request of MLflow's protocol failed")
-        raise MlflowError("INTERNAL_ERROR", f"an internal error ({type(error).__name__})") from error
+        raise _told(error) from error
+
+
+def _told(error: Exception) -> MlflowError:
+    if isinstance(error, MainspringError):
+        return told(error)
+    # The text of an unforeseen error may hold secrets: it goes to the log, not out.
+    logging.getLogger(__name__).error("a request of MLflow's protocol failed", exc_info=error)
+    return MlflowError("INTERNAL_ERROR", f"an internal error ({type(error).__name__})")
 
 
 def _is_file(method: str, path: str) -> bool:
@@ -295,7 +306,7 @@ def _is_file(method: str, path: str) -> bool:
 
 def _named(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
     """The endpoint of an address that names a thing, and its names; None for other addresses."""
-    if not any(part in path for part in ("/logged-models/", "/traces/", "/webhooks/")):
+    if not any(part in path for part in ("/logged-models/", "/traces/", "/webhooks/", "/datasets/")):
         return None
     for wanted, pattern, endpoint in _PATTERNS:
         if wanted == method and (found := pattern.fullmatch(path)) is not None:

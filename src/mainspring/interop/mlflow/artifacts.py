@@ -24,6 +24,7 @@ from mainspring.interop.mlflow.versions import VERSIONS, version_of
 from mainspring.ports.artifacts import CHUNK, Blob
 from mainspring.tracking.files import Entry, check_path, entries
 from mainspring.tracking.model import RunArtifact
+from mainspring.tracking.spans import LIBRARY_FILE
 
 OLDER = ("/get-artifact", "/model-versions/get-artifact")
 """Addresses of downloads that older clients and pages know."""
@@ -198,6 +199,8 @@ def keep(rooms: Rooms, path: str, content: bytes | BinaryIO) -> None:
     if not place.path:
         raise MlflowError(INVALID, "Invalid path")
     rooms.runs.files.put(*place, blob.digest, blob.size)
+    if path.endswith(LIBRARY_FILE):
+        rooms.traces.read_file(path)
 
 
 async def uploaded(rooms: Rooms, work: Work, scope: Any, receive: Any, send: Any) -> None:

@@ -214,9 +214,9 @@ def compare(found: Any, clause: Clause) -> bool:
     return re.fullmatch(pattern, found, re.DOTALL | (re.IGNORECASE if clause.operator == "ILIKE" else 0)) is not None
 
 
-def write_token(offset: int) -> str:
-    """The token of the page that begins at a place."""
-    return base64.b64encode(_encode({"offset": offset})).decode()
+def write_token(offset: int, upto: int | None = None) -> str:
+    """The token of the page that begins at a place, among things up to a number: those that come later shift none."""
+    return base64.b64encode(_encode({"offset": offset} | ({} if upto is None else {"upto": upto}))).decode()
 
 
 def read_token(token: str | None) -> int:
@@ -225,15 +225,25 @@ def read_token(token: str | None) -> int:
     Raises:
         MlflowError: It is none of our tokens.
     """
+    return read_mark(token)[0]
+
+
+def read_mark(token: str | None) -> tuple[int, int | None]:
+    """The place at which a page begins, and up to which number things count, where the token says so.
+
+    Raises:
+        MlflowError: It is none of our tokens.
+    """
     if not token:
-        return 0
+        return 0, None
     try:
-        found = msgspec.json.decode(base64.b64decode(token, validate=True), type=dict[str, int])["offset"]
+        told = msgspec.json.decode(base64.b64decode(token, validate=True), type=dict[str, int])
+        found, upto = told["offset"], told.get("upto")
     except (binascii.Error, msgspec.DecodeError, KeyError, ValueError):
-        found = -1
-    if not 0 <= found < 2**62:
+        found, upto = -1, None
+    if not 0 <= found < 2**62 or not 0 <= (upto or 0) < 2**62:
         raise MlflowError(INVALID, "Invalid page token, could not be base64-decoded to an offset")
-    return found
+    return found, upto
 
 
 def _search_datasets(rooms: Rooms, request: SearchDatasets) -> bytes:

@@ -14,6 +14,7 @@ from mainspring.ports.artifacts import ArtifactStore
 from mainspring.registry.service import Models
 from mainspring.store import Store
 from mainspring.tracking import rules
+from mainspring.tracking.evaluations import Evaluations
 from mainspring.tracking.experiments import Experiments
 from mainspring.tracking.logged import LoggedModels
 from mainspring.tracking.model import RunStatus
@@ -50,6 +51,7 @@ class Rooms(NamedTuple):
     models: Models
     traces: Traces
     hooks: RegistryHooks
+    evaluations: Evaluations
 
 
 def run_id(request: RunRef) -> str:

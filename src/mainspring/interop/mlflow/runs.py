@@ -11,7 +11,7 @@ from mainspring.core.entity import draft
 from mainspring.core.ids import to_hex
 from mainspring.errors import InvalidInput
 from mainspring.interop.mlflow.errors import INVALID, MlflowError, invalid, missing
-from mainspring.interop.mlflow.experiments import compare, read_token, write_token
+from mainspring.interop.mlflow.experiments import compare, read_mark, write_token
 from mainspring.interop.mlflow.logged import measured
 from mainspring.interop.mlflow.messages import (
     CreateRun,
@@ -342,17 +342,19 @@ def _search(rooms: Rooms, request: SearchRuns) -> bytes:
     limit = 1000 if request.max_results is None else request.max_results
     if not 1 <= limit <= MAX_RESULTS:
         raise invalid("max_results", limit, f"It must be at most {MAX_RESULTS} and at least 1")
-    offset = read_token(request.page_token)
+    offset, upto = read_mark(request.page_token)
     clauses = [_ours(item) for item in search.RUNS.filter(request.filter or "")]
     orders = search.RUNS.order(request.order_by or [])
     experiments = [experiment_number(item) for item in request.experiment_ids or () if item]
     with rooms.store.driver() as driver:
-        found = Search(driver, experiments, clauses, orders, lifecycles(request.run_view_type))
+        if upto is None and (newest := driver.row("SELECT max(number) FROM run")) is not None:
+            upto = newest[0] or 0
+        found = Search(driver, experiments, clauses, orders, lifecycles(request.run_view_type), upto)
         numbers, more = found.page(limit, offset)
         runs = _told(rooms, rooms.runs.journal.runs(numbers)) if numbers else []
     answer: dict[str, Any] = {"runs": runs} if runs else {}
     if more:
-        answer["next_page_token"] = write_token(offset + limit)
+        answer["next_page_token"] = write_token(offset + limit, upto)
     return _encode(answer)
 
 
