@@ -80,13 +80,13 @@ def package_function(
             whose setting ``model_code`` is ``pickle`` load it.
 
     Raises:
-        InvalidInput: The function is in no file of its own, or does not give the same numbers once it is packed.
+        InvalidInput: The function is in no file of its own, gives no numbers, or other ones once it is packed.
         MissingExtra: cloudpickle is not installed.
     """
     signature = learn_signature(example, threshold=threshold, kind=kind, nullable=nullable)
     rows = example.select([field.name for field in signature.inputs])
     rows = rows.gather_every(max(1, rows.height // TWIN_ROWS))
-    ours = np.asarray([float(value) for value in function(rows)])
+    ours = _numbers(function(rows))
     if ours.shape != (rows.height,):
         raise InvalidInput(f"the function gives {ours.size} numbers for {rows.height} rows", hint="give one per row")
     files = _pickled(function) if pickle else _source_of(function)
@@ -104,6 +104,20 @@ def package_function(
             hint="does it read what is not in its file, or draw at random?",
         )
     return ModelPackage(flavor="python_function", files=files, signature=signature)
+
+
+def _numbers(answered: Any) -> np.ndarray:
+    """What a function gave, as numbers.
+
+    Raises:
+        InvalidInput: It is something else.
+    """
+    try:
+        return np.asarray([float(value) for value in answered])
+    except (TypeError, ValueError):
+        told = repr(answered).partition("\n")[0][:80]
+        hint = "give a number for each row, such as a probability of yes; names of classes need an estimator"
+        raise InvalidInput(f"the function gives {told}, not a number for each row", hint=hint) from None
 
 
 def _flavor(*, pickled: bool) -> dict[str, dict[str, Any]]:

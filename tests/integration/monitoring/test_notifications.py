@@ -156,15 +156,17 @@ class Inbox:
 
 def work(writes):
     clock = ManualClock(datetime.fromisoformat(sys.argv[2]) + timedelta(minutes=writes))
-    run, left = Driver.run, [writes]
-    def counted(self, statement, *rest):
-        left[0] -= 1
-        if left[0] < 0:
-            os.kill(os.getpid(), 9)
-        return run(self, statement, *rest)
+    left = [writes]
+    def counted(write):
+        def counts(self, statement, *rest):
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), 9)
+            return write(self, statement, *rest)
+        return counts
     with Workspace(load_settings(Path(sys.argv[1]), {}, actor="maria", executor="inline"), clock) as workspace:
         workspace.notifications._notifier = lambda url, **_: Inbox()
-        Driver.run = counted
+        Driver.run, Driver.later = counted(Driver.run), counted(Driver.later)
         for name in ("auc", "gain"):
             workspace.monitors.evaluate_due(name)
         workspace.notifications.tick()

@@ -121,6 +121,13 @@ def test_what_has_no_file_is_pickled_on_demand_only(tmp_path: Path) -> None:
     assert load_model(folder, trusted=("pickle",)).score({"a": [2.0], "b": [0.0]}, 1) == [4.0]
 
 
+@pytest.mark.parametrize("answer", [["late", "on time"], None, [[0.5, 0.5]]])
+def test_a_function_that_gives_no_numbers_is_told_so(answer: Any) -> None:
+    with pytest.raises(InvalidInput, match="not a number for each row") as refused:
+        ms.package(lambda rows: answer, TABLE.head(2), pickle=True)
+    assert "a number for each row" in refused.value.hint
+
+
 def test_its_code_sees_no_secret_and_its_death_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAINSPRING_TOKEN", "secret")
 
