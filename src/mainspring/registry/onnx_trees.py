@@ -12,7 +12,7 @@ def regress(graph: Any) -> None:
 
     What the graph answers stays the same, to the rounding of single precision: the label and both probabilities,
     softmax(0, margin), which is the logistic function. A hundred rows cost a fifth less, because a classifier keeps a
-    vector of scores for each row (ONNX Runtime 1.22 to 1.31).
+    vector of scores for each row (measured with ONNX Runtime 1.31).
 
     Args:
         graph: An ``onnx.GraphProto``; changed in place.
@@ -29,7 +29,7 @@ def _instead(node: Any) -> list[Any]:
     from onnx import helper  # noqa: PLC0415 - optional
 
     facts = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    labels = next((facts[name] for name in _LABELS if facts.get(name)), ())
+    labels: list[Any] = next((facts[name] for name in _LABELS if facts.get(name)), [])
     # Where no weight is negative, ONNX Runtime takes the sum for a probability already, whatever `post_transform` says.
     boosted = facts.get("post_transform") == b"LOGISTIC" and min(facts.get("class_weights") or [0.0]) < 0
     if not boosted or len(labels) != 2 or len(set(facts["class_ids"])) != 1 or len(facts.get("base_values", ())) > 1:
@@ -38,8 +38,7 @@ def _instead(node: Any) -> list[Any]:
     margin, nought, both, best = (f"{probabilities}/{name}" for name in ("margin", "nought", "both", "best"))
     told = {name.replace("class_", "target_"): value for name, value in facts.items() if name not in _LABELS}
     told |= {"n_targets": 1, "post_transform": "NONE"}
-    named = [int(name) if isinstance(name, int) else name for name in labels]
-    whole = named == [0, 1]
+    whole = labels == [0, 1]
     nodes = [
         helper.make_node("TreeEnsembleRegressor", list(node.input), [margin], domain=node.domain, **told),
         helper.make_node("Sub", [margin, margin], [nought]),
@@ -48,7 +47,7 @@ def _instead(node: Any) -> list[Any]:
         helper.make_node("ArgMax", [both], [label if whole else best], axis=1, keepdims=0),
     ]
     if not whole:
-        kind: Any = {"value_ints": named} if isinstance(named[0], int) else {"value_strings": named}
+        kind: Any = {"value_ints" if isinstance(labels[0], int) else "value_strings": labels}
         nodes += [
             helper.make_node("Constant", [], [f"{best}/labels"], **kind),
             helper.make_node("Gather", [f"{best}/labels", best], [label]),

@@ -65,7 +65,7 @@ class Evaluations:
         made = born(EvaluationDataset, new, id=new_id(), created=now, changed=now, actor=actor, editor=actor)
         with self._store.transaction() as tx:
             tx.insert(made)
-            tx.emit("tracking.evaluation.created", _spoken(made), name=made.name)
+            tx.emit("tracking.evaluation.created", spoken(made), name=made.name)
         return made
 
     @operation("GET", "/evaluations", command="list")
@@ -101,7 +101,7 @@ class Evaluations:
                 return before
             self._check(set(after.experiments).difference(before.experiments))
             after = tx.update(replace(after, changed=self._store.clock.now()))
-            tx.emit("tracking.evaluation.changed", _spoken(after), fields=sorted(fields))
+            tx.emit("tracking.evaluation.changed", spoken(after), fields=sorted(fields))
         return after
 
     @operation("POST", "/evaluations/{dataset}/delete", command="delete")
@@ -111,7 +111,7 @@ class Evaluations:
             found = self.show(dataset)
             tx.driver.run("DELETE FROM evaluation_record WHERE dataset = ?", (found.id,))
             tx.delete(found)
-            tx.emit("tracking.evaluation.deleted", _spoken(found), name=found.name, records=found.records)
+            tx.emit("tracking.evaluation.deleted", spoken(found), name=found.name, records=found.records)
 
     @operation("GET", "/evaluations/{dataset}/records", command="records")
     def records(self, dataset: str, limit: int = 1000, offset: int = 0) -> list[EvaluationRecord]:
@@ -169,14 +169,15 @@ class Evaluations:
         now = self._store.clock.now()
         after = replace(before, changed=now, fields=fields, records=before.records + more, editor=editor)
         tx.update(after)
-        tx.emit("tracking.evaluation.changed", _spoken(after), records=after.records)
+        tx.emit("tracking.evaluation.changed", spoken(after), records=after.records)
 
     def _check(self, experiments: Iterable[int]) -> None:
         for number in experiments:
             self._experiments.by_number(number)
 
 
-def _spoken(dataset: EvaluationDataset) -> str:
+def spoken(dataset: EvaluationDataset) -> str:
+    """Its id as it is told."""
     return f"d-{to_hex(dataset.id)}"
 
 

@@ -11,11 +11,11 @@ import msgspec
 from mainspring.core.entity import change, draft
 from mainspring.core.ids import to_hex
 from mainspring.interop.mlflow.errors import INVALID, MISSING, MlflowError, invalid, missing
-from mainspring.interop.mlflow.experiments import compare, read_token, write_token
+from mainspring.interop.mlflow.experiments import compare, read_token, sorted_page, write_token
 from mainspring.interop.mlflow.messages import Message
 from mainspring.interop.mlflow.rooms import Rooms, experiment_number
 from mainspring.tracking import search
-from mainspring.tracking.evaluations import USER, Question
+from mainspring.tracking.evaluations import USER, Question, spoken
 from mainspring.tracking.model import EvaluationDataset, EvaluationRecord
 from mainspring.tracking.search import Clause, Order
 from mainspring.tracking.store import microseconds, milliseconds
@@ -54,7 +54,7 @@ class SearchEvaluations(Message):
 def _tell(item: EvaluationDataset) -> dict[str, Any]:
     state = f"{item.name}:{microseconds(item.changed)}"
     told: dict[str, Any] = {
-        "dataset_id": f"d-{to_hex(item.id)}", "name": item.name, "tags": json.dumps(item.tags),
+        "dataset_id": spoken(item), "name": item.name, "tags": json.dumps(item.tags),
         "digest": hashlib.sha256(state.encode()).hexdigest()[:8], "created_time": milliseconds(item.created),
         "last_update_time": milliseconds(item.changed), "created_by": item.actor, "last_updated_by": item.editor,
     }  # fmt: skip
@@ -134,7 +134,7 @@ def _get(rooms: Rooms, request: EvaluationRef) -> bytes:
 
 
 def _delete(rooms: Rooms, request: EvaluationRef) -> bytes:
-    rooms.evaluations.delete(f"d-{to_hex(_named(rooms, request).id)}")
+    rooms.evaluations.delete(spoken(_named(rooms, request)))
     return b"{}"
 
 
@@ -153,15 +153,9 @@ def _search(rooms: Rooms, request: SearchEvaluations) -> bytes:
         item for item in found
         if (not wanted or wanted & set(item.experiments)) and all(_holds(item, clause) for clause in clauses)
     ]  # fmt: skip
-    for order in reversed(orders or [Order("attribute", "created_time", False)]):
-        chosen.sort(key=lambda item, key=order.key: _value(item, key), reverse=not order.ascending)  # type: ignore[misc]
-    offset = read_token(request.page_token)
-    answer: dict[str, Any] = {}
-    if shown := chosen[offset : offset + limit]:
-        answer["datasets"] = [_tell(item) for item in shown]
-    if len(chosen) > offset + limit:
-        answer["next_page_token"] = write_token(offset + limit)
-    return _encode(answer)
+    orders = orders or [Order("attribute", "created_time", False)]
+    shown, more = sorted_page(chosen, orders, _value, limit, request.page_token)
+    return _encode(({"datasets": [_tell(item) for item in shown]} if shown else {}) | more)
 
 
 def _value(item: EvaluationDataset, key: str) -> Any:
@@ -217,7 +211,7 @@ def _merge(rooms: Rooms, request: EvaluationRef) -> bytes:
         told = [msgspec.convert({key: item[key] for key in known if key in item}, Question) for item in given]
     except msgspec.ValidationError as error:
         raise MlflowError(INVALID, f"Invalid value for parameter 'records' supplied: {error}") from None
-    merged = rooms.evaluations.merge(f"d-{to_hex(found.id)}", told)
+    merged = rooms.evaluations.merge(spoken(found), told)
     return _encode({"inserted_count": merged.inserted, "updated_count": merged.updated})
 
 
@@ -225,7 +219,7 @@ def _records(rooms: Rooms, request: EvaluationRef) -> bytes:
     limit, offset = request.max_results or PAGE, read_token(request.page_token)
     if not 1 <= limit < _MOST:
         raise invalid("max_results", limit, f"It must be 1 to {_MOST - 1}")
-    dataset = f"d-{to_hex(_named(rooms, request).id)}"
+    dataset = spoken(_named(rooms, request))
     found = rooms.evaluations.records(dataset, limit + 1, offset)
     told = [_tell_record(item, dataset) for item in found[:limit]]
     more = {"next_page_token": write_token(offset + limit)} if len(found) > limit else {}
@@ -233,7 +227,7 @@ def _records(rooms: Rooms, request: EvaluationRef) -> bytes:
 
 
 def _forget(rooms: Rooms, request: EvaluationRef) -> bytes:
-    dataset = f"d-{to_hex(_named(rooms, request).id)}"
+    dataset = spoken(_named(rooms, request))
     return _encode({"deleted_count": rooms.evaluations.forget(dataset, request.dataset_record_ids or [])})
 
 

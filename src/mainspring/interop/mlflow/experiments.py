@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -30,6 +31,7 @@ MAX_RESULTS = 50_000
 MAX_LOCATION = 2048
 _DATASET_EXPERIMENTS = 20
 _encode = msgspec.json.encode
+T = TypeVar("T")
 
 
 def _told(item: Experiment) -> dict[str, Any]:
@@ -158,17 +160,9 @@ def _search(rooms: Rooms, request: SearchExperiments) -> bytes:
         if len(page) < 10_000:
             break
     chosen = [item for item in found if all(_holds(item, clause) for clause in clauses)]
-    for order in reversed(
-        [*(orders or [Order("attribute", "creation_time", False)]), Order("attribute", "number", False)]
-    ):
-        chosen.sort(key=lambda item, key=order.key: _value(item, key), reverse=not order.ascending)  # type: ignore[misc]
-    offset = read_token(request.page_token)
-    answer: dict[str, Any] = {}
-    if shown := chosen[offset : offset + limit]:
-        answer["experiments"] = [_told(item) for item in shown]
-    if len(chosen) > offset + limit:
-        answer["next_page_token"] = write_token(offset + limit)
-    return _encode(answer)
+    orders = [*(orders or [Order("attribute", "creation_time", False)]), Order("attribute", "number", False)]
+    shown, more = sorted_page(chosen, orders, _value, limit, request.page_token)
+    return _encode(({"experiments": [_told(item) for item in shown]} if shown else {}) | more)
 
 
 def _value(item: Experiment, key: str) -> Any:
@@ -212,6 +206,28 @@ def compare(found: Any, clause: Clause) -> bool:
             return found not in wanted
     pattern = re.escape(wanted).replace("%", ".*").replace("_", ".")
     return re.fullmatch(pattern, found, re.DOTALL | (re.IGNORECASE if clause.operator == "ILIKE" else 0)) is not None
+
+
+def sorted_page(
+    found: list[T], orders: Sequence[Order], value: Callable[[T, str], Any], limit: int, token: str | None
+) -> tuple[list[T], dict[str, str]]:
+    """A page of things that were found, and the token of the next one, if any, as an answer tells it.
+
+    Args:
+        found: They; are sorted.
+        orders: By what, the most important first.
+        value: What a thing has under a key.
+        limit: How many at most.
+        token: Of the page.
+
+    Raises:
+        MlflowError: It is none of our tokens.
+    """
+    for order in reversed(orders):
+        found.sort(key=lambda item, key=order.key: value(item, key), reverse=not order.ascending)  # type: ignore[misc]
+    offset = read_token(token)
+    end = offset + limit
+    return found[offset:end], {"next_page_token": write_token(end)} if len(found) > end else {}
 
 
 def write_token(offset: int, upto: int | None = None) -> str:
