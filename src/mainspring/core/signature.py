@@ -137,7 +137,10 @@ class Signature(Value, frozen=True, kw_only=True):
         """Yes or no for each score; None where there is no score, and for what says neither yes nor no."""
         if self.kind == "regressor" or self.classes:
             return [None] * len(scores)
-        return [None if isnan(score) else score >= self.threshold for score in scores]
+        threshold = self.threshold
+        if isnan(sum(scores)):  # then one may be none; to look at each costs more than to decide each
+            return [None if isnan(score) else score >= threshold for score in scores]
+        return [score >= threshold for score in scores]
 
     def to_json(self) -> bytes:
         """The signature as a JSON document, equal for equal signatures."""

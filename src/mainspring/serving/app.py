@@ -46,7 +46,7 @@ _MORE = {
     503: b"retry-after: 1\r\n",
 }
 """Headers that belong to a refusal's status."""
-_LONGEST_REQUEST = 200
+_REQUEST_ID, _LONGEST_REQUEST = b"x-request-id", 200
 _PROBES = ("/ping", "/health", "/healthz", "/livez", "/readyz")
 """What SageMaker, MLflow, BentoML and Kubernetes ask by habit: whether it is ready; as `/v2/health/ready`."""
 _FRONT = ("/", "/docs")
@@ -105,12 +105,10 @@ class App:
         self._encoder = msgspec.json.Encoder()
         name = config.name
         self._invocations = Invocations(self.scoring, name, self._check_ready)
-        self._tensors: Turn | None = None
-        self._records: Turn | None = None
         self._in_force()
         self._fixed: dict[tuple[str, str], Callable[[Call], Reply | Coming | Awaitable[Reply]]] = {
-            ("POST", "/predict"): self._predict,
-            ("POST", f"/v2/models/{name}/infer"): self._infer,
+            ("POST", "/predict"): lambda call: predict(self.scoring, call, name),
+            ("POST", f"/v2/models/{name}/infer"): lambda call: self._protocol.infer(call, name),
             ("POST", "/-/reload"): self._reloaded,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/openapi.json"): lambda _: self._protocol.openapi(name, ""),
@@ -123,27 +121,19 @@ class App:
 
     def answer(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
         """Answers one request: see `mainspring.serving.message.Handler`."""
+        turn = None if self._guarded else self._turns.get(call.path)
+        if turn is not None and turn.takes(call):  # the short way, for what is asked most
+            return turn.put(call)
         return self._answered(call, self._routed)
 
     def _routed(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
-        handler = self._fixed.get((call.method, call.path))
         if self._guarded or _for_admins(call.path):
             self.admit(call)
+            turn = self._turns.get(call.path)
+            if turn is not None and turn.takes(call):
+                return turn.put(call)
+        handler = self._fixed.get((call.method, call.path))
         return handler(call) if handler else self._answer(call)
-
-    def _infer(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
-        """Inference with the deployment's own model: in this turn of the event loop where that is cheaper."""
-        turn = self._tensors
-        if turn is not None and turn.takes(call):
-            return turn.put(call)
-        return self._protocol.infer(call, self.config.name)
-
-    def _predict(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
-        """As `_infer`."""
-        turn = self._records
-        if turn is not None and turn.takes(call):
-            return turn.put(call)
-        return predict(self.scoring, call, self.config.name)
 
     def _answered(
         self, call: Call, handler: Callable[[Call], Reply | C | Awaitable[Reply]]
@@ -218,7 +208,8 @@ class App:
         """Has the requests of one turn answered by the lineup in force; those that wait have theirs."""
         found = self.host.ready(self.config.name)
         lineup = found[0] if found else None
-        self._tensors = self._records = None
+        self._guarded = bool(self.config.token or self.config.tokens)
+        self._turns: dict[str, Turn] = {}
         if not (isinstance(lineup, Lineup) and lineup.joins):
             return
         name = self.config.name
@@ -226,13 +217,10 @@ class App:
         def turn(lane: Lane, alone: Callable[[Call], Reply | Awaitable[Reply]]) -> Turn:
             return Turn(lineup, lane, self._record_turn, lambda call: self._answered(call, alone))
 
-        self._records = turn(RecordLane(lineup), lambda call: predict(self.scoring, call, name))
+        self._turns["/predict"] = turn(RecordLane(lineup), lambda call: predict(self.scoring, call, name))
         if lineup.packs:
-            self._tensors = turn(TensorLane(name, lineup), lambda call: self._protocol.infer(call, name))
-
-    @property
-    def _guarded(self) -> bool:
-        return bool(self.config.token or self.config.tokens)
+            alone = functools.partial(self._protocol.infer, name=name)
+            self._turns[f"/v2/models/{name}/infer"] = turn(TensorLane(name, lineup), alone)
 
     def admit(self, call: Call) -> None:
         """Finds out who calls, and refuses whoever may not.
@@ -309,7 +297,8 @@ class App:
         route, batch, answer, asked = told
         took = self.metrics.observe_each([item.start for item in asked], time.perf_counter())
         calls = [item.call for item in asked]
-        callers, requests = [call.caller for call in calls], [_request(call) for call in calls]
+        callers = [call.caller for call in calls]
+        requests = [_request(call) if _REQUEST_ID in call.headers else "" for call in calls]
         frame = to_log(batch, answer, took, _same(callers), route, _same(requests))
         after = self._log_frame(self.config.name, lineup, batch, answer, frame)
         self.metrics.requests[route, 200] += len(asked)
@@ -439,7 +428,7 @@ def _later(seconds: float, call: Callable[[], None]) -> None:
 
 def _request(call: Call) -> str:
     """The request's id, if it has one."""
-    sent = call.headers.get(b"x-request-id")
+    sent = call.headers.get(_REQUEST_ID)
     return sent[:_LONGEST_REQUEST].decode("latin-1") if sent else ""
 
 

@@ -259,7 +259,7 @@ class Connection(asyncio.Protocol):
         self._headed = True
         self._size = self._fed = 0
         if b"content-length" in headers and int(headers[b"content-length"]) > limits.body:
-            self._refuse(_path(self._url), too_large(limits.body))
+            self._refuse(_target(self._url)[0], too_large(limits.body))
         elif b"expect" in headers:
             self._continue(headers[b"expect"])
 
@@ -269,7 +269,7 @@ class Connection(asyncio.Protocol):
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size > self._server.limits.body:
-            self._refuse(_path(self._url), too_large(self._server.limits.body))
+            self._refuse(_target(self._url)[0], too_large(self._server.limits.body))
 
     def on_message_complete(self) -> None:
         self._inside = self._headed = False
@@ -283,9 +283,8 @@ class Connection(asyncio.Protocol):
         if b"host" not in headers and parser.get_http_version() == "1.1":
             self._refuse("", Malformed("the Host header is missing", hint="HTTP/1.1 asks for one"))
             return
-        call = Call(parser.get_method().decode(), _path(self._url), headers, body, self._peer, self._here)
-        if b"?" in self._url:
-            call.query = self._url.partition(b"?")[2].decode("latin-1")
+        path, query = _target(self._url)
+        call = Call(parser.get_method().decode(), path, headers, body, self._peer, self._here, "", query)
         if self._wait != "idle" and not self._paused:
             self._expect("idle")
         if self._busy or self._paused:
@@ -402,7 +401,7 @@ class Connection(asyncio.Protocol):
     def _continue(self, expected: bytes) -> None:
         if expected.lower() != b"100-continue":
             error = UnmetExpectation("only `Expect: 100-continue` can be met", hint="leave the header out")
-            self._refuse(_path(self._url), error)
+            self._refuse(_target(self._url)[0], error)
         elif not (self._busy or self._queue or self._paused) and self._parser.get_http_version() == "1.1":
             self._out.append(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -478,15 +477,17 @@ class Connection(asyncio.Protocol):
 _NOBODY = Call("", "", {}, b"")
 
 
-def _path(url: bytes) -> str:
-    """The path of a request's target, unquoted; of an absolute one too."""
-    if not url.startswith(b"/"):
-        url = b"/" + url.partition(b"://")[2].partition(b"/")[2] if b"://" in url else url
-    if b"?" in url:
-        url = url.partition(b"?")[0]
-    if b"%" in url:
-        url = unquote_to_bytes(url)
-    return url.decode("utf-8", "replace")
+def _target(url: bytes) -> tuple[str, str]:
+    """The path of a request's target, unquoted, and its query, as sent; of an absolute one too."""
+    path = url.decode("latin-1")  # to look for a letter in bytes costs many times as much
+    query = ""
+    if "?" in path:
+        path, _, query = path.partition("?")
+    if not path.startswith("/") and "://" in path:
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    if "%" in path or not path.isascii():
+        path = unquote_to_bytes(path.encode("latin-1")).decode("utf-8", "replace")
+    return path, query
 
 
 def _host(transport: Any, end: str) -> str:

@@ -305,7 +305,7 @@ class TensorLane(RowReader):
 
     def takes(self, call: Call) -> bool:
         """Whether it may be of this form: whoever asks goes on asking in the same one."""
-        return self._tensors.comes_together and len(call.body) <= self._longest
+        return self._tensors.comes_together and len(call.body) <= self._longest and call.method == "POST"
 
 
 def _items(values: Sequence[Any]) -> bytes:

@@ -92,15 +92,18 @@ class Reply(NamedTuple):
     """More header lines, each with its end of line."""
 
 
-class Coming:
+def _unheard(reply: Reply) -> None:
+    """Nobody waits yet."""
+
+
+class Coming(msgspec.Struct, gc=False, kw_only=True):
     """A reply that comes within this turn of the event loop: a task for it would cost more than the reply.
 
     Attributes:
         tell: Hears it; set by whoever asked.
     """
 
-    __slots__ = ("tell",)
-    tell: Callable[[Reply], None]
+    tell: Callable[[Reply], None] = _unheard
 
 
 class Handler(Protocol):

@@ -114,16 +114,22 @@ class RecordLane:
 
     def takes(self, call: Call) -> bool:
         """Whether it may be of this form."""
-        return not call.query and len(call.body) <= self._longest
+        return call.method == "POST" and not call.query and len(call.body) <= self._longest
 
-    def read(self, body: bytes) -> Batch | None:
-        """The row; None where something of its own is asked, or put in the place of a value."""
-        try:
-            batch = self._form.read(body)
-        except InvalidInput:
-            return None
+    def read(self, bodies: Sequence[bytes]) -> list[Batch]:
+        """The row of each.
+
+        Raises:
+            InvalidInput: Something of its own is asked, or put in the place of a value; or a request is wrong.
+        """
+        return [self._row(body) for body in bodies]
+
+    def _row(self, body: bytes) -> Batch:
+        batch = self._form.read(body)
         plain = batch.rows == 1 and batch.ids is None and batch.times is None
-        return batch if plain and batch.sent is None and not batch.columnar else None
+        if not plain or batch.sent is not None or batch.columnar:
+            raise InvalidInput("this is no request for a row and nothing else", hint="answer it by itself")
+        return batch
 
     def batch(self, rows: Sequence[Batch]) -> Batch:
         """The rows, one below the other."""

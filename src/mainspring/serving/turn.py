@@ -9,6 +9,7 @@ time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 import traceback
@@ -35,8 +36,12 @@ class Lane(Protocol):
         """Whether it may be of this form: what is longer than one row is better answered at once."""
         ...
 
-    def read(self, body: bytes) -> Any | None:
-        """The row; None when the request is of another form, or wrong."""
+    def read(self, bodies: Sequence[bytes]) -> Sequence[Any]:
+        """The row of each.
+
+        Raises:
+            Exception: A request is of another form, or wrong.
+        """
         ...
 
     def batch(self, rows: Sequence[Any]) -> Batch:
@@ -52,7 +57,7 @@ class Lane(Protocol):
         ...
 
 
-class Waiting(Coming):
+class Waiting(Coming, gc=False):
     """A request that waits for the end of the turn.
 
     Attributes:
@@ -60,11 +65,8 @@ class Waiting(Coming):
         start: When it was there, by `time.perf_counter`.
     """
 
-    __slots__ = ("call", "start")
-
-    def __init__(self, call: Call, start: float) -> None:
-        self.call = call
-        self.start = start
+    call: Call
+    start: float
 
 
 class Told(NamedTuple):
@@ -133,28 +135,29 @@ class Turn:
             odd += asked
         else:
             for item, body in zip(asked, bodies, strict=True):
-                _tell(item, Reply(200, body))
+                try:
+                    item.tell(Reply(200, body))
+                except Exception:  # noqa: BLE001 - a connection that fails must not keep the others waiting
+                    traceback.print_exc(file=sys.stderr)
         for item in odd:
             self._answer_alone(item)
         if after is not None:
             asyncio.get_running_loop().call_soon(after)  # when the replies are on their way
 
-    def _read(self, waiting: Sequence[Waiting]) -> tuple[list[Waiting], list[Any], list[Waiting]]:
+    def _read(self, waiting: Sequence[Waiting]) -> tuple[Sequence[Waiting], Sequence[Any], list[Waiting]]:
         """The requests that are of the lane's form, their rows, and the other requests."""
         read = self._lane.read
+        with contextlib.suppress(Exception):  # nearly always all are
+            return waiting, read([item.call.body for item in waiting]), []
         asked: list[Waiting] = []
         rows: list[Any] = []
         odd: list[Waiting] = []
         for item in waiting:
             try:
-                row = read(item.call.body)
-            except Exception:  # noqa: BLE001 - whatever is wrong with it is told to whoever sent it, and to nobody else
-                row = None
-            if row is None:
-                odd.append(item)
-            else:
+                rows += read([item.call.body])
                 asked.append(item)
-                rows.append(row)
+            except Exception:  # noqa: BLE001 - whatever is wrong with it is told to whoever sent it, and to nobody else
+                odd.append(item)
         return asked, rows, odd
 
     def _scored(
