@@ -9,12 +9,11 @@ time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.message import Call, Coming, Reply
@@ -36,19 +35,11 @@ class Lane(Protocol):
         """Whether it may be of this form: what is longer than one row is better answered at once."""
         ...
 
-    def read(self, bodies: Sequence[bytes]) -> Sequence[Any]:
-        """The row of each.
+    def read(self, bodies: Sequence[bytes]) -> Batch:
+        """The row of each, one below the other.
 
         Raises:
             Exception: A request is of another form, or wrong.
-        """
-        ...
-
-    def batch(self, rows: Sequence[Any]) -> Batch:
-        """The rows that were read, one below the other.
-
-        Raises:
-            InvalidInput: One cannot be.
         """
         ...
 
@@ -127,12 +118,12 @@ class Turn:
             self._answer(waiting[start : start + _MOST])
 
     def _answer(self, waiting: Sequence[Waiting]) -> None:
-        asked, rows, odd = self._read(waiting)
+        asked, batch, odd = self._read(waiting)
         after = None
         try:
-            bodies, after = self._scored(asked, rows)
+            bodies, after = self._scored(asked, batch)
         except Exception:  # noqa: BLE001 - one request that cannot be scored must not fail the others
-            odd += asked
+            odd = waiting
         else:
             for item, body in zip(asked, bodies, strict=True):
                 try:
@@ -144,30 +135,31 @@ class Turn:
         if after is not None:
             asyncio.get_running_loop().call_soon(after)  # when the replies are on their way
 
-    def _read(self, waiting: Sequence[Waiting]) -> tuple[Sequence[Waiting], Sequence[Any], list[Waiting]]:
+    def _read(self, waiting: Sequence[Waiting]) -> tuple[Sequence[Waiting], Batch | None, Sequence[Waiting]]:
         """The requests that are of the lane's form, their rows, and the other requests."""
-        read = self._lane.read
-        with contextlib.suppress(Exception):  # nearly always all are
-            return waiting, read([item.call.body for item in waiting]), []
+        if (batch := self._tried(waiting)) is not None:  # nearly always all are
+            return waiting, batch, []
         asked: list[Waiting] = []
-        rows: list[Any] = []
         odd: list[Waiting] = []
         for item in waiting:
-            try:
-                rows += read([item.call.body])
-                asked.append(item)
-            except Exception:  # noqa: BLE001 - whatever is wrong with it is told to whoever sent it, and to nobody else
-                odd.append(item)
-        return asked, rows, odd
+            (odd if self._tried([item]) is None else asked).append(item)
+        if (batch := self._tried(asked)) is None:
+            return (), None, waiting
+        return asked, batch, odd
+
+    def _tried(self, waiting: Sequence[Waiting]) -> Batch | None:
+        try:
+            return self._lane.read([item.call.body for item in waiting])
+        except Exception:  # noqa: BLE001 - whatever is wrong with one is told to whoever sent it, and to nobody else
+            return None
 
     def _scored(
-        self, asked: Sequence[Waiting], rows: Sequence[Any]
+        self, asked: Sequence[Waiting], batch: Batch | None
     ) -> tuple[Sequence[bytes], Callable[[], None] | None]:
         """The replies' bodies, and what is left to do then."""
-        if not asked:
+        if batch is None:
             return (), None
         lane = self._lane
-        batch = lane.batch(rows)
         answer = self._lineup.score(batch)
         return lane.each(answer), self._record(self._lineup, Told(lane.route, batch, answer, asked))
 

@@ -13,7 +13,7 @@ from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
 from mainspring.serving import tensor_form
 from mainspring.serving.request import Form
-from mainspring.serving.tensor_form import TensorForm
+from mainspring.serving.tensor_form import RowReader, TensorForm
 
 FIELDS = (
     Field(name="delay", type="float", nullable=True),
@@ -154,3 +154,66 @@ def test_a_long_request_is_read_as_a_short_one(data: st.DataObject) -> None:
         }
         assert (long.rows, long.asked.id, long.asked.outputs) == (short.rows, short.asked.id, short.asked.outputs)
         np.testing.assert_array_equal(long.packed, short.packed)
+
+
+ROW_FORMS = [
+    '{{"inputs": [{{"name": "rows", "shape": [1, {width}], "datatype": "FP32", "data": [{data}]}}]}}',
+    '{{"id":null,"inputs":[{{"data":[{data}],"name":"rows","shape":[1,{width}],"datatype":"FP32"}}]}}',
+    '{{"inputs":[{{"name":"\\"data\\":[","shape":[1,{width}],"datatype":"FP32","parameters":{{}},"data": [{data}]}}]}}',
+]
+"""The second's numbers are not the last thing in brackets; the third's name looks like what stands before numbers."""
+PIECES = [*",][}{ 1", "]}]}", ',"id":"a"', '{"inputs":[', "\n", "-0", "1e39", "1e999", "NaN", '"1"', "null"]
+
+
+@st.composite
+def row_bodies(draw: st.DrawFn, width: int) -> list[bytes]:
+    """Requests of one client, and what a hostile one may make of them: pieces put in, ends moved to a neighbour."""
+    form = draw(st.sampled_from(ROW_FORMS))
+    number = st.floats(-1e38, 1e38).map(repr) | st.integers(-9, 9).map(str) | st.just("0.1")
+    odd = draw(st.sampled_from([0, 0, 1]))  # one has a number less, another one more
+    rows = st.lists(number, min_size=width - odd, max_size=width + odd).map(", ".join)
+    texts = draw(st.lists(rows.map(lambda data: form.format(data=data, width=width)), min_size=1, max_size=4))
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        which, piece = draw(st.integers(0, len(texts) - 1)), draw(st.sampled_from(PIECES))
+        place = draw(st.integers(0, len(texts[which])))
+        texts[which] = texts[which][:place] + piece + texts[which][place + draw(st.integers(0, 2)) :]
+    if len(texts) > 1 and draw(st.booleans()):
+        cut = draw(st.integers(1, len(texts[0])))
+        texts[:2] = [texts[0][:-cut], texts[0][-cut:] + texts[1]]
+    return [text.encode() for text in texts]
+
+
+@given(
+    st.sampled_from([1, 2, 3, 5]).flatmap(lambda width: st.tuples(st.just(width), row_bodies(width), row_bodies(width)))
+)
+def test_rows_read_together_are_those_that_each_request_has(drawn: tuple[int, list[bytes], list[bytes]]) -> None:
+    width, earlier, bodies = drawn
+    names = [f"x{place}" for place in range(width)]
+
+    def alone(body: bytes) -> list[float] | None:
+        try:
+            return [column[0] for column in RowReader(names).read([body]).columns.values()]
+        except (ValueError, RecursionError):
+            return None
+
+    reader = RowReader(names)
+    reader.read([ROW_FORMS[0].format(data=",".join(["1"] * width), width=width).encode()])
+    for asked in (earlier, bodies, bodies):
+        expected = [alone(body) for body in asked]
+        try:
+            batch = reader.read(asked)
+        except (ValueError, RecursionError):
+            assert None in expected
+        else:
+            assert None not in expected
+            assert [list(row) for row in zip(*batch.columns.values(), strict=True)] == expected
+            assert batch.packed is not None
+            np.testing.assert_array_equal(batch.packed, np.array(expected, np.float32))
+
+
+def test_a_number_beyond_single_precision_is_no_row() -> None:
+    reader = RowReader(["a", "b"])
+    good, wide = (ROW_FORMS[0].format(data=f"1, {value}", width=2).encode() for value in ("2.5", "3.5e38"))
+    assert reader.read([good]).rows == reader.read([good]).rows == 1
+    with pytest.raises(ValueError, match="single precision"):
+        reader.read([good, wide])
