@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
@@ -35,7 +34,6 @@ _LONG = 1000
 """Bytes of a body from which on its numbers are read into an array at once, not as objects."""
 _BRACKETS = 3
 """How often an array begins in a request of one tensor with flat data: its inputs, its shape, its data."""
-_DATA = re.compile(rb'"data"\s*:\s*\[\Z')
 _flat_parser = simdjson.Parser()
 
 
@@ -225,9 +223,6 @@ def _flat(body: bytes, width: int) -> tuple[str, Asked, NDArray[np.float64], NDA
 class RowReader:
     """The requests that are answered together: one row as one tensor, nothing else said.
 
-    Whoever asks goes on asking in the same words, so only what stands between the brackets of the data is read, of all
-    requests at once; one decoded by itself shows the words first.
-
     Args:
         names: The columns, in the tensor's order.
     """
@@ -235,9 +230,8 @@ class RowReader:
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
         self._known = frozenset(names)
-        self.width = width = len(self._names)
-        self._decode = _row_decoder(width).decode
-        self._words: tuple[bytes, bytes] | None = None  # what stands before and after the numbers
+        self.width = len(self._names)
+        self._decode = _row_decoder(self.width).decode
 
     def read(self, bodies: Sequence[bytes]) -> Batch:
         """The rows, one below the other.
@@ -246,45 +240,18 @@ class RowReader:
             ValueError: A request is of another form, or wrong, or has a number beyond single precision.
             RecursionError: As before.
         """
-        values = self._between(bodies)
-        if values is None:
-            values = np.array([self._row(body) for body in bodies])
-            self._words = _around_data(bodies[-1])
-        with np.errstate(over="ignore"):
-            singles = values.astype(np.float32)
-        if not (np.abs(singles) <= _LARGEST).all():
-            raise ValueError("a number is beyond single precision")
-        return Batch(Unpacked(self._names, values), len(bodies), packed=singles)
-
-    def _between(self, bodies: Sequence[bytes]) -> NDArray[np.float64] | None:
-        """The numbers ``[rows, columns]`` of requests in the words that are known; None where one is not."""
-        if self._words is None:
-            return None
-        before, after = self._words
-        first, last = len(before), -len(after)
-        texts = [body[first:last] for body in bodies if body.startswith(before) and body.endswith(after)]
-        # Each has its commas, and together they are a flat array of numbers: so each is a row, and no more than that.
-        if len(texts) < len(bodies) or [text.count(b",") for text in texts].count(self.width - 1) < len(texts):
-            return None
-        try:
-            numbers: Any = _flat_parser.parse(b"[%b]" % b",".join(texts))
-            return np.frombuffer(numbers.as_buffer(of_type="d")).reshape(len(texts), self.width)
-        except (AttributeError, RuntimeError, TypeError, ValueError):
-            return None
-
-    def _row(self, body: bytes) -> list[float]:
-        tensor = self._decode(body).inputs[0]
-        if tensor.name in self._known:
+        decode = self._decode
+        tensors = [decode(body).inputs[0] for body in bodies]
+        if not self._known.isdisjoint([tensor.name for tensor in tensors]):
             raise ValueError("a column by its name")
-        data: list[float] = tensor.data
-        return data
-
-
-def _around_data(body: bytes) -> tuple[bytes, bytes] | None:
-    """What stands before and after the numbers of a request of one row that was read; None where they are not last."""
-    first = body.rfind(b"[") + 1
-    last = body.find(b"]", first)
-    return (body[:first], body[last:]) if _DATA.search(body, 0, first) else None
+        rows: list[list[float]] = [tensor.data for tensor in tensors]
+        numbers: list[float] = []
+        for row in rows:
+            numbers += row
+        packed = _packed(numbers, len(rows), self.width)
+        if packed is None:
+            raise ValueError("a number is beyond single precision")
+        return Batch(Unpacked(self._names, rows), len(rows), packed=packed)
 
 
 def _row_decoder(width: int) -> msgspec.json.Decoder[Any]:
@@ -301,7 +268,6 @@ def _row_decoder(width: int) -> msgspec.json.Decoder[Any]:
             ("parameters", Annotated[dict[str, Any], nothing] | None, None),
         ],
         gc=False,
-        forbid_unknown_fields=True,
     )
     asked: Any = [
         ("inputs", exactly[tensor]),
@@ -309,7 +275,7 @@ def _row_decoder(width: int) -> msgspec.json.Decoder[Any]:
         ("outputs", Annotated[list[Any], nothing] | None, None),
         ("parameters", None, None),
     ]
-    return msgspec.json.Decoder(msgspec.defstruct("AskedRow", asked, gc=False, forbid_unknown_fields=True))
+    return msgspec.json.Decoder(msgspec.defstruct("AskedRow", asked, gc=False))
 
 
 def _tensor(number: int, field: Field) -> Any:

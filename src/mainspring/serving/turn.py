@@ -143,9 +143,8 @@ class Turn:
         odd: list[Waiting] = []
         for item in waiting:
             (odd if self._tried([item]) is None else asked).append(item)
-        if (batch := self._tried(asked)) is None:
-            return (), None, waiting
-        return asked, batch, odd
+        batch = self._tried(asked) if asked else None
+        return (asked, batch, odd) if batch is not None else ((), None, waiting)
 
     def _tried(self, waiting: Sequence[Waiting]) -> Batch | None:
         try:
