@@ -8,6 +8,8 @@ The echo is our own HTTP face, with all its limits, that gives back a body of th
 for each request, and so measures what the same process cannot go below. A request above it pays, at 64 connections:
 reading JSON and checking it, a place in the turn, a share of the model's call, of a frame of the log and of the
 counters, and writing JSON (`mainspring.serving.turn`).
+
+Single rows and hundreds of rows beside other systems' servers: `benchmarks.serving_peers`.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from pathlib import Path
 
 from benchmarks.report import Row
 from benchmarks.serving import swap
-from benchmarks.serving.load import Face, Load, load, script
-from benchmarks.serving.model import COLUMNS, bare_call, numbers, request_by_column, request_by_name, request_packed
+from benchmarks.serving.load import Face, Load, load, script, side_by_side
+from benchmarks.serving.model import COLUMNS, bare_call, numbers, request_by_name, request_packed
 
 CPU_GOAL = 35.0
 ECHO_SHARE = 0.5
+ECHO_RUNS = 9
+"""Runs of the single row and of the echo, in turns: the ratio of two figures is as unsteady as both together."""
 
 
 def rows() -> list[Row]:
@@ -32,12 +36,10 @@ def rows() -> list[Row]:
         numbers(folder / "mixed", strings=3)
         found: list[Row] = []
         with Face.serving(folder / "numbers") as ours, Face.echo() as echo:
-            single, form = _single(ours, folder)
-            bytes_back = load(echo, script(folder, "echo", "/", request_packed(1)), connections=64)
-            found += _single_rows(single, bytes_back, form, bare_call(folder / "numbers"))
-            many = request_packed(100) if form == "packed" else request_by_column(100)
-            found.append(_rate("100 rows, V2 JSON, 16 connections", load(
-                ours, script(folder, "many", "/v2/models/bench/infer", many), connections=16), 3 * 1436))  # fmt: skip
+            one = script(folder, "single", "/v2/models/bench/infer", request_packed(1))
+            back = script(folder, "echo", "/", request_packed(1))
+            single, bytes_back = side_by_side([(ours, one), (echo, back)], 64, ECHO_RUNS)
+            found += _single_rows(single, bytes_back, bare_call(folder / "numbers"))
             found.append(Row("start to first answer", ours.seconds_to_answer, "s", 0.4, note="wall time"))
         with Face.serving(folder / "mixed") as ours:
             found.append(
@@ -52,17 +54,8 @@ def rows() -> list[Row]:
         return found + swap.rows(folder)
 
 
-def _single(face: Face, folder: Path) -> tuple[Load, str]:
-    """The single row as one packed tensor; column by column where the server does not take that."""
-    path = "/v2/models/bench/infer"
-    for form, body in (("packed", request_packed(1)), ("by column", request_by_column(1))):
-        if face.answers(path, body):
-            return load(face, script(folder, "single", path, body), connections=64), form
-    raise SystemExit("the server answers neither form of request")
-
-
-def _single_rows(ours: Load, echo: Load, form: str, bare_us: float) -> list[Row]:
-    name = f"1 row, V2 JSON {form}, {COLUMNS} columns, 64 connections"
+def _single_rows(ours: Load, echo: Load, bare_us: float) -> list[Row]:
+    name = f"1 row, V2 JSON, {COLUMNS} columns, 64 connections"
     beside = (("echo", echo.cpu_us), ("bare call", bare_us))
     note = ", ".join(f"{ours.cpu_us / limit:.2f} x {what} {limit:.1f}" for what, limit in beside)
     return [

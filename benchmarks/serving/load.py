@@ -124,16 +124,16 @@ def load(face: Face, lua: Path, connections: int) -> Load:
     return side_by_side([(face, lua)], connections)[0]
 
 
-def side_by_side(asked: Sequence[tuple[Face, Path]], connections: int) -> list[Load]:
+def side_by_side(asked: Sequence[tuple[Face, Path]], connections: int, runs: int = RUNS) -> list[Load]:
     """As `load` of several servers, in turns: what slows the machine down for a while slows all of them."""
     if not shutil.which("wrk"):
         raise SystemExit("error: wrk is missing\n\nhint: apt-get install wrk")
     for face, lua in asked:
         _wrk(face, lua, connections, 1)
-    runs = [[_measured(face, lua, connections) for face, lua in asked] for _ in range(RUNS)]
+    found = [[_measured(face, lua, connections) for face, lua in asked] for _ in range(runs)]
     return [
         Load(*(statistics.median(getattr(run, name) for run in each) for name in ("rate", "cpu_us", "p99_ms")))
-        for each in zip(*runs, strict=True)
+        for each in zip(*found, strict=True)
     ]
 
 

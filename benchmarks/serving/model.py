@@ -64,16 +64,6 @@ def request_packed(rows: int) -> dict[str, Any]:
     return {"inputs": [{"name": "input", "shape": [rows, COLUMNS], "datatype": "FP32", "data": data}]}
 
 
-def request_by_column(rows: int) -> dict[str, Any]:
-    """One tensor for each column."""
-    return {
-        "inputs": [
-            {"name": f"x{place}", "shape": [rows], "datatype": "FP32", "data": [1.5 + place / 8] * rows}
-            for place in range(COLUMNS)
-        ]
-    }
-
-
 def request_by_name() -> dict[str, Any]:
     """One record with three strings."""
     floats = {f"x{place}": 1.5 + place / 8 for place in range(COLUMNS - 3)}
