@@ -181,7 +181,7 @@ def _value(kind: str, text: str) -> Any:
             case "float":
                 return float(text)
             case "int":
-                return int(text)
+                return int(text) if text.lstrip("+-").isdecimal() else float(text)
             case "bool":
                 return _TRUTHS[text.lower()]
     except (ValueError, KeyError):

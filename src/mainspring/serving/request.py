@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
@@ -13,7 +14,7 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
-from mainspring.core.mending import accepted, mending
+from mainspring.core.mending import accepted, mending, whole
 from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
 from mainspring.serving.log import Mark
@@ -144,7 +145,7 @@ class Form:
         mends = {field.name: mending(**msgspec.structs.asdict(field)) for field in required}
         self._mends = {name: mend.of for name, mend in mends.items() if mend}
         self._packs = [field.name for field in required] if all(_is_number(field) for field in required) else []
-        self._whole = any(field.type == "int" for field in required)
+        self._whole = frozenset(field.name for field in self.fields if field.type == "int")
         self._bounded = bool(self._mends) or any(field.outside == "error" for field in required)
         self._types |= {field.name: value_type(field) | None for field in optional}
         # Columns may have any name, attributes may not.
@@ -186,7 +187,7 @@ class Form:
         try:
             asked: Any = self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            self._explain(body, str(error))
+            asked = self._closely(body, str(error))
         except (ValueError, RecursionError) as error:
             raise Malformed(f"the body cannot be read as JSON: {error}", hint=_HINT) from None
         if (asked.records is UNSET) == (asked.columns is UNSET):
@@ -222,7 +223,7 @@ class Form:
             if name not in self._types:
                 continue
             try:
-                checked[name] = msgspec.convert(values, self._lists[name])
+                checked[name] = self._converted(name, values)
             except msgspec.ValidationError as error:
                 row = re.search(r" - at `\$\[(\d+)\]`$", str(error))
                 _refuse(name, row[1] if row else None, str(error))
@@ -298,12 +299,31 @@ class Form:
     def _offer(self) -> str:
         return "the model's columns are " + ", ".join(f"`{name}`" for name in self._types)
 
-    def _explain(self, body: bytes, reason: str) -> NoReturn:
-        """Finds the first fault again, slowly, because the decoder's own words know rows and columns only as paths."""
+    def _converted(self, name: str, values: Any) -> Any:
+        try:
+            return msgspec.convert(values, self._lists[name])
+        except msgspec.ValidationError:
+            if name not in self._whole:
+                raise
+            return msgspec.convert(_all_whole(values), self._lists[name])
+
+    def _closely(self, body: bytes, reason: str) -> Any:
+        """Reads a body that is not as the decoder wants it, if only whole numbers as floats are odd."""
         try:
             asked = msgspec.json.decode(body)
         except (ValueError, RecursionError) as error:
             raise Malformed(f"the body cannot be read as JSON: {error}", hint=_HINT) from None
+        if self._whole and isinstance(asked, dict):
+            records, columns = asked.get("records"), asked.get("columns")
+            for row in records if isinstance(records, list) else ():
+                _make_whole(row, self._whole, whole)
+            _make_whole(columns, self._whole, _all_whole)
+            with contextlib.suppress(msgspec.ValidationError):
+                return msgspec.convert(asked, self._body)
+        return self._explain(asked, reason)
+
+    def _explain(self, asked: Any, reason: str) -> NoReturn:
+        """Finds the first fault again, slowly, because the decoder's own words know rows and columns only as paths."""
         if isinstance(asked, dict):
             records, columns = asked.get("records"), asked.get("columns")
             for row, record in enumerate(records if isinstance(records, list) else ()):
@@ -322,6 +342,16 @@ class Form:
         elsewhere = _ELSEWHERE & set(asked) if isinstance(asked, dict) else ()
         hint = "POST it to /invocations, or tensors to /v2/models/NAME/infer" if elsewhere else _HINT
         raise InvalidInput(f"the body does not have the right form: {reason}", hint=hint)
+
+
+def _make_whole(row: Any, names: Iterable[str], made: Callable[[Any], Any]) -> None:
+    for name in names if isinstance(row, dict) else ():
+        if name in row:
+            row[name] = made(row[name])
+
+
+def _all_whole(values: Any) -> Any:
+    return [whole(value) for value in values] if isinstance(values, list) else values
 
 
 def _refuse(column: str, row: int | str | None, reason: str) -> NoReturn:
@@ -372,7 +402,7 @@ def _is_number(field: Field) -> bool:
 def _as_sent(field: Field, values: list[float]) -> list[Any]:
     """A column of floats as the signature knows it: NaN is null, and whole numbers are whole."""
     if field.type == "int":
-        return [int(value) if value.is_integer() else None if math.isnan(value) else value for value in values]
+        return [None if math.isnan(value) else whole(value) for value in values]
     return [None if math.isnan(value) else value for value in values]
 
 

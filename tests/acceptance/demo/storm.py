@@ -190,6 +190,16 @@ def state(folder: Path) -> dict[str, Any]:
         }
 
 
+def mishaps(folder: Path) -> list[str]:
+    """What went wrong on the way, for whoever looks for the cause of a difference."""
+    with Workspace(load_settings(folder)) as workspace:
+        runs = [f"{run.name} {run.status} {run.error}" for run in workspace.runs.find(limit=1000) if run.status != "ok"]
+        failed = workspace.store.events(prefix="automation.action.failed", limit=1000)
+        back = workspace.store.events(prefix="deploy.release.", limit=1000)
+        told = [f"{event.time} {event.type} {event.subject} {event.data}" for event in (*failed, *back)]
+        return [*runs, *told]
+
+
 def _plain(item: Any, *names: str) -> dict[str, Any]:
     return {name: _without_names(msgspec.to_builtins(getattr(item, name))) for name in names}
 
