@@ -24,8 +24,8 @@ from mainspring.workspace import Workspace
 
 RUN_NAME = re.compile(r"\b[a-z]+-[a-z]+-\d{1,2}\b")
 STEPS_PER_WEEK = 3
-"""Of the replay, at least. The kills are dealt out over them, not over seconds: a busy machine would spend them all while
-the replay starts again and again; and a step whose process is lost four times fails, as it should."""
+"""Of the replay, at least. The kills are dealt out over them, not over seconds: a busy machine would spend them all
+while the replay starts again and again; and a step whose process is lost four times fails, as it should."""
 TECHNICAL = ("serving.predictions.stored", "deploy.target.", "automation.action.failed")
 """Events of repair and ingestion: how often they happen depends on what died."""
 
