@@ -175,7 +175,10 @@ def deploy(
     with context.connect() as client:
         model = parse_model_address(version).name
         serving = [item.name for item in client.deployments.find() if item.model == model]
+        if not serving:
+            client.models.show(model)  # whoever mistyped is offered the nearest name
         name = deployment or _only(f"deployment of {model}", serving)
+        before = client.deployments.show(name)
         done = client.deployments.release(name, version, reason, list(arms) or None, skip_checks or "", at_once)
         if client.embedded:
             client.deployments.reconcile(name)
@@ -185,6 +188,8 @@ def deploy(
             raise Refused(
                 f"{version} was taken back: {newest[0].reason}", hint=f"mainspring deployments history {name}"
             )
+        if done.revision == before.revision:
+            note(context, f"{version} {'is live' if done.live == version else 'is being rolled out'} already")
         for check in newest[0].checks if newest and newest[0].version == version else ():
             note(context, f"  {click.style('✓', fg='green')} {check.name}: {check.detail}")
         show(context, done if context.json else [done], ["name", "live", "canary", "weight", "revision"])

@@ -23,6 +23,8 @@ from mainspring.serving.table import Unpacked
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _ELSEWHERE = {"instances", "inputs", "dataframe_split", "dataframe_records"}
+_NO_NUMBER = re.compile(rb"[:\[,]\s*-?(?:NaN|Infinity)\s*[,\]}]")
+_UNKNOWN = re.compile(r"^invalid enum value (.*)$")
 _HINT = 'send {"records": [{column: value}]} or {"columns": {column: [values]}}; `ids` and `times` are optional'
 
 PredictionId = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -33,6 +35,22 @@ class Malformed(InvalidInput):
 
     code = "malformed"
     status = 400
+
+
+def unreadable(body: bytes, error: Exception, hint: str) -> Malformed:
+    """Why a body is no JSON, in words for whoever sent it.
+
+    Args:
+        body: As sent.
+        error: What the decoder says.
+        hint: What to send.
+    """
+    if not body.strip():
+        return Malformed("the body is empty", hint=hint)
+    if _NO_NUMBER.search(body):
+        told = "the body is not JSON, which has no NaN and no infinity"
+        return Malformed(told, hint="send null where a value is missing")
+    return Malformed(f"the body cannot be read as JSON: {error}", hint=hint)
 
 
 class Batch(NamedTuple):
@@ -189,7 +207,7 @@ class Form:
         except msgspec.ValidationError as error:
             asked = self._closely(body, str(error))
         except (ValueError, RecursionError) as error:
-            raise Malformed(f"the body cannot be read as JSON: {error}", hint=_HINT) from None
+            raise unreadable(body, error, _HINT) from None
         if (asked.records is UNSET) == (asked.columns is UNSET):
             raise InvalidInput("the body needs either `records` or `columns`", hint=_HINT)
         columnar = asked.records is UNSET
@@ -312,7 +330,7 @@ class Form:
         try:
             asked = msgspec.json.decode(body)
         except (ValueError, RecursionError) as error:
-            raise Malformed(f"the body cannot be read as JSON: {error}", hint=_HINT) from None
+            raise unreadable(body, error, _HINT) from None
         if self._whole and isinstance(asked, dict):
             records, columns = asked.get("records"), asked.get("columns")
             for row in records if isinstance(records, list) else ():
@@ -341,6 +359,10 @@ class Form:
                 self.check(columns)
         elsewhere = _ELSEWHERE & set(asked) if isinstance(asked, dict) else ()
         hint = "POST it to /invocations, or tensors to /v2/models/NAME/infer" if elsewhere else _HINT
+        if isinstance(asked, dict) and self._types.keys() & asked.keys():
+            raise InvalidInput("the body is a bare row", hint='put it into a list of rows: {"records": [ROW]}')
+        if isinstance(asked, list) and asked and all(isinstance(row, dict) for row in asked):
+            raise InvalidInput("the body is a bare list of rows", hint='give it a name: {"records": [ROW, …]}')
         raise InvalidInput(f"the body does not have the right form: {reason}", hint=hint)
 
 
@@ -357,9 +379,10 @@ def _all_whole(values: Any) -> Any:
 def _refuse(column: str, row: int | str | None, reason: str) -> NoReturn:
     where = f", row {row}" if row is not None else ""
     told = reason.partition(" - at `")[0].replace("`", "")
+    told = _UNKNOWN.sub(r"\1 is none of the texts that the signature allows", told[:1].lower() + told[1:])
     raise InvalidInput(
-        f"column `{column}`{where}: {told[:1].lower()}{told[1:]}",
-        hint="send the type that the model's signature declares; null only where it is allowed",
+        f"column `{column}`{where}: {told}",
+        hint="send what the model's signature declares, which GET /openapi.json tells; null only where it is allowed",
         column=column,
         **({} if row is None else {"row": int(row)}),
     )

@@ -25,7 +25,8 @@ from mainspring.workspace import Workspace
 RUN_NAME = re.compile(r"\b[a-z]+-[a-z]+-\d{1,2}\b")
 STEPS_PER_WEEK = 3
 """Of the replay, at least. The kills are dealt out over them, not over seconds: a busy machine would spend them all
-while the replay starts again and again; and a step whose process is lost four times fails, as it should."""
+while the replay starts again and again. A pipeline's worker dies once in each, because a step that is lost four times,
+or a plan three times, fails, as it should."""
 TECHNICAL = ("serving.predictions.stored", "deploy.target.", "automation.action.failed")
 """Events of repair and ingestion: how often they happen depends on what died."""
 
@@ -58,16 +59,17 @@ def disturbed(folder: Path, weeks: int, kills: int, seed: int) -> tuple[dict[str
     """The state after a replay in which processes were killed at random moments, and how many of each kind."""
     chance = random.Random(seed)
     killed: Counter[str] = Counter()
-    deadline = time.monotonic() + 900
+    deadline, struck = time.monotonic() + 900, -1
     with _server(folder) as server:
         process = start(folder, weeks)
         while process.poll() is None:
             assert time.monotonic() < deadline, "the replay does not come to an end"
-            due = min(kills, 1 + kills * _progress(folder) // (STEPS_PER_WEEK * weeks))
+            done = _progress(folder)
+            due = min(kills, 1 + kills * done // (STEPS_PER_WEEK * weeks))
             time.sleep(chance.uniform(0.1, 2.5) if sum(killed.values()) < due else 0.1)
             living = {
                 "controller": process.pid,
-                "step": _step(process.pid),
+                "step": _step(process.pid) if done > struck else None,
                 "serving": _serving(folder),
                 "server": server[0].pid,
             }
@@ -80,6 +82,7 @@ def disturbed(folder: Path, weeks: int, kills: int, seed: int) -> tuple[dict[str
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 killed[kind] += 1
+                struck = done if kind == "step" else struck
             if kind == "controller":
                 process.communicate()
                 process = start(folder, weeks)
