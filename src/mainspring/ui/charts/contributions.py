@@ -10,7 +10,9 @@ from mainspring.ui.charts.svg import element, finite, fitted, label, picture, ti
 from mainspring.ui.formats import number
 
 _MOST = 12
-_NAMES, _SIDE, _ROOM = 190.0, 100.0, 52.0
+_NAMES, _SIDE, _ROOM = 160.0, 58.0, 46.0
+_LETTER = 7.2
+"""Together as wide as a telephone, where nothing smaller could be read; and how wide a letter is, at most."""
 _ROW = 26.0
 
 
@@ -42,7 +44,7 @@ def contributions(added: Mapping[str, float], values: Mapping[str, object], *, t
             fill="currentColor", class_="bar" if moved >= 0 else "bar over",
         )  # fmt: skip
         parts += [
-            element("g", tip(words), label(_NAMES, y + 15, fitted(words, _NAMES, 12), "chart-text", "end")),
+            element("g", tip(words), label(_NAMES, y + 15, _short(name, value), "chart-text", "end")),
             bar,
             label(
                 end,
@@ -56,6 +58,12 @@ def contributions(added: Mapping[str, float], values: Mapping[str, object], *, t
     parts.append(element("path", d=f"M{middle:g} 0V{height:g}", class_="grid", stroke="currentColor"))
     words = ", ".join(f"{name} {moved:+.3g}" for name, _, moved in rows)
     return picture(middle + _SIDE + _ROOM, height, title, words, *parts, class_="contributions")
+
+
+def _short(name: str, value: str) -> str:
+    """Name and value in the room there is; the value is seen whole if it can be."""
+    end = f" = {value}" if value else ""
+    return fitted(fitted(name, max(_NAMES - len(end) * _LETTER, _NAMES / 2), 12) + end, _NAMES, 12)
 
 
 def _value(value: object) -> str:
