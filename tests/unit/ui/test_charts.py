@@ -192,5 +192,15 @@ def test_why_a_row_has_its_score_is_as_wide_as_a_telephone_and_names_are_whole()
         text.text for text in tree.iter("text")
     ]
     assert told == [
-        "mean_concave_points = 0.07017", "+1.50", "mean_concavity = no value", "−0.200", "town = oslo", "0",
+        "mean_concave_points = 0.07017", "+1.50",
+        "mean_concavity = no value", "\N{MINUS SIGN}0.200",
+        "town = oslo", "0",
     ]  # fmt: skip
+
+
+def test_the_interval_of_one_look_can_be_seen() -> None:
+    drawn = str(charts.interval([(datetime(2026, 1, 1, tzinfo=UTC), 0.1, -0.1, 0.3)], title="arms"))
+    shape = re.search(r'd="M([^"]*)Z" class="interval"', drawn) or re.search(r'class="interval" d="M([^"]*)Z"', drawn)
+    assert shape is not None
+    corners = [tuple(map(float, corner.split())) for corner in shape[1].split("L")]
+    assert max(x for x, _ in corners) - min(x for x, _ in corners) >= 10
