@@ -28,6 +28,15 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def is_at_work(home: Path) -> bool:
+    """Whether a controller works on this workspace just now."""
+    try:
+        with only_one(home):
+            return False
+    except Conflict:
+        return True
+
+
 @contextlib.contextmanager
 def only_one(home: Path) -> Iterator[None]:
     """Holds the workspace's controller lock; the kernel gives it back when the process ends.

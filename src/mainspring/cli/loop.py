@@ -158,9 +158,16 @@ def approve(context: Context, version: str | None, person: str, reason: str, ref
 @click.option("--arm", "arms", multiple=True, metavar="VERSION", help="Further version of an A/B test.")
 @click.option("--reason", default="", help="Why, for the record.")
 @click.option("--skip-checks", metavar="REASON", help="Leave out the checks this once; the reason goes on record.")
+@click.option("--at-once", is_flag=True, help="Let it answer everything now, whatever the strategy.")
 @pass_context
 def deploy(
-    context: Context, version: str, deployment: str, arms: tuple[str, ...], reason: str, skip_checks: str | None
+    context: Context,
+    version: str,
+    deployment: str,
+    arms: tuple[str, ...],
+    reason: str,
+    skip_checks: str | None,
+    at_once: bool,
 ) -> None:
     """Release the approved model VERSION, such as churn@3, by the deployment's strategy."""
     if skip_checks is not None and not skip_checks.strip():
@@ -168,12 +175,21 @@ def deploy(
     with context.connect() as client:
         model = parse_model_address(version).name
         serving = [item.name for item in client.deployments.find() if item.model == model]
+        if not serving:
+            client.models.show(model)  # whoever mistyped is offered the nearest name
         name = deployment or _only(f"deployment of {model}", serving)
-        done = client.deployments.release(name, version, reason, list(arms) or None, skip_checks or "")
+        before = client.deployments.show(name)
+        done = client.deployments.release(name, version, reason, list(arms) or None, skip_checks or "", at_once)
         if client.embedded:
             client.deployments.reconcile(name)
             done = client.deployments.show(name)
         newest = client.deployments.releases(name, limit=1)
+        if newest and newest[0].version == version and newest[0].status == "rolled_back":
+            raise Refused(
+                f"{version} was taken back: {newest[0].reason}", hint=f"mainspring deployments history {name}"
+            )
+        if done.revision == before.revision:
+            note(context, f"{version} {'is live' if done.live == version else 'is being rolled out'} already")
         for check in newest[0].checks if newest and newest[0].version == version else ():
             note(context, f"  {click.style('✓', fg='green')} {check.name}: {check.detail}")
         show(context, done if context.json else [done], ["name", "live", "canary", "weight", "revision"])

@@ -135,6 +135,9 @@ def run(arguments: list[str]) -> int:
         result = cli.main(arguments, prog_name="mainspring", standalone_mode=False, obj=context)
     except MainspringError as error:
         return _tell(error, context)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)  # the help of a group that was named alone
+        return 2
     except click.ClickException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "mainspring")
         return _tell(InvalidInput(error.format_message(), hint=f"{command} --help"), context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -46,6 +46,15 @@ def _read(context: Context) -> str:
         raise InvalidInput(f"{PROJECT_FILE} is not UTF-8 text", hint="save it as UTF-8") from None
 
 
+def _different(before: Any, after: Any) -> tuple[Any, Any]:
+    """Two values, of tables only what differs between them."""
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return before, after
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    first, second = ({name: told[name] for name in names if name in told} for told in (before, after))
+    return first, second
+
+
 def _show(context: Context, changes: list[Change], verb: str) -> None:
     if context.json:
         show(context, changes)
@@ -55,8 +64,9 @@ def _show(context: Context, changes: list[Change], verb: str) -> None:
     for change in different:
         if not context.quiet:
             click.echo(f"{signs[change.action]} {change.kind} {change.name}")
-            for field, (before, after) in change.fields.items():
-                click.echo(f"    {field}: {in_words(before) or 'none'} -> {in_words(after) or 'none'}")
+            for field, values in change.fields.items():
+                before, after = map(in_words, _different(*values))
+                click.echo(f"    {field}: {before or 'none'} -> {after or 'none'}")
     same = len(changes) - len(different)
     note(
         context,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ import msgspec
 from mainspring.cli.options import Context
 
 _HIDDEN = frozenset({"id"})
+"""Of entities, which have names; whoever asks for a prediction needs its id."""
 STATUS_COLOURS = {
     "ok": "green", "approved": "green", "accepted": "green", "live": "green", "running": "cyan", "cached": "cyan",
     "rolling": "cyan", "waiting": "yellow", "pending": "yellow", "open": "red", "breach": "red", "failed": "red",
@@ -55,7 +56,7 @@ def _table(rows: list[Any], columns: Sequence[str]) -> None:
     if not isinstance(rows[0], dict):
         click.echo("\n".join(map(str, rows)))
         return
-    names = list(columns) or [name for name in rows[0] if name not in _HIDDEN and _short(rows, name)]
+    names = list(columns) or [name for name in rows[0] if name not in _hidden(rows[0]) and _short(rows, name)]
     if not sys.stdout.isatty():
         click.echo("\t".join(names))
         for row in rows:
@@ -74,11 +75,15 @@ def _table(rows: list[Any], columns: Sequence[str]) -> None:
     Console().print(table)
 
 
+def _hidden(record: dict[str, Any]) -> Collection[str]:
+    return _HIDDEN if "created" in record else ()
+
+
 def _record(record: dict[str, Any]) -> None:
     terminal = sys.stdout.isatty()
     width = max((len(name) for name in record), default=0)
     for name, value in record.items():
-        if name not in _HIDDEN:
+        if name not in _hidden(record):
             shown = f"{name.replace('_', ' '):<{width}} " if terminal else name
             click.echo(f"{shown}{' ' if terminal else chr(9)}{in_words(value)}")
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import click
 
+from mainspring.cli.lifeline import is_at_work
 from mainspring.cli.options import Command, Context, pass_context
 from mainspring.cli.render import note
 from mainspring.errors import Conflict, InvalidInput, Refused
@@ -76,6 +77,9 @@ class Child:
 def up(context: Context, host: str | None, port: int | None) -> None:
     """Start the server, the pages and the controller; Ctrl-C stops them and the deployments."""
     settings = load_settings(context.folder, host=host, port=port)
+    if is_at_work(settings.home):
+        told = f"`mainspring up`, or another controller, works on {settings.root} already"
+        raise Conflict(told, hint="mainspring status; stop it with Ctrl-C where it runs")
     with serving(context, settings) as url:
         if not (context.folder / PROJECT_FILE).is_file():
             note(context, f"there is no {PROJECT_FILE} here: `mainspring init` writes one")

@@ -13,7 +13,18 @@ from typing import Any, NamedTuple
 
 SINGLE = 3.4028234e38
 """Beyond this a float is infinite in the single precision that models compute with."""
+EXACT = 2**53
+"""Beyond this a float does not tell one whole number from the next."""
 _WHOLE = 2**63
+
+
+def whole(value: Any) -> Any:
+    """A float without fraction as the whole number that it stands for, anything else as it is.
+
+    JavaScript, R and pandas write the whole numbers of a column that may be null as floats.
+    """
+    exact = isinstance(value, float) and -EXACT <= value <= EXACT and value.is_integer()
+    return int(value) if exact else value
 
 
 class Mending(NamedTuple):

@@ -82,6 +82,15 @@ def failure(checks: list[Check]) -> str:
     return "; ".join(failed)
 
 
+def way_out(checks: list[Check], version: str, deployment: str) -> str:
+    """What to do about a version that fails a check."""
+    ask = f"mainspring deploy {version} --deployment {deployment}"
+    if any(check.name == "signature" and not check.ok for check in checks):
+        # Beside the live version it would be asked what it cannot answer.
+        return f"mend it, or, if no caller minds: {ask} --at-once --skip-checks REASON"
+    return f"mend it, or: {ask} --skip-checks REASON"
+
+
 def main() -> int:
     """Tries a model and prints what was found as JSON."""
     from mainspring.errors import MainspringError  # noqa: PLC0415

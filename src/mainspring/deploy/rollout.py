@@ -31,7 +31,7 @@ class Rollouts:
         """A deployment."""
         return self._store.get(Deployment, name=name, listing=LISTING)
 
-    def check_fit(self, deployment: Deployment, versions: Sequence[ModelVersion]) -> None:
+    def check_fit(self, deployment: Deployment, versions: Sequence[ModelVersion], *, at_once: bool = False) -> None:
         """Raises `Conflict` or `InvalidInput` when these versions cannot be released there now."""
         name = deployment.name
         for version in versions:
@@ -43,7 +43,8 @@ class Rollouts:
         addresses = [version.address for version in versions]
         if deployment.canary:
             raise Conflict(f"{deployment.canary} is being rolled out", hint=f"mainspring rollback {name}")
-        shares = deployment.strategy.shares if deployment.strategy.kind == "ab" and deployment.live else (100.0,)
+        tested = deployment.strategy.kind == "ab" and deployment.live and not at_once
+        shares = deployment.strategy.shares if tested else (100.0,)
         if len(set(addresses)) < len(versions) or len(versions) != len(shares) or deployment.live in addresses:
             arms = f"{len(shares)} new {'version' if len(shares) == 1 else 'versions'}, each another one"
             raise InvalidInput(
@@ -52,12 +53,19 @@ class Rollouts:
             )
 
     def begin(
-        self, name: str, versions: Sequence[ModelVersion], reason: str, checks: Sequence[list[Check]], skipped: str
+        self,
+        name: str,
+        versions: Sequence[ModelVersion],
+        reason: str,
+        checks: Sequence[list[Check]],
+        skipped: str,
+        *,
+        at_once: bool,
     ) -> Deployment:
-        """Enters releases, and lets the first step of the strategy begin."""
+        """Enters releases, and lets the first step of the strategy begin, or `at_once` its last."""
         with self._store.transaction() as tx:
             deployment = self.show(name)
-            self.check_fit(deployment, versions)
+            self.check_fit(deployment, versions, at_once=at_once)
             releases = []
             for version, found in zip(versions, checks, strict=True):
                 releases.append(self._enter(name, version.address, "rolling", deployment.live, reason, found))
@@ -65,8 +73,10 @@ class Rollouts:
                 facts |= {"skipped_checks": skipped} if skipped else {}
                 tx.emit("deploy.release.started", name, version=version.address, **facts)
             strategy, now = deployment.strategy, self._store.clock.now()
-            at_once = strategy.kind == "all-at-once" or (strategy.kind == "canary" and not strategy.steps)
-            if at_once or not deployment.live:
+            if at_once:  # nothing is kept beside it: it may be one that could not answer what the live one does
+                return self.go_live(deployment, releases[0], reason, keep=False)
+            stepless = strategy.kind == "all-at-once" or (strategy.kind == "canary" and not strategy.steps)
+            if stepless or not deployment.live:
                 return self.go_live(deployment, releases[0], reason)
             weights = {"canary": strategy.steps[:1], "ab": strategy.shares[:1]}.get(strategy.kind, (0.0,))
             return self._route(

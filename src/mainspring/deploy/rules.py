@@ -316,8 +316,15 @@ def _event(event: Event) -> HistoryEntry:
         reason = f"{reason}; checks skipped: {facts['skipped_checks']}".removeprefix("; ")
     if not version:
         facts = {name: value for name, value in facts.items() if value not in ("", 0.0)}
-        reason = ", ".join([*(f"{name} {value}" for name, value in facts.items()), *filter(None, [reason])])
+        told = [f"{name} {_in_words(value)}" for name, value in facts.items()]
+        reason = ", ".join([*told, *filter(None, [reason])])
     return HistoryEntry(time=event.time, what=what, version=version, actor=event.actor, reason=reason)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list):
+        return " and ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def running(deployment: Deployment) -> tuple[Any, ...]:

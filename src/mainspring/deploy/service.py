@@ -19,7 +19,7 @@ from mainspring.core.mask import Mask
 from mainspring.core.operation import operation
 from mainspring.core.signature import Signature
 from mainspring.deploy import rules
-from mainspring.deploy.checks import Examiner, failure, try_out
+from mainspring.deploy.checks import Examiner, failure, try_out, way_out
 from mainspring.deploy.model import (
     Check,
     Deployment,
@@ -167,7 +167,13 @@ class Deployments:
 
     @operation("POST", "/deployments/{name}/releases")
     def release(
-        self, name: str, version: str, reason: str = "", arms: list[str] | None = None, skip_checks: str = ""
+        self,
+        name: str,
+        version: str,
+        reason: str = "",
+        arms: list[str] | None = None,
+        skip_checks: str = "",
+        at_once: bool = False,
     ) -> Deployment:
         """Lets an approved version take over, by the deployment's strategy.
 
@@ -180,6 +186,7 @@ class Deployments:
             reason: Why, for the record.
             arms: Further versions, for an A/B test of more than one.
             skip_checks: Why the checks are left out; goes on record.
+            at_once: Whether it answers everything now, whatever the strategy.
 
         Raises:
             Refused: The version is not approved, or a check failed.
@@ -195,20 +202,20 @@ class Deployments:
         if skip_checks and not skip_checks.strip():
             raise InvalidInput("leaving out the checks needs a reason", hint="--skip-checks 'why this once'")
         deployment = self.show(name)
+        if at_once and deployment.canary == chosen[0].address:
+            return self._rollouts.promote(name, version, reason)
         if chosen[0].address in (deployment.live, deployment.canary):
             return deployment
-        self._rollouts.check_fit(deployment, chosen)
+        self._rollouts.check_fit(deployment, chosen, at_once=at_once)
         for item in chosen:
             Humility(deployment.humility, item.signature)
         checks = [self._checked(deployment, item, skip_checks) for item in chosen]
         for item, found in zip(chosen, checks, strict=True):
             if why := failure(found):
                 self._rollouts.refuse(name, item.address, why, found)
-                raise Refused(
-                    f"{item.address} is not released, it fails a check: {why}",
-                    hint=f"mend it, or: mainspring deploy {item.address} --deployment {name} --skip-checks REASON",
-                )
-        return self._rollouts.begin(name, chosen, reason, checks, skip_checks)
+                told = f"{item.address} is not released, it fails a check: {why}"
+                raise Refused(told, hint=way_out(found, item.address, name))
+        return self._rollouts.begin(name, chosen, reason, checks, skip_checks, at_once=at_once)
 
     @operation("POST", "/deployments/{name}/checks", command="check")
     def check(self, name: str, version: str) -> list[Check]:

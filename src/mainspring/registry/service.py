@@ -162,13 +162,14 @@ class Models:
             if alias not in aliases:
                 raise unknown_name("alias", alias, aliases, listing=f"mainspring models show {name}")
             number = aliases[alias]
-        if number is not None:
-            listing = f"mainspring models versions {name}"
-            return self._store.get(ModelVersion, lifecycle="active", address=f"{name}@{number}", listing=listing)
-        newest = self._store.first(ModelVersion, order="-number", model=self.show(name).name, lifecycle="active")
-        if newest is None:
-            raise NotFound(f"model `{name}` has no version", hint=f"mainspring models propose {name} --run RUN")
-        return newest
+        wanted = {"model": name} if number is None else {"address": f"{name}@{number}"}
+        found = self._store.first(ModelVersion, order="-number", lifecycle="active", **wanted)
+        if found is not None:
+            return found
+        if known := [item.address for item in self.versions(name)]:
+            raise unknown_name("model version", address, known, listing=f"mainspring models versions {name}")
+        hint = f"`mainspring up` proposes what was trained; by hand: `mainspring models propose {name} --run RUN`"
+        raise NotFound(f"model `{name}` has no version yet", hint=hint)
 
     @operation("GET", "/model-versions/{address}/compatibility", command="compare")
     def compare(self, address: str, before: str = "") -> Compatibility:

@@ -23,7 +23,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mainspring.core.humility import Humility, HumilityRule
-from mainspring.core.mending import SINGLE, accepted, mending
+from mainspring.core.mending import EXACT, SINGLE, accepted, mending
 from mainspring.core.signature import Field, Signature
 from mainspring.data.local import local_copy
 from mainspring.errors import Conflict, InvalidInput, MainspringError, unknown_name
@@ -42,7 +42,7 @@ RULES = "predicted_rules"
 """The column that it adds beside them where there are humility rules."""
 _BLOCK_ROWS = 4096
 """Rows per call of the model: beyond this its tables leave the cache and a row costs more, below it a call does."""
-_KINDS = {"float": ("float", "int", "bool"), "int": ("int", "bool"), "bool": ("bool",), "string": ("string",)}
+_KINDS = {"float": ("float", "int", "bool"), "int": ("int", "float", "bool"), "bool": ("bool",), "string": ("string",)}
 
 
 class SliceTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,8 +260,12 @@ def score_table(model: Model, table: pl.LazyFrame, rules: Sequence[HumilityRule]
 
 def checked_table(table: pl.LazyFrame, fields: Sequence[Field]) -> pl.DataFrame:
     """The columns as the signature has them, and in `REFUSED` whether it refuses the row."""
-    there = table.collect_schema().names()
-    mended = table.select(_mended(field, field.name in there) for field in fields)
+    schema = table.collect_schema()
+    whole = [field.name for field in fields if field.type == "int" and field.name in schema]
+    floats = [pl.col(name) for name in whole if schema[name].is_float()]
+    parted = pl.any_horizontal(pl.lit(value=False), *(_is_parted(value) for value in floats)).fill_null(value=False)
+    table = table.with_columns(*(value.cast(pl.Int64, strict=False) for value in floats), parted.alias(REFUSED))
+    mended = table.select(*(_mended(field, field.name in schema) for field in fields), REFUSED)
     return mended.with_columns(_refused(fields)).collect()
 
 
@@ -307,6 +311,11 @@ def _mended(field: Field, there: bool) -> pl.Expr:
     return found.alias(field.name)
 
 
+def _is_parted(value: pl.Expr) -> pl.Expr:
+    """Whether a float is no whole number, or too large to tell; NaN, which stands for null, is not."""
+    return value.is_not_nan() & ~((value.abs() <= EXACT) & (value == value.floor()))
+
+
 def _stated(low: float, high: float) -> tuple[float | None, float | None]:
     """Bounds; None for those of 64 bits, which a column of fewer cannot be compared with."""
     return (None if low == -(2**63) else low), (None if high == 2**63 - 1 else high)
@@ -321,7 +330,7 @@ def _beyond(value: pl.Expr, low: float, high: float) -> pl.Expr:
 
 def _refused(fields: Sequence[Field]) -> pl.Expr:
     """Whether the signature refuses the row, by the rules of the server's door: see `mainspring.core.mending`."""
-    bad = [pl.lit(value=False)]
+    bad = [pl.col(REFUSED)]
     for field in fields:
         value, door = pl.col(field.name), accepted(**msgspec.structs.asdict(field))
         if not field.nullable:

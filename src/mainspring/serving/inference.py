@@ -354,7 +354,8 @@ def read_rows(asked: Inference, form: Form) -> Batch:
         columns: dict[str, Any] = {}
         for tensor in asked.inputs:
             kind = kinds.get(tensor.name)
-            if kind is not None and tensor.datatype not in ACCEPTED[kind]:
+            taken = ACCEPTED["float" if kind == "int" else kind] if kind else ()
+            if kind is not None and tensor.datatype not in taken:
                 raise InvalidInput(
                     f"input `{tensor.name}` is {tensor.datatype}, the model reads {_SERVED[kind]}", hint=_HINT
                 )

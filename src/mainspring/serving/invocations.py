@@ -18,7 +18,7 @@ from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput, NotFound
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.message import Call, Reply, WrongMethod
-from mainspring.serving.request import Answer, Batch, Form, Malformed
+from mainspring.serving.request import Answer, Batch, Form, Malformed, unreadable
 from mainspring.serving.scoring import After, Scoring, then
 
 ROUTE = "invocations"
@@ -122,7 +122,7 @@ def read(form: Form, body: bytes, kind: str = "") -> Batch:
     try:
         asked = {"instances": msgspec.json.Decoder().decode_lines(body)} if media in _LINES else _decode(body)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"the body cannot be read as JSON: {error}", hint=_HINT) from None
+        raise unreadable(body, error, _HINT) from None
     given = [name for name in _FORMS if isinstance(asked, dict) and name in asked]
     if len(given) != 1:
         raise InvalidInput(f"the body needs one of {', '.join(_FORMS)}", hint=_HINT)
@@ -181,7 +181,7 @@ def _value(kind: str, text: str) -> Any:
             case "float":
                 return float(text)
             case "int":
-                return int(text)
+                return int(text) if text.lstrip("+-").isdecimal() else float(text)
             case "bool":
                 return _TRUTHS[text.lower()]
     except (ValueError, KeyError):

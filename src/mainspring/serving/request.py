@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
@@ -13,7 +14,7 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
-from mainspring.core.mending import accepted, mending
+from mainspring.core.mending import accepted, mending, whole
 from mainspring.core.signature import Field
 from mainspring.errors import InvalidInput
 from mainspring.serving.log import Mark
@@ -22,6 +23,8 @@ from mainspring.serving.table import Unpacked
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _ELSEWHERE = {"instances", "inputs", "dataframe_split", "dataframe_records"}
+_NO_NUMBER = re.compile(rb"[:\[,]\s*-?(?:NaN|Infinity)\s*[,\]}]")
+_UNKNOWN = re.compile(r"^invalid enum value (.*)$")
 _HINT = 'send {"records": [{column: value}]} or {"columns": {column: [values]}}; `ids` and `times` are optional'
 
 PredictionId = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -32,6 +35,22 @@ class Malformed(InvalidInput):
 
     code = "malformed"
     status = 400
+
+
+def unreadable(body: bytes, error: Exception, hint: str) -> Malformed:
+    """Why a body is no JSON, in words for whoever sent it.
+
+    Args:
+        body: As sent.
+        error: What the decoder says.
+        hint: What to send.
+    """
+    if not body.strip():
+        return Malformed("the body is empty", hint=hint)
+    if _NO_NUMBER.search(body):
+        told = "the body is not JSON, which has no NaN and no infinity"
+        return Malformed(told, hint="send null where a value is missing")
+    return Malformed(f"the body cannot be read as JSON: {error}", hint=hint)
 
 
 class Batch(NamedTuple):
@@ -144,7 +163,7 @@ class Form:
         mends = {field.name: mending(**msgspec.structs.asdict(field)) for field in required}
         self._mends = {name: mend.of for name, mend in mends.items() if mend}
         self._packs = [field.name for field in required] if all(_is_number(field) for field in required) else []
-        self._whole = any(field.type == "int" for field in required)
+        self._whole = frozenset(field.name for field in self.fields if field.type == "int")
         self._bounded = bool(self._mends) or any(field.outside == "error" for field in required)
         self._types |= {field.name: value_type(field) | None for field in optional}
         # Columns may have any name, attributes may not.
@@ -186,9 +205,9 @@ class Form:
         try:
             asked: Any = self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            self._explain(body, str(error))
+            asked = self._closely(body, str(error))
         except (ValueError, RecursionError) as error:
-            raise Malformed(f"the body cannot be read as JSON: {error}", hint=_HINT) from None
+            raise unreadable(body, error, _HINT) from None
         if (asked.records is UNSET) == (asked.columns is UNSET):
             raise InvalidInput("the body needs either `records` or `columns`", hint=_HINT)
         columnar = asked.records is UNSET
@@ -222,7 +241,7 @@ class Form:
             if name not in self._types:
                 continue
             try:
-                checked[name] = msgspec.convert(values, self._lists[name])
+                checked[name] = self._converted(name, values)
             except msgspec.ValidationError as error:
                 row = re.search(r" - at `\$\[(\d+)\]`$", str(error))
                 _refuse(name, row[1] if row else None, str(error))
@@ -298,12 +317,31 @@ class Form:
     def _offer(self) -> str:
         return "the model's columns are " + ", ".join(f"`{name}`" for name in self._types)
 
-    def _explain(self, body: bytes, reason: str) -> NoReturn:
-        """Finds the first fault again, slowly, because the decoder's own words know rows and columns only as paths."""
+    def _converted(self, name: str, values: Any) -> Any:
+        try:
+            return msgspec.convert(values, self._lists[name])
+        except msgspec.ValidationError:
+            if name not in self._whole:
+                raise
+            return msgspec.convert(_all_whole(values), self._lists[name])
+
+    def _closely(self, body: bytes, reason: str) -> Any:
+        """Reads a body that is not as the decoder wants it, if only whole numbers as floats are odd."""
         try:
             asked = msgspec.json.decode(body)
         except (ValueError, RecursionError) as error:
-            raise Malformed(f"the body cannot be read as JSON: {error}", hint=_HINT) from None
+            raise unreadable(body, error, _HINT) from None
+        if self._whole and isinstance(asked, dict):
+            records, columns = asked.get("records"), asked.get("columns")
+            for row in records if isinstance(records, list) else ():
+                _make_whole(row, self._whole, whole)
+            _make_whole(columns, self._whole, _all_whole)
+            with contextlib.suppress(msgspec.ValidationError):
+                return msgspec.convert(asked, self._body)
+        return self._explain(asked, reason)
+
+    def _explain(self, asked: Any, reason: str) -> NoReturn:
+        """Finds the first fault again, slowly, because the decoder's own words know rows and columns only as paths."""
         if isinstance(asked, dict):
             records, columns = asked.get("records"), asked.get("columns")
             for row, record in enumerate(records if isinstance(records, list) else ()):
@@ -321,15 +359,30 @@ class Form:
                 self.check(columns)
         elsewhere = _ELSEWHERE & set(asked) if isinstance(asked, dict) else ()
         hint = "POST it to /invocations, or tensors to /v2/models/NAME/infer" if elsewhere else _HINT
+        if isinstance(asked, dict) and self._types.keys() & asked.keys():
+            raise InvalidInput("the body is a bare row", hint='put it into a list of rows: {"records": [ROW]}')
+        if isinstance(asked, list) and asked and all(isinstance(row, dict) for row in asked):
+            raise InvalidInput("the body is a bare list of rows", hint='give it a name: {"records": [ROW, …]}')
         raise InvalidInput(f"the body does not have the right form: {reason}", hint=hint)
+
+
+def _make_whole(row: Any, names: Iterable[str], made: Callable[[Any], Any]) -> None:
+    for name in names if isinstance(row, dict) else ():
+        if name in row:
+            row[name] = made(row[name])
+
+
+def _all_whole(values: Any) -> Any:
+    return [whole(value) for value in values] if isinstance(values, list) else values
 
 
 def _refuse(column: str, row: int | str | None, reason: str) -> NoReturn:
     where = f", row {row}" if row is not None else ""
     told = reason.partition(" - at `")[0].replace("`", "")
+    told = _UNKNOWN.sub(r"\1 is none of the texts that the signature allows", told[:1].lower() + told[1:])
     raise InvalidInput(
-        f"column `{column}`{where}: {told[:1].lower()}{told[1:]}",
-        hint="send the type that the model's signature declares; null only where it is allowed",
+        f"column `{column}`{where}: {told}",
+        hint="send what the model's signature declares, which GET /openapi.json tells; null only where it is allowed",
         column=column,
         **({} if row is None else {"row": int(row)}),
     )
@@ -372,7 +425,7 @@ def _is_number(field: Field) -> bool:
 def _as_sent(field: Field, values: list[float]) -> list[Any]:
     """A column of floats as the signature knows it: NaN is null, and whole numbers are whole."""
     if field.type == "int":
-        return [int(value) if value.is_integer() else None if math.isnan(value) else value for value in values]
+        return [None if math.isnan(value) else whole(value) for value in values]
     return [None if math.isnan(value) else value for value in values]
 
 

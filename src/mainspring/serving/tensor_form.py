@@ -27,7 +27,7 @@ ACCEPTED: dict[str, tuple[str, ...]] = {
     "string": ("BYTES",),
     "bool": ("BOOL",),
 }
-"""Type of a column -> datatypes that a tensor for it may have."""
+"""Type of a column -> datatypes that a tensor for it may have; read closely, floats without fraction are whole, too."""
 
 _LARGEST = np.finfo(np.float32).max
 _LONG = 1000

@@ -5,6 +5,7 @@ BYTES are UTF-8 text here, arrays of `str`: that is what models read. BF16, whic
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from mainspring.core.mending import whole
 from mainspring.errors import InvalidInput
 
 Array = NDArray[Any]
@@ -136,7 +138,7 @@ def from_json(tensor: str, kind: Datatype, shape: Sequence[int], data: bytes | m
     """
     count = elements(shape, tensor)
     try:
-        values = _FLAT[kind.name].decode(data)
+        values = _flat(kind, data)
     except ValueError as error:
         if len(shape) < 2:
             raise _wrong(tensor, kind, str(error)) from None
@@ -144,6 +146,20 @@ def from_json(tensor: str, kind: Datatype, shape: Sequence[int], data: bytes | m
     if len(values) != count:
         raise _count(tensor, len(values), shape)
     return _array(tensor, kind, values).reshape(shape)
+
+
+def _flat(kind: Datatype, data: bytes | memoryview | msgspec.Raw) -> list[Any]:
+    try:
+        values: list[Any] = _FLAT[kind.name].decode(data)
+    except ValueError:
+        if kind.element is not int:
+            raise
+        with contextlib.suppress(ValueError):  # 50.0 is whole, too
+            values = [whole(value) for value in _FLAT["FP64"].decode(data)]
+            if all(isinstance(value, int) for value in values):
+                return values
+        raise
+    return values
 
 
 def _from_nested(tensor: str, kind: Datatype, shape: Sequence[int], data: Any) -> Array:

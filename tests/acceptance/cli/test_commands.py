@@ -118,7 +118,9 @@ def test_help_fits_one_screen(mainspring: Any) -> None:
         (["models", "show"], 2, "Missing argument", "mainspring models show --help"),
         (["rollback"], 1, "mill has no version to return to", "mainspring deployments releases mill"),
         (["approve"], 1, "there is no pending approval", "mainspring status"),
-        (["deploy", "mill@1"], 3, "mill@1", "mainspring models versions mill"),
+        (["deploy", "mill@1"], 3, "model `mill` has no version yet", "`mainspring up` proposes what was trained"),
+        (["deploy", "mil@1"], 3, "no model named `mil`", "`mill`"),
+        (["serve", "mil@1"], 3, "no model named `mil`", "`mill`"),
         (["status", "--server", "http://127.0.0.1:9"], 5, "no server at http://127.0.0.1:9", "mainspring up"),
         (["status", "--server", "nonsense"], 2, "`nonsense` is not a server's address", "http://host:port"),
     ],
@@ -144,6 +146,13 @@ def test_refused_rows_exit_with_4_and_say_what_is_broken(applied: Path, mainspri
     assert "error: readings@1 breaks what is expected" in told.err
     as_json = mainspring("register", "readings", "bad.csv", "--json")
     assert (as_json.code, as_json.json["status"]) == (4, "refused")
+
+
+def test_a_group_that_is_named_alone_tells_what_it_has(mainspring: Any) -> None:
+    told = mainspring("deployments")
+    assert (told.code, told.out) == (2, "")
+    assert told.err.startswith("Usage: mainspring deployments")
+    assert "rollback" in told.err
 
 
 def test_a_failed_run_exits_with_1(applied: Path, mainspring: Any) -> None:
@@ -179,6 +188,9 @@ def test_a_release_is_checked_and_its_history_told(lived: tuple[Path, str], main
     assert "--skip-checks REASON" in refused.err
     assert mainspring("deploy", version, "--skip-checks", " ").code == 2
     assert mainspring("deploy", version, "--skip-checks", "a typing mistake in the limit").code == 0
+    assert f"{version} is being rolled out already" in mainspring("deploy", version).err
+    asked = mainspring("try", "mill")
+    assert asked.out.splitlines()[0].split() == ["id", "version", "score", "label"]
     history = mainspring("deployments", "history", "mill", "--json").json
     assert [item["what"] for item in history if item["version"] == version][:4] == [
         "checks", "refused", "checks", "started",

@@ -95,6 +95,8 @@ def test_server_and_controller_work_and_are_replaced_when_killed(up: Up, mainspr
     assert running
     before = up.children()
     assert sorted(before) == ["controller", "server"]
+    second = mainspring("up", "--port", "0")
+    assert (second.code, second.out, "works on" in second.err) == (1, "", True)
     for name in ("server", "controller"):
         os.kill(before[name], signal.SIGKILL)
     after = until(lambda: (now := up.children()).keys() == before.keys() and now != before and now, "new processes")

@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -22,8 +23,10 @@ from mainspring.settings import load_settings
 from mainspring.workspace import Workspace
 
 RUN_NAME = re.compile(r"\b[a-z]+-[a-z]+-\d{1,2}\b")
-SPARED_SECONDS = 12.0
-"""A step whose process is lost four times fails, as it should; the storm leaves it time to end in between."""
+STEPS_PER_WEEK = 3
+"""Of the replay, at least. The kills are dealt out over them, not over seconds: a busy machine would spend them all
+while the replay starts again and again. A pipeline's worker dies once in each, because a step that is lost four times,
+or a plan three times, fails, as it should."""
 TECHNICAL = ("serving.predictions.stored", "deploy.target.", "automation.action.failed")
 """Events of repair and ingestion: how often they happen depends on what died."""
 
@@ -56,29 +59,30 @@ def disturbed(folder: Path, weeks: int, kills: int, seed: int) -> tuple[dict[str
     """The state after a replay in which processes were killed at random moments, and how many of each kind."""
     chance = random.Random(seed)
     killed: Counter[str] = Counter()
-    deadline, last_step = time.monotonic() + 900, 0.0
+    deadline, struck = time.monotonic() + 900, -1
     with _server(folder) as server:
         process = start(folder, weeks)
         while process.poll() is None:
             assert time.monotonic() < deadline, "the replay does not come to an end"
-            if sum(killed.values()) >= kills:
-                time.sleep(0.2)
-                continue
-            time.sleep(chance.uniform(0.1, 2.5))
-            kind = chance.choice(["controller", "step", "serving", "server"])
-            pid = {
+            done = _progress(folder)
+            due = min(kills, 1 + kills * done // (STEPS_PER_WEEK * weeks))
+            time.sleep(chance.uniform(0.1, 2.5) if sum(killed.values()) < due else 0.1)
+            living = {
                 "controller": process.pid,
-                "step": _step(process.pid),
+                "step": _step(process.pid) if done > struck else None,
                 "serving": _serving(folder),
                 "server": server[0].pid,
-            }[kind]
-            spared = kind == "step" and time.monotonic() - last_step < SPARED_SECONDS
-            if pid is None or spared or process.poll() is not None:
+            }
+            fresh = [kind for kind, pid in living.items() if pid and kind not in killed]  # each is met once at least
+            choices = fresh or [kind for kind, pid in living.items() if pid and sum(killed.values()) < due]
+            if not choices or process.poll() is not None:
                 continue
-            last_step = time.monotonic() if kind == "step" else last_step
+            pid = living[kind := chance.choice(choices)]
+            assert pid is not None
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 killed[kind] += 1
+                struck = done if kind == "step" else struck
             if kind == "controller":
                 process.communicate()
                 process = start(folder, weeks)
@@ -88,6 +92,16 @@ def disturbed(folder: Path, weeks: int, kills: int, seed: int) -> tuple[dict[str
         told = process.communicate()[1]
         assert process.returncode == 0, told.decode()
     return state(folder), killed
+
+
+def _progress(folder: Path) -> int:
+    """How many steps of the replay are done."""
+    with contextlib.suppress(sqlite3.OperationalError):  # there is no database yet, or no table
+        base = sqlite3.connect(f"file:{folder}/.mainspring/mainspring.db?mode=ro", uri=True)
+        with contextlib.closing(base):
+            found = base.execute("SELECT seq FROM cursor WHERE name = 'flight_delays.replay'").fetchone()
+            return int(found[0]) if found else 0
+    return 0
 
 
 def _step(parent: int) -> int | None:
@@ -188,6 +202,16 @@ def state(folder: Path) -> dict[str, Any]:
             ],
             "predictions": [joined.height, joined["id"].n_unique(), joined["score"].sum(), joined["outcome"].sum()],
         }
+
+
+def mishaps(folder: Path) -> list[str]:
+    """What went wrong on the way, for whoever looks for the cause of a difference."""
+    with Workspace(load_settings(folder)) as workspace:
+        runs = [f"{run.name} {run.status} {run.error}" for run in workspace.runs.find(limit=1000) if run.status != "ok"]
+        failed = workspace.store.events(prefix="automation.action.failed", limit=1000)
+        back = workspace.store.events(prefix="deploy.release.", limit=1000)
+        told = [f"{event.time} {event.type} {event.subject} {event.data}" for event in (*failed, *back)]
+        return [*runs, *told]
 
 
 def _plain(item: Any, *names: str) -> dict[str, Any]:

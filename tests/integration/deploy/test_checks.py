@@ -14,9 +14,10 @@ import pytest
 from mainspring.core.entity import change
 from mainspring.core.signature import Field, Signature
 from mainspring.deploy.checks import failure, try_out
-from mainspring.deploy.model import Checks, Deployment
-from mainspring.errors import InvalidInput, Refused
+from mainspring.deploy.model import Checks, Deployment, Strategy
+from mainspring.errors import Conflict, InvalidInput, Refused
 from mainspring.registry.packaging import package
+from mainspring.testing.targets import ask
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +141,54 @@ def test_the_controller_tries_a_version_once_and_goes_on(mill: Any) -> None:
         mill.workspace.controller.tick()
     assert [item.status for item in mill.workspace.deployments.releases("mill")] == ["refused"]
     assert mill.events("automation.action") == ["automation.action.failed"]
+
+
+def test_the_way_out_of_a_live_version_that_declares_nulls_it_cannot_read(mill: Any) -> None:
+    """Its successors, which say what is true, are narrower: none can be beside it."""
+    deployments, controller = mill.workspace.deployments, mill.workspace.controller
+    mill.register()
+    controller.tick()
+    assert deployments.show("mill").live == "mill@1"
+    mill.edit("parts.py", "nullable=True", "nullable=False")
+    mill.register(mill.readings(seed=5))
+    for _ in range(3):
+        controller.tick()
+    refused = deployments.releases("mill")
+    assert [(item.version, item.status) for item in refused] == [("mill@2", "refused"), ("mill@1", "live")]
+    assert "callers may send null in `x`" in refused[0].reason
+    hints = [event.data["hint"] for event in mill.workspace.store.events(prefix="automation.action.failed")]
+    assert [hint.partition(": ")[2] for hint in hints] == [
+        "mainspring deploy mill@2 --deployment mill --at-once --skip-checks REASON"
+    ]
+
+    deployments.release("mill", "mill@2", skip_checks="nobody sends null")  # beside the live one it cannot be
+    deployments.reconcile("mill")
+    back = deployments.releases("mill")[0]
+    assert (back.status, deployments.show("mill").canary) == ("rolled_back", "")
+    assert "cannot read null in `x`" in back.reason
+    deployments.release("mill", "mill@2", skip_checks="nobody sends null", at_once=True)
+    url = deployments.reconcile("mill").url
+    assert ask(url, "/predict", {"records": [{"x": 1.0}]})[1]["predictions"][0]["version"] == "mill@2"
+    assert ask(url, "/predict", {"records": [{"x": None}]})[0] == 422
+
+    mill.register(mill.readings(seed=6))
+    controller.tick()
+    assert (deployments.show("mill").live, deployments.show("mill").canary) == ("mill@2", "mill@3")
+
+
+def test_a_version_may_be_let_in_at_once_whatever_the_strategy(mill: Any) -> None:
+    deployments = mill.workspace.deployments
+    mill.register()
+    deployments.release("mill", mill.approved().address)
+    second, third = mill.approved(weight=2.0).address, mill.approved(weight=3.0).address
+    assert deployments.release("mill", second).canary == second
+    with pytest.raises(Conflict, match="mill@2 is being rolled out"):
+        deployments.release("mill", third, at_once=True)
+    done = deployments.release("mill", second, at_once=True)
+    assert (done.live, done.canary) == (second, "")
+    deployments.update("mill", change(Deployment, strategy=Strategy(kind="ab", shares=(30.0, 30.0))))
+    assert deployments.release("mill", third, at_once=True).live == third
+    deployments.update("mill", change(Deployment, strategy=Strategy(kind="blue-green", keep_minutes=60)))
+    done = deployments.release("mill", second, at_once=True)
+    assert (done.live, done.canary, done.kept) == (second, "", "")
+    assert deployments.rollback("mill").live == third

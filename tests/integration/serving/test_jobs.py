@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,3 +246,35 @@ def test_a_file_is_scored_without_a_workspace(mill: Any, tmp_path: Path) -> None
 def test_a_table_without_rows_gives_a_table_without_rows(mill: Any) -> None:
     job = mill.workspace.scorings.start("mill", "readings", "none", "SELECT x FROM readings WHERE x > 100")
     assert table(mill, mill.workspace.scorings.execute(job.run).result).height == 0
+
+
+SCORES = """
+import sys
+from pathlib import Path
+import polars as pl
+from mainspring.registry.load import load_model
+from mainspring.serving.batch import score_file
+model, source, target = map(Path, sys.argv[1:])
+rows, refused, fired = score_file(load_model(model), pl.scan_parquet(source), target)
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(rows, int(peak.split()[1]) * 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
+def test_a_table_is_scored_in_memory_that_does_not_grow_with_it(mill: Any, tmp_path: Path) -> None:
+    model, peaks = mill.workspace.models.unpack("mill@1", tmp_path / "m"), []
+    for rows in (1_000_000, 4_000_000):
+        source, target = tmp_path / f"{rows}.parquet", tmp_path / f"scored-{rows}.parquet"
+        at = pl.int_range(rows, dtype=pl.UInt32)
+        pl.select(
+            **{name: (at * step % 1000).cast(pl.Float64) for step, name in enumerate("xabcdefg", 1)}
+        ).write_parquet(source, row_group_size=100_000)
+        told = subprocess.run(
+            [sys.executable, "-c", SCORES, model, source, target],
+            capture_output=True, text=True, check=True, env={**os.environ, "POLARS_MAX_THREADS": "2"},
+        ).stdout.split()  # fmt: skip
+        assert int(told[0]) == rows == pl.scan_parquet(target).select(pl.len()).collect().item()
+        peaks.append(int(told[1]))
+    grown, larger = peaks[1] - peaks[0], 3_000_000 * 8 * 8
+    assert grown < larger / 2, peaks

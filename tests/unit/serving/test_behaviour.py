@@ -15,6 +15,7 @@ from mainspring.core.signature import Field
 from mainspring.deploy.edge import runner
 from mainspring.deploy.edge.runner import Door
 from mainspring.errors import InvalidInput
+from mainspring.serving import invocations
 from mainspring.serving.batch import REFUSED, checked_table
 from mainspring.serving.inference import Inference, read_rows
 from mainspring.serving.request import Form
@@ -61,6 +62,18 @@ TABLE = [
     (Field(name="x", type="int", max=10, on_range="clamp"), 11, 10),
     (Field(name="x", type="int", min=1.5, max=9.5, on_range="clamp"), 0, 2),
     (Field(name="x", type="float", max=10, on_range="clamp"), -math.inf, -3.4028234e38),
+    # whole numbers that came as floats, as JavaScript, R and pandas write them
+    (Field(name="x", type="int"), 50.0, 50),
+    (Field(name="x", type="int"), -0.0, 0),
+    (Field(name="x", type="int"), 2.0**53, 2**53),
+    (Field(name="x", type="int"), 2.0**54, ERROR),
+    (Field(name="x", type="int"), -1e300, ERROR),
+    (Field(name="x", type="int"), 50.5, ERROR),
+    (Field(name="x", type="int", max=9, on_range="clamp"), 50.0, 9),
+    (Field(name="x", type="int", max=9, on_range="clamp"), 50.5, ERROR),
+    (Field(name="x", type="int", max=9, strict=True), 50.0, ERROR),
+    (Field(name="x", type="int", nullable=True), math.nan, None),
+    (Field(name="x", type="int", on_missing="default", default=3), 50.0, 50),
     # unknown categories
     (word(), "c", "c"),
     (word(strict=True), "c", ERROR),
@@ -132,6 +145,38 @@ def test_behaviour(way: Any, field: Field, value: Any, expected: Any) -> None:
         assert batch.sent.get("x") is None or list(batch.sent["x"]) != [expected] * 2
 
 
+def by_csv(form: Form, value: Any) -> Any:
+    return invocations.read(form, f"x,y\n{value},1\n{value},1\n".encode(), "text/csv")
+
+
+def by_list(form: Form, value: Any) -> Any:
+    return invocations.read(form, json.dumps({"instances": [[value, 1]] * 2}).encode())
+
+
+def by_split(form: Form, value: Any) -> Any:
+    split = {"columns": ["y", "x"], "data": [[1, value]] * 2}
+    return invocations.read(form, json.dumps({"dataframe_split": split}).encode())
+
+
+@pytest.mark.parametrize("way", [by_csv, by_list, by_split])
+def test_whole_numbers_may_come_as_floats_from_callers_of_other_servers(way: Any) -> None:
+    form = Form([Field(name="x", type="int"), Y])
+    assert [type(value) for value in way(form, 50.0).columns["x"]] == [int, int]
+    with pytest.raises(InvalidInput, match=r"column `x`, row 0: expected int, got float"):
+        way(form, 50.5)
+
+
+def test_one_float_among_whole_numbers_spoils_nothing() -> None:
+    form = Form([Field(name="x", type="int", nullable=True), Y])
+    records = [{"x": value, "y": 1} for value in (2**60 + 1, 50.0, None)]
+    batch = form.read(json.dumps({"records": records, "times": ["2013-01-01T00:00:00Z"] * 3}).encode())
+    assert (list(batch.columns["x"]), batch.times) == ([2**60 + 1, 50, None], [1_356_998_400_000_000] * 3)
+    with pytest.raises(InvalidInput, match=r"column `x`, row 3: expected int \| null, got float"):
+        form.read(json.dumps({"records": [*records, {"x": 0.5, "y": 1}]}).encode())
+    with pytest.raises(InvalidInput, match="`ids`"):
+        form.read(json.dumps({"records": records, "ids": ["a"]}).encode())
+
+
 def test_columns_nobody_knows() -> None:
     row = {"y": 1.0, "colour": "red"}
     with pytest.raises(InvalidInput, match="colour"):
@@ -167,7 +212,8 @@ def test_tables_are_read_by_the_same_rules(field: Field, value: Any, expected: A
     kinds = {"float": pl.Float64, "int": pl.Int32, "string": pl.String, "bool": pl.Boolean}
     rows = pl.DataFrame({"y": [1.0, 2.0]})
     if value is not ABSENT:
-        rows = rows.with_columns(x=pl.Series([value] * 2, dtype=kinds[field.type]))
+        kind = pl.Float64 if isinstance(value, float) else kinds[field.type]
+        rows = rows.with_columns(x=pl.Series([value] * 2, dtype=kind))
     if value is ABSENT and field.on_missing == "error":
         pytest.skip("the job refuses the table")
     frame = checked_table(rows.lazy(), [field, Y])

@@ -81,7 +81,7 @@ def test_no_rows() -> None:
         ({"month of year": 13}, "column `month of year`, row 1: expected int <= 12"),
         ({"carrier": None}, "column `carrier`, row 1"),
         ({"carrier": 5}, "column `carrier`, row 1"),
-        ({"code": "c"}, "column `code`, row 1: invalid enum value 'c'"),
+        ({"code": "c"}, "column `code`, row 1: 'c' is none of the texts that the signature allows"),
         ({"late": 1}, "column `late`, row 1"),
     ],
 )
@@ -111,6 +111,8 @@ def test_wrong_value_is_named_with_column_and_row(change: dict[str, Any], said: 
         ({"records": [ROW], "columns": {k: [v] for k, v in ROW.items()}}, "either `records` or `columns`"),
         ({}, "either `records` or `columns`"),
         ([], "right form"),
+        (ROW, "the body is a bare row"),
+        ([ROW, ROW], "the body is a bare list of rows"),
         ({"records": [ROW], "ids": ["a", "b"]}, "`ids` has 2 values for 1 rows"),
         ({"records": [ROW], "ids": [""]}, "right form"),
         ({"records": [ROW], "times": []}, "`times` has 0 values for 1 rows"),
@@ -132,3 +134,19 @@ def test_malformed(body: bytes) -> None:
     with pytest.raises(Malformed) as caught:
         read(body)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the body is empty"),
+        (b" \n", "the body is empty"),
+        (b'{"records": [{"delay": NaN}]}', "has no NaN"),
+        (b'{"columns": {"delay": [1.0, -Infinity]}}', "has no NaN and no infinity"),
+        (b'{"records": [{"carrier": "NaN", "delay": }]}', "cannot be read as JSON"),
+    ],
+)
+def test_what_is_no_json_is_told_in_the_words_of_who_sent_it(body: bytes, said: str) -> None:
+    with pytest.raises(Malformed, match=said) as caught:
+        read(body)
+    assert "null" in caught.value.hint or '{"records"' in caught.value.hint

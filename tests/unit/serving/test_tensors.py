@@ -170,3 +170,11 @@ def test_exact_large_integers() -> None:
     values = from_json("t", DATATYPES["UINT64"], [2], b"[18446744073709551615, 1]")
     assert to_json(values) == [2**64 - 1, 1]
     assert elements([3, 0, 2], "t") == 0
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    read = from_json("t", DATATYPES["INT64"], [2, 1], b"[50.0, -1e3]")
+    assert (read.dtype, read.tolist()) == (np.int64, [[50], [-1000]])
+    for wrong in (b"[50.5, 1]", b"[1e300, 1]", b'["50.0", 1]', b"[null, 1]"):
+        with pytest.raises(InvalidInput, match="tensor `t` of INT64: expected int, got"):
+            from_json("t", DATATYPES["INT64"], [2], wrong)

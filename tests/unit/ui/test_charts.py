@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.ui import charts
+from mainspring.ui.charts.contributions import contributions
 from mainspring.ui.charts.svg import Scale, extent, fitted, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -180,3 +181,26 @@ def test_an_extent_holds_every_value(values: list[float]) -> None:
 def test_fitted_text_is_a_beginning_of_the_text(text: str, width: float, font: float) -> None:
     cut = fitted(text, width, font)
     assert cut == text or (cut.endswith("…") and text.startswith(cut[:-1]))
+
+
+def test_why_a_row_has_its_score_is_as_wide_as_a_telephone_and_names_are_whole() -> None:
+    added = {"mean_concave_points": 1.5, "mean_concavity": -0.2, "town": 0.0}
+    drawn = str(contributions(added, {"mean_concave_points": 0.07017, "town": "oslo"}, title="why"))
+    tree = ElementTree.fromstring(drawn)
+    assert float(tree.attrib["viewBox"].split()[2]) <= 340
+    told = [text.text for text in tree.iter("{http://www.w3.org/2000/svg}text")] or [
+        text.text for text in tree.iter("text")
+    ]
+    assert told == [
+        "mean_concave_points = 0.07017", "+1.50",
+        "mean_concavity = no value", "\N{MINUS SIGN}0.200",
+        "town = oslo", "0",
+    ]  # fmt: skip
+
+
+def test_the_interval_of_one_look_can_be_seen() -> None:
+    drawn = str(charts.interval([(datetime(2026, 1, 1, tzinfo=UTC), 0.1, -0.1, 0.3)], title="arms"))
+    shape = re.search(r'd="M([^"]*)Z" class="interval"', drawn) or re.search(r'class="interval" d="M([^"]*)Z"', drawn)
+    assert shape is not None
+    corners = [tuple(map(float, corner.split())) for corner in shape[1].split("L")]
+    assert max(x for x, _ in corners) - min(x for x, _ in corners) >= 10

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.core.judgement import Check, Verdict, look, settle
-from mainspring.core.mending import accepted, mending
+from mainspring.core.mending import accepted, mending, whole
 from mainspring.deploy.edge.ed25519 import is_signed
 
 FORMAT = 1
@@ -69,6 +69,8 @@ class Door:
         value = record.get(name)
         if isinstance(value, float) and math.isnan(value):
             value = None
+        if field["type"] == "int":
+            value = whole(value)
         if value is not None and (
             not isinstance(value, _KINDS[field["type"]]) or isinstance(value, bool) != (field["type"] == "bool")
         ):

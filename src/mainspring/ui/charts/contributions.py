@@ -10,8 +10,10 @@ from mainspring.ui.charts.svg import element, finite, fitted, label, picture, ti
 from mainspring.ui.formats import number
 
 _MOST = 12
-_NAMES, _SIDE, _ROOM = 190.0, 100.0, 52.0
-_ROW = 26.0
+_SIDE, _ROOM = 112.0, 52.0
+_WIDTH = 2 * (_SIDE + _ROOM)
+"""As wide as a telephone, where nothing smaller could be read: names stand above their bars."""
+_ROW = 36.0
 
 
 def contributions(added: Mapping[str, float], values: Mapping[str, object], *, title: str) -> Markup:
@@ -29,33 +31,28 @@ def contributions(added: Mapping[str, float], values: Mapping[str, object], *, t
     if rest := order[len(shown) :]:
         rows.append((f"{len(rest)} others", "", sum(known[name] for name in rest)))
     most = max((abs(value) for _, _, value in rows), default=0.0) or 1.0
-    middle = _NAMES + _ROOM + _SIDE
+    middle = _WIDTH / 2
     parts = []
     for index, (name, value, moved) in enumerate(rows):
-        y = index * _ROW + 2
+        y = index * _ROW
         words = f"{name} = {value}" if value else name
         long = max(abs(moved) / most * _SIDE, 1.0)
         start = middle if moved >= 0 else middle - long
         end = middle + long + 6 if moved >= 0 else middle - long - 6
         bar = element(
-            "rect", tip(f"{words}: {moved:+.6g}"), x=start, y=y + 3, width=long, height=_ROW - 9, rx=2,
+            "rect", tip(f"{words}: {moved:+.6g}"), x=start, y=y + 17, width=long, height=13, rx=2,
             fill="currentColor", class_="bar" if moved >= 0 else "bar over",
         )  # fmt: skip
+        told = f"{'+' if moved > 0 else ''}{number(moved, 3)}"
         parts += [
-            element("g", tip(words), label(_NAMES, y + 15, fitted(words, _NAMES, 12), "chart-text", "end")),
+            element("g", tip(words), label(0, y + 12, fitted(words, _WIDTH, 12), "chart-text")),
+            element("path", d=f"M{middle:g} {y + 15:g}v17", class_="grid", stroke="currentColor"),
             bar,
-            label(
-                end,
-                y + 15,
-                f"{'+' if moved > 0 else ''}{number(moved, 3)}",
-                "chart-text",
-                None if moved >= 0 else "end",
-            ),
+            label(end, y + 27.5, told, "chart-text", None if moved >= 0 else "end"),
         ]
     height = len(rows) * _ROW + 4
-    parts.append(element("path", d=f"M{middle:g} 0V{height:g}", class_="grid", stroke="currentColor"))
     words = ", ".join(f"{name} {moved:+.3g}" for name, _, moved in rows)
-    return picture(middle + _SIDE + _ROOM, height, title, words, *parts, class_="contributions")
+    return picture(_WIDTH, height, title, words, *parts, class_="contributions")
 
 
 def _value(value: object) -> str:

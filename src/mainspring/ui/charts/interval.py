@@ -35,7 +35,12 @@ def interval(looks: Sequence[Look], *, title: str, width: float = 760.0, height:
     zero = up(0.0)
     parts.append(element("path", d=f"M{_LEFT:g} {zero:.1f}H{right:g}", class_="target", stroke="currentColor"))
     if known:
-        places = [(across(time.timestamp()), up(low or 0.0), up(high or 0.0)) for time, _, low, high in known]
+        sides = (-6.0, 6.0) if len(known) == 1 else (0.0,)  # that of one look alone would have no width
+        places = [
+            (across(time.timestamp()) + side, up(low or 0.0), up(high or 0.0))
+            for time, _, low, high in known
+            for side in sides
+        ]
         above = "L".join(f"{x:.1f} {high:.1f}" for x, _, high in places)
         below = "L".join(f"{x:.1f} {low:.1f}" for x, low, _ in reversed(places))
         parts.append(element("path", d=f"M{above}L{below}Z", class_="interval", fill="currentColor"))
