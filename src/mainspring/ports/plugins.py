@@ -7,7 +7,6 @@ door. An adapter is a class with ``from_url(url, options)``.
 from __future__ import annotations
 
 import functools
-import sys
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -25,7 +24,7 @@ def resolve(port: str, url: str, **options: str) -> Any:
         InvalidInput: No adapter is registered for its scheme, or it cannot be loaded.
     """
     scheme = urlsplit(url).scheme or url
-    known = _known(port, tuple(sys.path))
+    known = _known(port)
     if scheme not in known:
         offered = ", ".join(f"{name}://" for name in sorted(known)) or "none: is Mainspring installed?"
         raise InvalidInput(f"no adapter for `{scheme}://` ({port})", hint=f"known: {offered}")
@@ -40,7 +39,7 @@ def resolve(port: str, url: str, **options: str) -> Any:
 
 
 @functools.cache
-def _known(port: str, _: tuple[str, ...]) -> dict[str, str]:
+def _known(port: str) -> dict[str, str]:
     """Scheme -> adapter; to ask every package on the path takes longer than to open a database."""
     return {entry.name: entry.value for entry in entry_points(group=f"mainspring.{port}")}
 
