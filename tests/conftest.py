@@ -217,6 +217,14 @@ def _serving(app: Any, **options: Any) -> Iterator[str]:
             while not await self.on_tick(0):
                 await asyncio.sleep(0.01)  # uvicorn itself looks ten times a second whether it is to end
 
+        async def shutdown(self, sockets: Any = None) -> None:
+            if self.server_state.connections or self.server_state.tasks:
+                await super().shutdown(sockets)
+                return
+            for one in self.servers:  # nobody is there to be waited for, as uvicorn would all the same
+                one.close()
+            await self.lifespan.shutdown()
+
     listening = socket.create_server(("127.0.0.1", 0))
     options = {"http": getattr(getattr(app, "state", None), "door", "auto"), **options}
     options = {"timeout_graceful_shutdown": 1, **options}
