@@ -20,8 +20,9 @@ $(READY): pyproject.toml uv.lock
 demo: $(READY) ## replay a year of real flights through the whole loop
 	@$(RUN)/mainspring demo
 
+# In the order of the folders: what takes minutes is in acceptance, and the units at the end keep every core at work.
 test: $(READY) compiled ## every test
-	@$(RUN)/python -m pytest -n auto --dist loadfile
+	@$(RUN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Tests start hundreds of processes; where PYTHONDONTWRITEBYTECODE is set, each would compile all that it imports.
 compiled: $(READY)
