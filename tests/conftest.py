@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import shutil
@@ -63,19 +64,75 @@ def _engine(url: str) -> sa.Engine:
     return sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
 
 
+class Databases:
+    """Databases of a PostgreSQL server, each for one test."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._admin = _engine(server)
+        self._done: list[str] = []
+        self._template = ""
+
+    @contextlib.contextmanager
+    def empty(self) -> Iterator[str]:
+        """The address of a new database without tables."""
+        name = self._create()
+        yield self._address(name)
+        self._done.append(name)
+
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[str]:
+        """The address of a new database with all tables."""
+        if not self._template:
+            self._template = self._create()
+            _prepare(self._address(self._template))
+        name = self._create(f"TEMPLATE {self._template} STRATEGY FILE_COPY")
+        yield self._address(name)
+        self._done.append(name)
+
+    def _create(self, how: str = "") -> str:
+        name = f"test_{next(_numbers)}"
+        with self._admin.connect() as connection:
+            # Only now: those who were connected have left, where the server would have waited for them before.
+            while self._done:
+                connection.exec_driver_sql(f"DROP DATABASE {self._done.pop()} WITH (FORCE)")
+            connection.exec_driver_sql(f"CREATE DATABASE {name} {how}")
+        return name
+
+    def _address(self, name: str) -> str:
+        return sa.make_url(self._server).set(database=name).render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        """Ends the connection; the databases end with their server."""
+        self._admin.dispose()
+
+
+def _prepare(url: str) -> None:
+    store = Store(url)
+    store.prepare()
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(postgres_server: str) -> Iterator[Databases]:
+    """Makes databases."""
+    databases = Databases(postgres_server)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
+def postgres_url(postgres_databases: Databases) -> Iterator[str]:
     """The address of an empty PostgreSQL database."""
-    name = f"test_{next(_numbers)}"
-    admin = _engine(postgres_server)
-    try:
-        with admin.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        yield sa.make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-        with admin.connect() as connection:
-            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        admin.dispose()
+    with postgres_databases.empty() as url:
+        yield url
+
+
+@pytest.fixture
+def prepared_postgres_url(postgres_databases: Databases) -> Iterator[str]:
+    """The address of a PostgreSQL database with all tables."""
+    with postgres_databases.prepared() as url:
+        yield url
 
 
 @pytest.fixture
@@ -86,10 +143,32 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{folder / 'mainspring.db'}"
 
 
+@pytest.fixture(scope="session")
+def sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database with all tables, to copy."""
+    path = tmp_path_factory.mktemp("prepared") / "mainspring.db"
+    _prepare(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def prepared_sqlite_url(sqlite_url: str, sqlite_file: Path) -> str:
+    """The address of an SQLite database with all tables."""
+    shutil.copyfile(sqlite_file, sqlite_url.removeprefix("sqlite:///"))
+    return sqlite_url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """The address of an empty database, of each kind."""
     return str(request.getfixturevalue({"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def prepared_url(request: pytest.FixtureRequest) -> str:
+    """The address of a database with all tables, of each kind: what most tests need, and cheaper than an empty one."""
+    kind = {"sqlite": "prepared_sqlite_url", "postgresql": "prepared_postgres_url"}[request.param]
+    return str(request.getfixturevalue(kind))
 
 
 @pytest.fixture
@@ -99,9 +178,9 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def store(database_url: str, clock: ManualClock) -> Iterator[Store]:
+def store(prepared_url: str, clock: ManualClock) -> Iterator[Store]:
     """A store with all tables, on each database."""
-    store = Store(database_url, clock)
+    store = Store(prepared_url, clock)
     store.prepare()
     yield store
     store.close()
@@ -114,17 +193,17 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def workspace(project: Path, database_url: str, clock: ManualClock) -> Iterator[Workspace]:
+def workspace(project: Path, prepared_url: str, clock: ManualClock) -> Iterator[Workspace]:
     """A workspace of the project, on each database."""
-    settings = load_settings(project, {}, database=database_url, executor="inline")
+    settings = load_settings(project, {}, database=prepared_url, executor="inline")
     with Workspace(settings, clock) as workspace:
         yield workspace
 
 
 @pytest.fixture
-def sqlite_workspace(project: Path, sqlite_url: str, clock: ManualClock) -> Iterator[Workspace]:
+def sqlite_workspace(project: Path, prepared_sqlite_url: str, clock: ManualClock) -> Iterator[Workspace]:
     """A workspace of the project on SQLite alone, where the database does not matter."""
-    settings = load_settings(project, {}, database=sqlite_url, executor="inline")
+    settings = load_settings(project, {}, database=prepared_sqlite_url, executor="inline")
     with Workspace(settings, clock) as workspace:
         yield workspace
 
@@ -133,11 +212,24 @@ def sqlite_workspace(project: Path, sqlite_url: str, clock: ManualClock) -> Iter
 def _serving(app: Any, **options: Any) -> Iterator[str]:
     import uvicorn
 
+    class Server(uvicorn.Server):
+        async def main_loop(self) -> None:
+            while not await self.on_tick(0):
+                await asyncio.sleep(0.01)  # uvicorn itself looks ten times a second whether it is to end
+
+        async def shutdown(self, sockets: Any = None) -> None:
+            if self.server_state.connections or self.server_state.tasks:
+                await super().shutdown(sockets)
+                return
+            for one in self.servers:  # nobody is there to be waited for, as uvicorn would all the same
+                one.close()
+            await self.lifespan.shutdown()
+
     listening = socket.create_server(("127.0.0.1", 0))
     options = {"http": getattr(getattr(app, "state", None), "door", "auto"), **options}
     options = {"timeout_graceful_shutdown": 1, **options}
     config = uvicorn.Config(app, log_level="error", access_log=False, **options)
-    server = uvicorn.Server(config)
+    server = Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

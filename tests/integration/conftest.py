@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.server
 import itertools
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +23,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mainspring.adapters.targets.process import ProcessTarget
 from mainspring.core.clock import ManualClock
 from mainspring.data.model import DatasetVersion
 from mainspring.data.service import parquet_bytes
@@ -109,6 +112,16 @@ class Mill:
         return [event.type for event in self.workspace.store.events(prefix=prefix)]
 
 
+def _kill(root: Path) -> None:
+    """Kills what serves: nobody is left whom it would let finish."""
+    target = ProcessTarget(root)
+    for folder in root.glob("*/config.json"):
+        status = target.status(folder.parent.name)
+        if status.pid and status.state == "running":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(status.pid, signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def opening(folder: Path, clock: ManualClock) -> Iterator[Callable[..., Mill]]:
     """Opens the project in a folder, again and again; what was opened is closed, and what it deployed ended."""
@@ -123,6 +136,7 @@ def opening(folder: Path, clock: ManualClock) -> Iterator[Callable[..., Mill]]:
 
     yield start
     for workspace in opened:
+        _kill(workspace.home / "targets")
         for deployment in workspace.deployments.find():
             try:
                 workspace.deployments.stop(deployment.name)

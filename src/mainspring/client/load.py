@@ -40,7 +40,8 @@ class Load:
     def _rates(self, rates: dict[str, float]) -> dict[str, float]:
         told = {key: value / 1e6 for key, value in rates.items() if key.endswith("_mb_per_s")}
         if "busy" in rates and rates["busy"] + rates["idle"] > 0:
-            told["cpu_percent"] = 100 * rates["busy"] / (rates["busy"] + rates["idle"])
+            # Rounding may lift the share above one, and the kernel's time of waiting may count backwards.
+            told["cpu_percent"] = 100 * min(1.0, rates["busy"] / (rates["busy"] + rates["idle"]))
         if "process" in rates:
             told["process_cpu_percent"] = 100 * rates["process"]
         return told

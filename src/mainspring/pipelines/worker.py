@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -141,11 +142,13 @@ def _refresh(path: str) -> None:
     if _loaded == present:
         return
     # Another project's modules may have the same names: only one project is importable at a time.
+    real = functools.cache(os.path.realpath)  # thousands of modules lie in hundreds of folders
     for folder in {_loaded[0], path} - {""}:
-        root = str(Path(folder).resolve()) + os.sep
+        root = os.path.join(os.path.realpath(folder), "")
         for name, module in list(sys.modules.items()):
             source = getattr(module, "__file__", None) or ""
-            if str(Path(source).resolve()).startswith(root) and "site-packages" not in source:
+            place = os.path.dirname(source)
+            if source and "site-packages" not in source and os.path.join(real(place), "").startswith(root):
                 del sys.modules[name]
         sys.path[:] = [place for place in sys.path if place != folder]
     sys.path.insert(0, path)

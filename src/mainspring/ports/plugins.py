@@ -6,6 +6,7 @@ door. An adapter is a class with ``from_url(url, options)``.
 
 from __future__ import annotations
 
+import functools
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -23,11 +24,11 @@ def resolve(port: str, url: str, **options: str) -> Any:
         InvalidInput: No adapter is registered for its scheme, or it cannot be loaded.
     """
     scheme = urlsplit(url).scheme or url
-    known = {entry.name: entry for entry in entry_points(group=f"mainspring.{port}")}
+    known = _known(port)
     if scheme not in known:
         offered = ", ".join(f"{name}://" for name in sorted(known)) or "none: is Mainspring installed?"
         raise InvalidInput(f"no adapter for `{scheme}://` ({port})", hint=f"known: {offered}")
-    module, _, name = known[scheme].value.partition(":")
+    module, _, name = known[scheme].partition(":")
     try:
         kind = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -35,6 +36,12 @@ def resolve(port: str, url: str, **options: str) -> Any:
             f"the adapter for `{scheme}://` cannot be loaded: {error}", hint="reinstall its package"
         ) from error
     return kind.from_url(url, options)
+
+
+@functools.cache
+def _known(port: str) -> dict[str, str]:
+    """Scheme -> adapter; to ask every package on the path takes longer than to open a database."""
+    return {entry.name: entry.value for entry in entry_points(group=f"mainspring.{port}")}
 
 
 def installed() -> list[dict[str, str]]:

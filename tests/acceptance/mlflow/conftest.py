@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+# The client's queue of traces waits out a second at every flush; one test of traces has it.
+os.environ.update(MLFLOW_ENABLE_ASYNC_TRACE_LOGGING="false")
 os.environ.update(MLFLOW_ENABLE_ASYNC_LOGGING="false", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", GIT_PYTHON_REFRESH="quiet")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -9,6 +9,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 import mlflow
@@ -42,9 +43,19 @@ def traced(client: MlflowClient, experiment: str) -> list[str]:
     for value in (2, 0):
         with contextlib.suppress(ZeroDivisionError):
             answer(value)
-        mlflow.flush_trace_async_logging()
         ids.append(str(mlflow.get_last_active_trace_id()))
+    mlflow.flush_trace_async_logging()
     return ids
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The client sends traces from threads of its own, as it does where nobody told it otherwise."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "true")
+    mlflow.tracing.reset()
+    yield
+    monkeypatch.undo()
+    mlflow.tracing.reset()
 
 
 def test_a_trace_is_found_with_its_spans(client: MlflowClient, traced: list[str]) -> None:
@@ -57,6 +68,7 @@ def test_a_trace_is_found_with_its_spans(client: MlflowClient, traced: list[str]
     assert "0.5" in good.info.response_preview
 
 
+@pytest.mark.usefixtures("queue")
 def test_spans_come_one_by_one_as_the_client_sends_them(client: MlflowClient, traced: list[str]) -> None:
     info = client.get_trace(traced[0]).info
     assert info.tags["mlflow.trace.spansLocation"] == "TRACKING_STORE"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ def test_a_step_that_raises_fails_the_run_with_file_and_line(mill: Any) -> None:
         mill.workspace.models.propose("mill", run.name)
     mill.edit("parts.py", '    raise ValueError("no luck")\n', "")
     assert mill.statuses(mill.train())["split"] == "cached"
+
+
+def test_a_run_from_a_folder_of_the_project_forgets_nothing_of_python(
+    mill: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mill.folder / "notebooks").mkdir()
+    monkeypatch.chdir(mill.folder / "notebooks")
+    mill.register()
+    before = {name for name, module in sys.modules.items() if not getattr(module, "__file__", None)}
+    assert mill.train().status == "ok"
+    assert before <= set(sys.modules)
 
 
 def test_a_project_in_a_folder_named_like_us_still_tells_its_lines(open_mill: Any, tmp_path: Path) -> None:
