@@ -122,16 +122,16 @@ class App:
     def answer(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
         """Answers one request: see `mainspring.serving.message.Handler`."""
         turn = None if self._guarded else self._turns.get(call.path)
-        if turn is not None and turn.takes(call):  # the short way, for what is asked most
-            return turn.put(call)
+        if turn is not None and (coming := turn.put(call)) is not None:  # the short way, for what is asked most
+            return coming
         return self._answered(call, self._routed)
 
     def _routed(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
         if self._guarded or _for_admins(call.path):
             self.admit(call)
             turn = self._turns.get(call.path)
-            if turn is not None and turn.takes(call):
-                return turn.put(call)
+            if turn is not None and (coming := turn.put(call)) is not None:
+                return coming
         handler = self._fixed.get((call.method, call.path))
         return handler(call) if handler else self._answer(call)
 

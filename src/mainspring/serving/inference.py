@@ -15,7 +15,7 @@ from mainspring.registry.tensor_runtime import TensorModel, TensorSpec
 from mainspring.serving.codecs import decoded
 from mainspring.serving.lineup import OUTPUTS, Lineup, outputs_of
 from mainspring.serving.message import Call
-from mainspring.serving.request import Answer, Batch, Form, Malformed
+from mainspring.serving.request import Answer, Batch, Form, Malformed, unreadable
 from mainspring.serving.tensor_form import ACCEPTED, PLAIN, RowReader, Wanted
 from mainspring.serving.tensors import DATATYPES, Array, Tensor, datatype, from_bytes, from_json, to_bytes, to_json
 
@@ -161,7 +161,9 @@ def read_body(body: bytes, header_length: bytes | None = None) -> Inference:
     try:
         asked = _decoder.decode(body)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"the body is not an inference request: {error}", hint=_HINT) from None
+        if isinstance(error, msgspec.ValidationError):
+            raise Malformed(f"the body is not an inference request: {error}", hint=_HINT) from None
+        raise unreadable(body, error, _HINT) from None
     inputs = []
     for item in asked.inputs:
         values, rest = _values(item, rest)

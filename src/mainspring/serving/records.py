@@ -116,21 +116,21 @@ class RecordLane:
         """Whether it may be of this form."""
         return call.method == "POST" and not call.query and len(call.body) <= self._longest
 
-    def read(self, bodies: Sequence[bytes]) -> Batch:
-        """The row of each, one below the other.
+    def read(self, body: bytes) -> Mapping[str, Sequence[Any]]:
+        """The columns of the row.
 
         Raises:
-            InvalidInput: Something of its own is asked, or put in the place of a value; or a request is wrong.
+            InvalidInput: Something of its own is asked, or put in the place of a value; or the request is wrong.
         """
-        rows = [self._row(body) for body in bodies]
-        return Batch({name: [row[name][0] for row in rows] for name in rows[0]}, len(rows))
-
-    def _row(self, body: bytes) -> Mapping[str, Sequence[Any]]:
         batch = self._form.read(body)
         plain = batch.rows == 1 and batch.ids is None and batch.times is None
         if not plain or batch.sent is not None or batch.columnar:
             raise InvalidInput("this is no request for a row and nothing else", hint="answer it by itself")
         return batch.columns
+
+    def batch(self, rows: Sequence[Mapping[str, Sequence[Any]]]) -> Batch:
+        """The rows, one below the other."""
+        return Batch({name: [row[name][0] for row in rows] for name in rows[0]}, len(rows))
 
     def each(self, answer: Answer) -> list[bytes]:
         """A body for each row."""

@@ -21,14 +21,12 @@ class Unpacked(Mapping[str, Sequence[float]]):
         values: The rows, ``[rows, columns]``.
     """
 
-    def __init__(self, names: Sequence[str], values: NDArray[Any] | Sequence[Sequence[float]]) -> None:
+    def __init__(self, names: Sequence[str], values: NDArray[Any]) -> None:
         self._names, self._values = names, values
 
     @cached_property
     def _lists(self) -> dict[str, list[float]]:
-        import numpy as np  # noqa: PLC0415 - the parent of several workers imports this module and must stay without
-
-        return dict(zip(self._names, np.asarray(self._values).T.tolist(), strict=True))
+        return dict(zip(self._names, self._values.T.tolist(), strict=True))
 
     def __getitem__(self, name: str) -> Sequence[float]:
         return self._lists[name]
@@ -53,7 +51,7 @@ class Table(msgspec.Struct, array_like=True, gc=False):
 
     def columns(self) -> dict[str, Sequence[Any]]:
         """Column -> its values."""
-        import numpy as np  # noqa: PLC0415 - as above
+        import numpy as np  # noqa: PLC0415 - the parent of several workers imports this module and must stay without
 
         values = np.frombuffer(self.values, "<f4").reshape(-1, len(self.names))
         return dict(zip(self.names, decimals(values).T.tolist(), strict=True))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mainspring.core.mending import SINGLE
 from mainspring.core.signature import Field
+from mainspring.errors import InvalidInput
 from mainspring.serving.codecs import AS_THEY_ARE
 from mainspring.serving.request import Batch, PredictionId, list_of, value_type
 from mainspring.serving.table import Unpacked
@@ -232,26 +233,30 @@ class RowReader:
         self._known = frozenset(names)
         self.width = len(self._names)
         self._decode = _row_decoder(self.width).decode
+        self._pack = struct.Struct(f"{self.width}d").pack
 
-    def read(self, bodies: Sequence[bytes]) -> Batch:
-        """The rows, one below the other.
+    def read(self, body: bytes) -> bytes:
+        """The row, as numbers in double precision.
 
         Raises:
-            ValueError: A request is of another form, or wrong, or has a number beyond single precision.
+            ValueError: The request is of another form, or wrong.
             RecursionError: As before.
         """
-        decode = self._decode
-        tensors = [decode(body).inputs[0] for body in bodies]
-        if not self._known.isdisjoint([tensor.name for tensor in tensors]):
+        tensor = self._decode(body).inputs[0]
+        if tensor.name in self._known:
             raise ValueError("a column by its name")
-        rows: list[list[float]] = [tensor.data for tensor in tensors]
-        numbers: list[float] = []
-        for row in rows:
-            numbers += row
-        packed = _packed(numbers, len(rows), self.width)
-        if packed is None:
-            raise ValueError("a number is beyond single precision")
-        return Batch(Unpacked(self._names, rows), len(rows), packed=packed)
+        return self._pack(*tensor.data)
+
+    def batch(self, rows: Sequence[bytes]) -> Batch:
+        """Rows that were read, one below the other.
+
+        Raises:
+            InvalidInput: A number is beyond single precision.
+        """
+        values = np.frombuffer(b"".join(rows)).reshape(len(rows), self.width)
+        if not (np.abs(values) <= SINGLE).all():
+            raise InvalidInput("a number is beyond single precision", hint="send smaller ones")
+        return Batch(Unpacked(self._names, values), len(rows), packed=values.astype(np.float32))
 
 
 def _row_decoder(width: int) -> msgspec.json.Decoder[Any]:

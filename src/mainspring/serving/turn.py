@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mainspring.serving.lineup import Lineup
 from mainspring.serving.message import Call, Coming, Reply
@@ -35,11 +35,19 @@ class Lane(Protocol):
         """Whether it may be of this form: what is longer than one row is better answered at once."""
         ...
 
-    def read(self, bodies: Sequence[bytes]) -> Batch:
-        """The row of each, one below the other.
+    def read(self, body: bytes) -> Any:
+        """The row.
 
         Raises:
-            Exception: A request is of another form, or wrong.
+            Exception: The request is of another form, or wrong.
+        """
+        ...
+
+    def batch(self, rows: Sequence[Any]) -> Batch:
+        """Rows that were read, one below the other.
+
+        Raises:
+            InvalidInput: One cannot be.
         """
         ...
 
@@ -83,7 +91,7 @@ class Turn:
         lineup: Who answers; one with `Lineup.joins`.
         lane: The form of the requests.
         record: Puts answers on record, and counts them.
-        alone: Answers a call by itself: one of another form, one that is refused, all where scoring them failed.
+        alone: Answers a call by itself, where those of a turn cannot be scored together.
     """
 
     def __init__(
@@ -95,72 +103,48 @@ class Turn:
     ) -> None:
         self._lineup = lineup
         self._lane = lane
-        self.takes = lane.takes
         self._record = record
         self._alone = alone
         self._waiting: list[Waiting] = []
+        self._rows: list[Any] = []
 
-    def put(self, call: Call) -> Waiting:
-        """The reply to come."""
-        waiting = self._waiting
-        if not waiting:
+    def put(self, call: Call) -> Waiting | None:
+        """The reply to come; None for a request of another form, or a wrong one, which takes a closer look."""
+        start = time.perf_counter()
+        lane = self._lane
+        if not lane.takes(call):
+            return None
+        try:
+            row = lane.read(call.body)  # at once, while the processor has what has just come in its cache
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, whoever looks closer tells
+            return None
+        if not self._waiting:
             asyncio.get_running_loop().call_soon(self._end)
-        item = Waiting(call, time.perf_counter())
-        waiting.append(item)
+        item = Waiting(call, start)
+        self._waiting.append(item)
+        self._rows.append(row)
         return item
 
     def _end(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        if len(waiting) == 1:
-            self._answer_alone(waiting[0])
-            return
+        waiting, rows, self._waiting, self._rows = self._waiting, self._rows, [], []
         for start in range(0, len(waiting), _MOST):
-            self._answer(waiting[start : start + _MOST])
+            self._answer(waiting[start : start + _MOST], rows[start : start + _MOST])
 
-    def _answer(self, waiting: Sequence[Waiting]) -> None:
-        asked, batch, odd = self._read(waiting)
-        after = None
+    def _answer(self, asked: Sequence[Waiting], rows: Sequence[Any]) -> None:
+        lane = self._lane
         try:
-            bodies, after = self._scored(asked, batch)
+            batch = lane.batch(rows)
+            answer = self._lineup.score(batch)
+            bodies = lane.each(answer)
+            after = self._record(self._lineup, Told(lane.route, batch, answer, asked))
         except Exception:  # noqa: BLE001 - one request that cannot be scored must not fail the others
-            odd = waiting
-        else:
-            for item, body in zip(asked, bodies, strict=True):
-                try:
-                    item.tell(Reply(200, body))
-                except Exception:  # noqa: BLE001 - a connection that fails must not keep the others waiting
-                    traceback.print_exc(file=sys.stderr)
-        for item in odd:
-            self._answer_alone(item)
+            for item in asked:
+                self._answer_alone(item)
+            return
+        for item, body in zip(asked, bodies, strict=True):
+            _tell(item, Reply(200, body))
         if after is not None:
             asyncio.get_running_loop().call_soon(after)  # when the replies are on their way
-
-    def _read(self, waiting: Sequence[Waiting]) -> tuple[Sequence[Waiting], Batch | None, Sequence[Waiting]]:
-        """The requests that are of the lane's form, their rows, and the other requests."""
-        if (batch := self._tried(waiting)) is not None:  # nearly always all are
-            return waiting, batch, []
-        asked: list[Waiting] = []
-        odd: list[Waiting] = []
-        for item in waiting:
-            (odd if self._tried([item]) is None else asked).append(item)
-        batch = self._tried(asked) if asked else None
-        return (asked, batch, odd) if batch is not None else ((), None, waiting)
-
-    def _tried(self, waiting: Sequence[Waiting]) -> Batch | None:
-        try:
-            return self._lane.read([item.call.body for item in waiting])
-        except Exception:  # noqa: BLE001 - whatever is wrong with one is told to whoever sent it, and to nobody else
-            return None
-
-    def _scored(
-        self, asked: Sequence[Waiting], batch: Batch | None
-    ) -> tuple[Sequence[bytes], Callable[[], None] | None]:
-        """The replies' bodies, and what is left to do then."""
-        if batch is None:
-            return (), None
-        lane = self._lane
-        answer = self._lineup.score(batch)
-        return lane.each(answer), self._record(self._lineup, Told(lane.route, batch, answer, asked))
 
     def _answer_alone(self, item: Waiting) -> None:
         reply = self._alone(item.call)

@@ -452,3 +452,18 @@ def test_csv_that_cannot_be_read(door: Door, text: bytes) -> None:
     reply = door.ask("/invocations", text, headers={"content-type": "text/csv"})
     assert 400 <= reply.status < 500
     assert json.loads(reply.body)["error"]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "the body is empty"),
+        (b'{"inputs": [{"name": "distance", "datatype": "FP32", "shape": [1], "data": [NaN]}]}', "which has no NaN"),
+        (b'{"inputs": [', "cannot be read as JSON"),
+        (b'{"inputs": 1}', "is not an inference request"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_told_apart(door: Door, body: bytes, told: str) -> None:
+    reply = door.ask("/v2/models/flights/infer", body)
+    assert reply.status == 400
+    assert told in json.loads(reply.body)["error"]
