@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from mainspring.cli.options import Command, Context, pass_context
-from mainspring.errors import InvalidInput
+from mainspring.errors import InvalidInput, NotFound
 
 
 @click.command(cls=Command)
@@ -29,7 +29,7 @@ from mainspring.errors import InvalidInput
 @click.option("--access-log", default="", help="File for a JSON line of each request.")
 @pass_context
 def serve(context: Context, /, what: str, name: str, **facts: Any) -> None:
-    """Serve a model folder, or a registered version such as churn@3; Ctrl-C ends it in order.
+    """Serve a model folder, or a registered version such as churn@3, or churn for its newest; Ctrl-C ends it in order.
 
     The prediction log is kept in the workspace's folder `serve`.
     """
@@ -41,10 +41,8 @@ def serve(context: Context, /, what: str, name: str, **facts: Any) -> None:
     folder = Path(what)
     if folder.is_dir():
         version, model = folder.resolve().name, folder.resolve()
-    elif "@" in what:
-        version, model = _fetched(context, what, home / "models")
     else:
-        raise InvalidInput(f"`{what}` is neither a folder nor a version", hint="for instance: mainspring serve churn@3")
+        version, model = _fetched(context, what, home / "models")
     name = name or re.sub(r"[^a-z0-9_.-]+", "-", version.partition("@")[0].lower()).lstrip("_.-") or "model"
     state = home / name
     state.mkdir(parents=True, exist_ok=True)
@@ -69,9 +67,17 @@ def serve(context: Context, /, what: str, name: str, **facts: Any) -> None:
 
 
 def _fetched(context: Context, address: str, folder: Path) -> tuple[str, Path]:
-    """A registered version's full address, and the folder with its files, verified."""
+    """A registered version's full address, and the folder with its files, verified; of a model the newest's."""
     with context.connect() as client:
-        version = client.models.version(address)
+        try:
+            version = client.models.version(address)
+        except (InvalidInput, NotFound) as error:
+            if "@" in address:
+                raise
+            if isinstance(error, NotFound):
+                raise NotFound(f"`{address}` is no folder, and {error.message}", hint=error.hint) from None
+            told = f"there is no folder `{address}`"
+            raise InvalidInput(told, hint="a version has an address such as churn@3") from None
         target = folder / version.address
         for path, digest in version.files.items():
             place = target / path

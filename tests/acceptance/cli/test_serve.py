@@ -68,7 +68,7 @@ def test_a_registered_version_is_served(serve: Any, mainspring: Any, folder: Pat
     run = mainspring("run", "train", "--json").json["name"]
     assert mainspring("models", "propose", "mill", "--run", run).code == 0
     version = mainspring("models", "versions", "mill", "--json").json[0]["address"]
-    process, url = serve("mill", version, home=folder)
+    process, url = serve("mill", "mill", home=folder)  # its newest
     status, answer = ask(url, "/predict", {"records": [{"x": 1.0}]})
     assert (status, answer["predictions"][0]["version"]) == (200, version)
     process.send_signal(signal.SIGTERM)
@@ -77,6 +77,9 @@ def test_a_registered_version_is_served(serve: Any, mainspring: Any, folder: Pat
 
 def test_what_cannot_be_served_is_told(mainspring: Any, folder: Path) -> None:
     told = mainspring("serve", "nothing")
+    assert told.code == 3
+    assert "`nothing` is no folder, and no model named `nothing`" in told.err
+    told = mainspring("serve", "./no/where")
     assert told.code == 2
-    assert "neither a folder nor a version" in told.err
+    assert "there is no folder `./no/where`" in told.err
     assert mainspring("serve", "mill@7").code == 3
