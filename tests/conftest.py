@@ -73,20 +73,20 @@ class Databases:
         self._done: list[str] = []
         self._template = ""
 
-    @contextlib.contextmanager
-    def empty(self) -> Iterator[str]:
+    def empty(self) -> contextlib.AbstractContextManager[str]:
         """The address of a new database without tables."""
-        name = self._create()
-        yield self._address(name)
-        self._done.append(name)
+        return self._lent()
 
-    @contextlib.contextmanager
-    def prepared(self) -> Iterator[str]:
+    def prepared(self) -> contextlib.AbstractContextManager[str]:
         """The address of a new database with all tables."""
         if not self._template:
             self._template = self._create()
             _prepare(self._address(self._template))
-        name = self._create(f"TEMPLATE {self._template} STRATEGY FILE_COPY")
+        return self._lent(f"TEMPLATE {self._template} STRATEGY FILE_COPY")
+
+    @contextlib.contextmanager
+    def _lent(self, how: str = "") -> Iterator[str]:
+        name = self._create(how)
         yield self._address(name)
         self._done.append(name)
 

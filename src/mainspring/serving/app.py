@@ -46,7 +46,7 @@ _MORE = {
     503: b"retry-after: 1\r\n",
 }
 """Headers that belong to a refusal's status."""
-_REQUEST_ID, _LONGEST_REQUEST = b"x-request-id", 200
+_LONGEST_REQUEST = 200
 _PROBES = ("/ping", "/health", "/healthz", "/livez", "/readyz")
 """What SageMaker, MLflow, BentoML and Kubernetes ask by habit: whether it is ready; as `/v2/health/ready`."""
 _FRONT = ("/", "/docs")
@@ -105,8 +105,7 @@ class App:
         self._encoder = msgspec.json.Encoder()
         name = config.name
         self._invocations = Invocations(self.scoring, name, self._check_ready)
-        self._in_force()
-        self._fixed: dict[tuple[str, str], Callable[[Call], Reply | Coming | Awaitable[Reply]]] = {
+        self._fixed: dict[tuple[str, str], Callable[[Call], Reply | Awaitable[Reply]]] = {
             ("POST", "/predict"): lambda call: predict(self.scoring, call, name),
             ("POST", f"/v2/models/{name}/infer"): lambda call: self._protocol.infer(call, name),
             ("POST", "/-/reload"): self._reloaded,
@@ -118,6 +117,7 @@ class App:
             **{("GET", path): self._front for path in _FRONT},
             ("GET", "/-/status"): self._status,
         }
+        self._in_force()
 
     def answer(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
         """Answers one request: see `mainspring.serving.message.Handler`."""
@@ -212,15 +212,15 @@ class App:
         self._turns: dict[str, Turn] = {}
         if not (isinstance(lineup, Lineup) and lineup.joins):
             return
+
+        def join(path: str, lane: Lane) -> None:
+            alone = self._fixed["POST", path]
+            self._turns[path] = Turn(lineup, lane, self._record_turn, lambda call: self._answered(call, alone))
+
         name = self.config.name
-
-        def turn(lane: Lane, alone: Callable[[Call], Reply | Awaitable[Reply]]) -> Turn:
-            return Turn(lineup, lane, self._record_turn, lambda call: self._answered(call, alone))
-
-        self._turns["/predict"] = turn(RecordLane(lineup), lambda call: predict(self.scoring, call, name))
+        join("/predict", RecordLane(lineup))
         if lineup.packs:
-            alone = functools.partial(self._protocol.infer, name=name)
-            self._turns[f"/v2/models/{name}/infer"] = turn(TensorLane(name, lineup), alone)
+            join(f"/v2/models/{name}/infer", TensorLane(name, lineup))
 
     def admit(self, call: Call) -> None:
         """Finds out who calls, and refuses whoever may not.
@@ -248,7 +248,7 @@ class App:
                 return
         raise Unauthorized("the token is missing or wrong", hint="send `Authorization: Bearer TOKEN`")
 
-    def _answer(self, call: Call) -> Reply | Coming | Awaitable[Reply]:
+    def _answer(self, call: Call) -> Reply | Awaitable[Reply]:
         """The requests that are not one of a few addresses."""
         method = "GET" if call.method == "HEAD" else call.method
         if method != call.method and (handler := self._fixed.get((method, call.path))):
@@ -297,8 +297,7 @@ class App:
         route, batch, answer, asked = told
         took = self.metrics.observe_each([item.start for item in asked], time.perf_counter())
         calls = [item.call for item in asked]
-        callers = [call.caller for call in calls]
-        requests = [_request(call) if _REQUEST_ID in call.headers else "" for call in calls]
+        callers, requests = [call.caller for call in calls], [_request(call) for call in calls]
         frame = to_log(batch, answer, took, _same(callers), route, _same(requests))
         after = self._log_frame(self.config.name, lineup, batch, answer, frame)
         self.metrics.requests[route, 200] += len(asked)
@@ -428,7 +427,7 @@ def _later(seconds: float, call: Callable[[], None]) -> None:
 
 def _request(call: Call) -> str:
     """The request's id, if it has one."""
-    sent = call.headers.get(_REQUEST_ID)
+    sent = call.headers.get(b"x-request-id")
     return sent[:_LONGEST_REQUEST].decode("latin-1") if sent else ""
 
 

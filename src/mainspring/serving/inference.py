@@ -310,20 +310,20 @@ class TensorLane(RowReader):
         return self._tensors.comes_together and len(call.body) <= self._longest and call.method == "POST"
 
 
-def _alike(values: Sequence[Any]) -> bool:
-    """Whether they are one text, as versions nearly always are: to write it once is much quicker."""
+def _repeated(values: Sequence[Any]) -> list[bytes] | None:
+    """One text as often as it stands there, as versions nearly always do: written once; None for other values."""
     first = values[0] if values else None
-    return isinstance(first, str) and values.count(first) == len(values)
+    same = isinstance(first, str) and values.count(first) == len(values)
+    return [_encoder.encode(first)] * len(values) if same else None
 
 
 def _texts(values: Sequence[Any]) -> list[bytes]:
-    if _alike(values):
-        return [_encoder.encode(values[0])] * len(values)
-    return [_encoder.encode(value) for value in values]
+    return _repeated(values) or [_encoder.encode(value) for value in values]
 
 
 def _items(values: Sequence[Any]) -> bytes:
-    return b",".join(_texts(values)) if _alike(values) else _encoder.encode(values)[1:-1]
+    same = _repeated(values)
+    return b",".join(same) if same else _encoder.encode(values)[1:-1]
 
 
 def read_usual(body: bytes, lineup: Lineup) -> tuple[Inference, Batch] | None:
@@ -365,8 +365,7 @@ def read_rows(asked: Inference, form: Form) -> Batch:
         columns: dict[str, Any] = {}
         for tensor in asked.inputs:
             kind = kinds.get(tensor.name)
-            taken = ACCEPTED["float" if kind == "int" else kind] if kind else ()
-            if kind is not None and tensor.datatype not in taken:
+            if kind is not None and tensor.datatype not in ACCEPTED["float" if kind == "int" else kind]:
                 raise InvalidInput(
                     f"input `{tensor.name}` is {tensor.datatype}, the model reads {_SERVED[kind]}", hint=_HINT
                 )

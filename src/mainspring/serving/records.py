@@ -120,12 +120,13 @@ class RecordLane:
         """The columns of the row.
 
         Raises:
-            InvalidInput: Something of its own is asked, or put in the place of a value; or the request is wrong.
+            InvalidInput: The request is wrong.
+            ValueError: Something of its own is asked, or put in the place of a value.
         """
         batch = self._form.read(body)
         plain = batch.rows == 1 and batch.ids is None and batch.times is None
         if not plain or batch.sent is not None or batch.columnar:
-            raise InvalidInput("this is no request for a row and nothing else", hint="answer it by itself")
+            raise ValueError("more than a row")
         return batch.columns
 
     def batch(self, rows: Sequence[Mapping[str, Sequence[Any]]]) -> Batch:

@@ -239,8 +239,7 @@ class RowReader:
         """The row, as numbers in double precision.
 
         Raises:
-            ValueError: The request is of another form, or wrong.
-            RecursionError: As before.
+            ValueError, RecursionError: The request is of another form, or wrong.
         """
         tensor = self._decode(body).inputs[0]
         if tensor.name in self._known:

@@ -149,16 +149,16 @@ def from_json(tensor: str, kind: Datatype, shape: Sequence[int], data: bytes | m
 
 
 def _flat(kind: Datatype, data: bytes | memoryview | msgspec.Raw) -> list[Any]:
+    values: list[Any]
     try:
-        values: list[Any] = _FLAT[kind.name].decode(data)
+        values = _FLAT[kind.name].decode(data)
     except ValueError:
-        if kind.element is not int:
+        values = []
+        if kind.element is int:  # 50.0 is whole, too
+            with contextlib.suppress(ValueError):
+                values = [whole(value) for value in _FLAT["FP64"].decode(data)]
+        if not values or not all(isinstance(value, int) for value in values):
             raise
-        with contextlib.suppress(ValueError):  # 50.0 is whole, too
-            values = [whole(value) for value in _FLAT["FP64"].decode(data)]
-            if all(isinstance(value, int) for value in values):
-                return values
-        raise
     return values
 
 

@@ -188,9 +188,7 @@ def test_why_a_row_has_its_score_is_as_wide_as_a_telephone_and_names_are_whole()
     drawn = str(contributions(added, {"mean_concave_points": 0.07017, "town": "oslo"}, title="why"))
     tree = ElementTree.fromstring(drawn)
     assert float(tree.attrib["viewBox"].split()[2]) <= 340
-    told = [text.text for text in tree.iter("{http://www.w3.org/2000/svg}text")] or [
-        text.text for text in tree.iter("text")
-    ]
+    told = [text.text for text in tree.iter(f"{SVG}text")]
     assert told == [
         "mean_concave_points = 0.07017", "+1.50",
         "mean_concavity = no value", "\N{MINUS SIGN}0.200",
